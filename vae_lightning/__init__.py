@@ -1,0 +1,1 @@
+"""Variational autoencoders on CelebA faces: train, sweep, compare, show."""
