@@ -1,0 +1,97 @@
+import math
+
+import pytest
+import torch
+from torch.distributions import Independent, Normal, kl_divergence
+
+from vae_lightning.distributions import DiagonalGaussian, discretised_gaussian_nll, nats_to_bits_per_dim
+from vae_lightning.pixels import mean_squared_error, to_pixel_range, to_uint8
+
+
+def random_posterior(batch: int = 6, latent: int = 5) -> DiagonalGaussian:
+    generator = torch.Generator().manual_seed(1)
+    return DiagonalGaussian(
+        3 * torch.randn(batch, latent, generator=generator), 2 * torch.randn(batch, latent, generator=generator)
+    )
+
+
+def test_kl_equals_torch_distributions() -> None:
+    posterior = random_posterior()
+    oracle = kl_divergence(Normal(posterior.mean, torch.exp(0.5 * posterior.logvar)), Normal(0.0, 1.0))
+    torch.testing.assert_close(posterior.kl_per_latent(), oracle)
+
+
+def test_kl_is_zero_for_the_prior_and_positive_elsewhere() -> None:
+    prior = DiagonalGaussian(torch.zeros(2, 3), torch.zeros(2, 3))
+    assert prior.kl_per_latent().abs().max() == 0
+    nearly = DiagonalGaussian(torch.full((1, 1), 1e-3), torch.full((1, 1), 1e-4))
+    assert nearly.kl_per_latent().item() == pytest.approx(0.5 * 1e-6 + 0.25e-8, rel=1e-3)
+    assert (random_posterior().kl_per_latent() > 0).all()
+
+
+def test_sample_has_the_posterior_moments() -> None:
+    posterior = DiagonalGaussian(torch.full((200_000, 1), 2.0), torch.full((200_000, 1), math.log(0.25)))
+    samples = posterior.sample(torch.randn(200_000, 1, generator=torch.Generator().manual_seed(0)))
+    assert samples.mean().item() == pytest.approx(2.0, abs=0.01)
+    assert samples.std().item() == pytest.approx(0.5, abs=0.01)
+
+
+def all_levels(pixel_range: tuple[float, float]) -> torch.Tensor:
+    return to_pixel_range(torch.arange(256, dtype=torch.uint8).reshape(256, 1, 1, 1), pixel_range)
+
+
+@pytest.mark.parametrize("pixel_range", [(0.0, 1.0), (-1.0, 1.0)])
+@pytest.mark.parametrize("variance", [1e-4, 0.01, 1.0])
+@pytest.mark.parametrize("unit_mean", [0.0, 0.3, 1.0])
+def test_masses_of_256_levels_add_up_to_one(
+    pixel_range: tuple[float, float], variance: float, unit_mean: float
+) -> None:
+    low, high = pixel_range
+    reconstruction = torch.full((256, 1, 1, 1), low + unit_mean * (high - low))
+    nll = discretised_gaussian_nll(reconstruction, all_levels(pixel_range), torch.tensor(variance), pixel_range)
+    assert torch.exp(-nll.double()).sum().item() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_likelihood_equals_differences_of_the_normal_cdf() -> None:
+    variance = 0.02
+    reconstruction = torch.full((256, 1, 1, 1), 0.4)
+    nll = discretised_gaussian_nll(reconstruction, all_levels((0.0, 1.0)), torch.tensor(variance), (0.0, 1.0))
+    normal = Normal(torch.tensor(0.4, dtype=torch.float64), torch.tensor(variance, dtype=torch.float64).sqrt())
+    edges = (torch.arange(257, dtype=torch.float64) - 0.5) / 255
+    cdf = normal.cdf(edges)
+    cdf[0], cdf[-1] = 0.0, 1.0
+    torch.testing.assert_close(nll.double(), -torch.log(cdf.diff()), atol=1e-3, rtol=1e-3)
+
+
+def test_likelihood_is_finite_where_the_error_is_a_hundred_sigmas() -> None:
+    images, reconstruction = torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4)
+    nll = discretised_gaussian_nll(reconstruction, images, torch.tensor(1e-4), (0.0, 1.0))
+    assert nll.isfinite().all()
+    assert nll.item() == pytest.approx(48 * 0.5 * 100**2, rel=0.01)
+
+
+def test_uniform_noise_costs_eight_bits() -> None:
+    assert nats_to_bits_per_dim(torch.tensor(100 * math.log(256.0)), 100).item() == pytest.approx(8.0)
+
+
+def test_mse_is_in_unit_pixels_whatever_the_range() -> None:
+    unit = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
+    symmetric = unit[0] * 2 - 1, unit[1] * 2 - 1
+    torch.testing.assert_close(
+        mean_squared_error(*symmetric, (-1.0, 1.0)), mean_squared_error(*unit, (0.0, 1.0)), atol=1e-6, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("pixel_range", [(0.0, 1.0), (-1.0, 1.0)])
+def test_pixels_survive_the_way_into_the_model_and_back(pixel_range: tuple[float, float]) -> None:
+    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    inside = to_pixel_range(levels, pixel_range)
+    assert (inside.min().item(), inside.max().item()) == pytest.approx(pixel_range)
+    assert torch.equal(to_uint8(inside, pixel_range), levels)
+
+
+def test_joint_kl_is_the_sum_over_latents() -> None:
+    posterior = random_posterior()
+    joint = Independent(Normal(posterior.mean, torch.exp(0.5 * posterior.logvar)), 1)
+    prior = Independent(Normal(torch.zeros(5), torch.ones(5)), 1)
+    torch.testing.assert_close(posterior.kl_per_latent().sum(1), kl_divergence(joint, prior))
