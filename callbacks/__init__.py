@@ -1,0 +1,22 @@
+"""Lightning callbacks and a logger: pictures, curves, speed, numbers."""
+
+from callbacks.image_grid import Grid, ImageGrid
+from callbacks.interpolation import InterpolationGrid
+from callbacks.loss_curves import LossCurves
+from callbacks.metrics_csv import MetricsCsv
+from callbacks.reconstruction import ReconstructionGrid
+from callbacks.temperature import TemperatureGrid
+from callbacks.throughput import Throughput
+from callbacks.traversal import TraversalGrid
+
+__all__ = [
+    "Grid",
+    "ImageGrid",
+    "InterpolationGrid",
+    "LossCurves",
+    "MetricsCsv",
+    "ReconstructionGrid",
+    "TemperatureGrid",
+    "Throughput",
+    "TraversalGrid",
+]

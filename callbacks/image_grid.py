@@ -1,0 +1,104 @@
+"""What all picture callbacks share: when to draw, on which faces, and where the picture goes."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import lightning as L
+import torch
+from jaxtyping import Float, UInt8
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from vae_lightning.data import FaceDataModule
+from vae_lightning.files import write_picture
+from vae_lightning.grids import labelled_grid
+from vae_lightning.models import Autoencoder
+from vae_lightning.module import VAEModule
+from vae_lightning.pixels import to_pixel_range, to_uint8
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Images with the words that explain them."""
+
+    images: UInt8[Tensor, "rows columns channels height width"]
+    row_labels: list[str]
+    column_labels: list[str]
+    title: str
+
+
+class ImageGrid(L.Callback):
+    """Draws after validation on held-out faces, and after the test on test faces.
+
+    The faces and the noise depend on the data set alone, so they are the same all through a run and in every
+    run of a sweep. Pictures go to `images/<kind>/epoch=0004.png` and to TensorBoard as `images/<kind>`.
+
+    Args:
+        run_dir: the run folder.
+        every_n_epochs: how often to draw; the last epoch is always drawn.
+    """
+
+    kind: str
+    num_faces: int
+
+    def __init__(self, run_dir: str, every_n_epochs: int = 1) -> None:
+        if every_n_epochs < 1:
+            raise ValueError(f"callbacks.{self.kind}.every_n_epochs={every_n_epochs}: must be at least 1")
+        self.run_dir = Path(run_dir)
+        self.every_n_epochs = every_n_epochs
+
+    def check_model(self, model: Autoencoder) -> None:
+        """Refuses a model that the grid cannot be drawn for; called before any data is read.
+
+        Raises:
+            ValueError: says which setting does not fit.
+        """
+
+    @abstractmethod
+    def draw(self, model: Autoencoder, faces: UInt8[Tensor, "faces channels height width"]) -> Grid:
+        """The grid for `faces` on the model's device; the model is in eval mode, gradients are off."""
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        epoch = trainer.current_epoch
+        assert isinstance(pl_module, VAEModule)
+        is_last = trainer.max_epochs is not None and epoch + 1 == trainer.max_epochs
+        if is_last or (epoch + 1) % self.every_n_epochs == 0:
+            self._draw_and_save(trainer, pl_module, "val", f"epoch={epoch + 1:04d}")
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, VAEModule)
+        self._draw_and_save(trainer, pl_module, "test", "test")
+
+    def _draw_and_save(self, trainer: L.Trainer, module: VAEModule, split: Literal["val", "test"], name: str) -> None:
+        if not trainer.is_global_zero:
+            return
+        datamodule: FaceDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        faces = datamodule.held_out_faces(split, self.num_faces).to(module.device)
+        with torch.inference_mode():
+            grid = self.draw(module.model, faces)
+        title = f"{grid.title} · " + ("test split" if split == "test" else f"epoch {trainer.current_epoch + 1}")
+        picture = labelled_grid(grid.images, grid.row_labels, grid.column_labels, title)
+        write_picture(self.run_dir / "images" / self.kind / f"{name}.png", picture)
+        tag = f"images/{self.kind}" if split == "val" else f"images_test/{self.kind}"
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(tag, picture, trainer.global_step, dataformats="HWC")
+
+
+def encode_mean(
+    model: Autoencoder, faces: UInt8[Tensor, "faces channels height width"]
+) -> Float[Tensor, "faces latent"]:
+    return model.encode(to_pixel_range(faces, model.pixel_range)).mean
+
+
+def decode_uint8(
+    model: Autoencoder, latents: Float[Tensor, "*lead latent"]
+) -> UInt8[Tensor, "*lead channels height width"]:
+    flat = latents.reshape(-1, latents.shape[-1])
+    images = to_uint8(model.decode(flat), model.pixel_range)
+    return images.unflatten(0, latents.shape[:-1])

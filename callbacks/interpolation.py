@@ -1,0 +1,44 @@
+"""From one held-out face to another in straight lines through the latents."""
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from callbacks.image_grid import Grid, ImageGrid, decode_uint8, encode_mean
+from vae_lightning.models import Autoencoder
+
+
+class InterpolationGrid(ImageGrid):
+    """One row per pair: the first face, decoded (1 - a) z1 + a z2 for a from 0 to 1, the second face.
+
+    Args:
+        run_dir: the run folder.
+        every_n_epochs: how often to draw.
+        num_pairs: number of rows.
+        num_steps: number of values of a, both ends counted.
+    """
+
+    kind = "interpolation"
+
+    def __init__(self, run_dir: str, every_n_epochs: int = 1, num_pairs: int = 4, num_steps: int = 9) -> None:
+        super().__init__(run_dir, every_n_epochs)
+        if num_pairs < 1 or num_steps < 2:
+            raise ValueError(
+                f"callbacks.interpolation: num_pairs={num_pairs}, num_steps={num_steps}: "
+                "at least 1 pair and 2 steps are needed"
+            )
+        self.num_faces = 2 * num_pairs
+        self.num_steps = num_steps
+
+    def draw(self, model: Autoencoder, faces: UInt8[Tensor, "faces channels height width"]) -> Grid:
+        faces = faces[: len(faces) // 2 * 2]  # a split with an odd number of faces leaves one out
+        mean = encode_mean(model, faces)
+        fractions = torch.linspace(0, 1, self.num_steps, device=mean.device)
+        between = torch.lerp(mean[0::2, None], mean[1::2, None], fractions[:, None])
+        images = torch.cat([faces[0::2, None], decode_uint8(model, between), faces[1::2, None]], dim=1)
+        return Grid(
+            images=images,
+            row_labels=[f"pair {number}" for number in range(1, len(images) + 1)],
+            column_labels=["face A", *(f"a = {fraction:.3g}" for fraction in fractions.tolist()), "face B"],
+            title="Interpolations (1 - a) z(A) + a z(B)",
+        )

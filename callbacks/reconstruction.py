@@ -1,0 +1,35 @@
+"""Held-out faces above their reconstructions."""
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from callbacks.image_grid import Grid, ImageGrid, decode_uint8, encode_mean
+from vae_lightning.models import Autoencoder
+
+
+class ReconstructionGrid(ImageGrid):
+    """Originals in the upper row, the decoder's mean at the posterior mean in the lower one.
+
+    Args:
+        run_dir: the run folder.
+        every_n_epochs: how often to draw.
+        num_faces: number of faces.
+    """
+
+    kind = "reconstruction"
+
+    def __init__(self, run_dir: str, every_n_epochs: int = 1, num_faces: int = 10) -> None:
+        super().__init__(run_dir, every_n_epochs)
+        if num_faces < 1:
+            raise ValueError(f"callbacks.reconstruction.num_faces={num_faces}: must be at least 1")
+        self.num_faces = num_faces
+
+    def draw(self, model: Autoencoder, faces: UInt8[Tensor, "faces channels height width"]) -> Grid:
+        reconstruction = decode_uint8(model, encode_mean(model, faces))
+        return Grid(
+            images=torch.stack([faces, reconstruction]),
+            row_labels=["original", "reconstruction"],
+            column_labels=[f"face {number}" for number in range(1, len(faces) + 1)],
+            title="Reconstructions from the posterior mean",
+        )

@@ -1,0 +1,76 @@
+"""What single latents do to one held-out face."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from callbacks.image_grid import Grid, ImageGrid, decode_uint8
+from vae_lightning.models import Autoencoder
+from vae_lightning.pixels import to_pixel_range
+
+# Faces over which a latent's KL is averaged when the most active ones are looked for
+NUM_FACES_FOR_ACTIVITY = 64
+
+
+class TraversalGrid(ImageGrid):
+    """One row per latent, set to values from -limit to limit while the others keep the face's posterior mean.
+
+    Args:
+        run_dir: the run folder.
+        every_n_epochs: how often to draw.
+        dimensions: which latents; None takes those with the largest KL.
+        num_dimensions: how many, where `dimensions` is None.
+        limit: the largest value.
+        num_steps: number of values.
+    """
+
+    kind = "traversal"
+    num_faces = NUM_FACES_FOR_ACTIVITY
+
+    def __init__(
+        self,
+        run_dir: str,
+        every_n_epochs: int = 1,
+        dimensions: Sequence[int] | None = None,
+        num_dimensions: int = 8,
+        limit: float = 3.0,
+        num_steps: int = 9,
+    ) -> None:
+        super().__init__(run_dir, every_n_epochs)
+        if num_dimensions < 1 or num_steps < 2 or limit <= 0 or (dimensions is not None and not dimensions):
+            raise ValueError(
+                f"callbacks.traversal: dimensions={dimensions}, num_dimensions={num_dimensions}, limit={limit}, "
+                f"num_steps={num_steps}: needed are 1 dimension, a limit above 0 and 2 steps at least"
+            )
+        self.dimensions = None if dimensions is None else list(dimensions)
+        self.num_dimensions = num_dimensions
+        self.limit = limit
+        self.num_steps = num_steps
+
+    def check_model(self, model: Autoencoder) -> None:
+        wrong = [number for number in self.dimensions or [] if not 0 <= number < model.latent_dim]
+        if wrong:
+            raise ValueError(
+                f"callbacks.traversal.dimensions={self.dimensions}: {wrong} are not among the latents "
+                f"0 to {model.latent_dim - 1} (model.latent_dim={model.latent_dim})"
+            )
+
+    def draw(self, model: Autoencoder, faces: UInt8[Tensor, "faces channels height width"]) -> Grid:
+        posterior = model.encode(to_pixel_range(faces, model.pixel_range))
+        kl_per_latent = posterior.kl_per_latent().mean(0)
+        chosen = self.dimensions
+        if chosen is None:
+            chosen = kl_per_latent.topk(min(self.num_dimensions, model.latent_dim)).indices.tolist()
+        values = torch.linspace(-self.limit, self.limit, self.num_steps, device=faces.device)
+        latents = posterior.mean[0].repeat(len(chosen), self.num_steps, 1)
+        for row, dimension in enumerate(chosen):
+            latents[row, :, dimension] = values
+        original = faces[0].expand(len(chosen), 1, *faces.shape[1:])
+        return Grid(
+            images=torch.cat([original, decode_uint8(model, latents)], dim=1),
+            row_labels=[f"z[{number}]\n{kl_per_latent[number]:.2f} nats" for number in chosen],
+            column_labels=["original", *(f"{value:+.3g}" for value in values.tolist())],
+            title="Traversals of single latents" + ("" if self.dimensions else ", most active first"),
+        )

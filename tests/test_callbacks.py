@@ -1,0 +1,132 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from callbacks import InterpolationGrid, MetricsCsv, ReconstructionGrid, TemperatureGrid, TraversalGrid
+from callbacks.loss_curves import draw_loss_curves
+from callbacks.metrics_csv import read_metrics
+from vae_lightning.models import ConvVAE
+from vae_lightning.pixels import to_pixel_range, to_uint8
+
+
+@pytest.fixture
+def model() -> ConvVAE:
+    torch.manual_seed(0)
+    return ConvVAE(image_size=32, latent_dim=6).eval().requires_grad_(False)
+
+
+def some_faces(count: int) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_reconstruction_rows_are_originals_and_decoded_means(model: ConvVAE) -> None:
+    faces = some_faces(8)
+    grid = ReconstructionGrid("run", num_faces=8).draw(model, faces)
+    assert grid.images.shape == (2, 8, 3, 32, 32)
+    assert torch.equal(grid.images[0], faces)
+    decoded = model.decode(model.encode(to_pixel_range(faces, model.pixel_range)).mean)
+    assert torch.equal(grid.images[1], to_uint8(decoded, model.pixel_range))
+
+
+def test_interpolation_starts_and_ends_at_the_reconstructions(model: ConvVAE) -> None:
+    faces = some_faces(6)
+    grid = InterpolationGrid("run", num_pairs=3, num_steps=5).draw(model, faces)
+    reconstruction = ReconstructionGrid("run").draw(model, faces).images[1]
+    assert grid.images.shape == (3, 7, 3, 32, 32)
+    assert torch.equal(grid.images[:, 0], faces[0::2])
+    assert torch.equal(grid.images[:, -1], faces[1::2])
+    assert (grid.images[:, 1].int() - reconstruction[0::2].int()).abs().max() <= 1
+    assert (grid.images[:, -2].int() - reconstruction[1::2].int()).abs().max() <= 1
+    assert len(grid.column_labels) == 7
+
+
+def test_interpolation_leaves_out_a_face_without_a_partner(model: ConvVAE) -> None:
+    assert len(InterpolationGrid("run", num_pairs=3).draw(model, some_faces(5)).images) == 2
+
+
+def test_traversal_moves_the_chosen_latent_alone(model: ConvVAE) -> None:
+    faces = some_faces(4)
+    grid = TraversalGrid("run", dimensions=[4, 1], num_steps=3, limit=2).draw(model, faces)
+    mean = model.encode(to_pixel_range(faces, model.pixel_range)).mean[0]
+    by_hand = mean.clone()
+    by_hand[1] = -2.0
+    expected = to_uint8(model.decode(by_hand[None]), model.pixel_range)[0]
+    assert grid.images.shape == (2, 4, 3, 32, 32)
+    assert (grid.images[1, 1].int() - expected.int()).abs().max() <= 1
+    assert [label.split("\n")[0] for label in grid.row_labels] == ["z[4]", "z[1]"]
+    assert grid.column_labels == ["original", "-2", "+0", "+2"]
+
+
+def test_traversal_finds_the_most_active_latents(model: ConvVAE) -> None:
+    with torch.no_grad():
+        model.posterior_head.bias[:6] = torch.tensor([0.0, 0.0, 5.0, 0.0, 3.0, 0.0])  # means of latents 2 and 4
+    grid = TraversalGrid("run", num_dimensions=2).draw(model, some_faces(16))
+    assert [label.split("\n")[0] for label in grid.row_labels] == ["z[2]", "z[4]"]
+
+
+def test_traversal_of_fewer_latents_than_asked_for() -> None:
+    model = ConvVAE(image_size=32, latent_dim=2).eval().requires_grad_(False)
+    assert len(TraversalGrid("run", num_dimensions=8).draw(model, some_faces(2)).images) == 2
+
+
+def test_temperature_rows_share_their_noise(model: ConvVAE) -> None:
+    grid = TemperatureGrid("run", temperatures=[0.0, 1.0, 1.0], num_samples=4).draw(model, some_faces(1))
+    assert grid.images.shape == (3, 4, 3, 32, 32)
+    assert grid.images[0].unique(dim=0).shape[0] == 1
+    assert torch.equal(grid.images[1], grid.images[2])
+    again = TemperatureGrid("run", temperatures=[1.0], num_samples=4).draw(model, some_faces(1))
+    assert torch.equal(again.images[0], grid.images[1])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ReconstructionGrid("run", num_faces=0), "num_faces=0"),
+        (lambda: ReconstructionGrid("run", every_n_epochs=0), "every_n_epochs=0"),
+        (lambda: InterpolationGrid("run", num_steps=1), "num_steps=1"),
+        (lambda: TraversalGrid("run", dimensions=[]), "dimensions=\\[\\]"),
+        (lambda: TemperatureGrid("run", temperatures=[-1.0]), "-1.0"),
+    ],
+)
+def test_grids_without_sense_are_refused(make: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()  # type: ignore[operator]
+
+
+def test_metrics_of_one_step_share_a_row(tmp_path: Path) -> None:
+    logger = MetricsCsv(str(tmp_path))
+    logger.log_metrics({"train/loss": 3.0, "epoch": 0.0}, 1)
+    logger.log_metrics({"train/loss": 2.0, "epoch": 0.0}, 2)
+    logger.log_metrics({"val/loss": 2.5, "epoch": 0.0}, 2)
+    logger.log_metrics({"train/loss": 1.0, "epoch": 1.0}, 3)
+    assert read_metrics(tmp_path / "metrics.csv") == [
+        {"epoch": 0.0, "step": 1.0, "train/loss": 3.0},
+        {"epoch": 0.0, "step": 2.0, "train/loss": 2.0, "val/loss": 2.5},
+        {"epoch": 1.0, "step": 3.0, "train/loss": 1.0},
+    ]
+
+
+def test_a_resumed_run_replaces_the_steps_that_it_trains_again(tmp_path: Path) -> None:
+    first = MetricsCsv(str(tmp_path))
+    for step in (1, 2, 3, 4):
+        first.log_metrics({"train/loss": float(step), "epoch": 0.0}, step)
+    resumed = MetricsCsv(str(tmp_path))
+    resumed.log_metrics({"train/loss": 30.0, "epoch": 0.0}, 3)
+    assert [row["train/loss"] for row in read_metrics(tmp_path / "metrics.csv")] == [1.0, 2.0, 30.0]
+
+
+def test_half_a_line_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("epoch,step,train/loss\n0,1,123.5\n0,2,12")
+    assert read_metrics(path) == [{"epoch": 0.0, "step": 1.0, "train/loss": 123.5}]
+
+
+def test_loss_curves_draw_what_is_there() -> None:
+    rows = [{"step": float(step), "train/loss": 100.0 / step, "train/kl_nats": math.nan} for step in range(1, 30)]
+    picture = draw_loss_curves(rows)
+    assert picture.shape == (400, 1300, 3)
+    empty = draw_loss_curves([{"step": 1.0}])
+    assert np.abs(picture.astype(int) - empty.astype(int)).max() > 100

@@ -1,0 +1,49 @@
+import pytest
+import torch
+
+from vae_lightning.distributions import DiagonalGaussian
+from vae_lightning.losses import ObjectiveTerms
+from vae_lightning.statistics import ObjectiveStatistics
+
+
+def batch_of(rows: slice) -> tuple[ObjectiveTerms, DiagonalGaussian, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    mean, nats, mse = (torch.randn(size, generator=generator) for size in ((100, 6), (100,), (100,)))
+    mean[:, 3:] *= 0.01  # three latents whose mean hardly moves
+    posterior = DiagonalGaussian(mean[rows], torch.zeros_like(mean[rows]))
+    nats = nats[rows].abs() * 100
+    terms = ObjectiveTerms((nats + 2 * posterior.kl_per_latent().sum(1)).mean(), nats, posterior.kl_per_latent())
+    return terms, posterior, mse[rows].abs()
+
+
+@pytest.mark.parametrize("batch_size", [7, 33, 100])
+def test_means_do_not_depend_on_how_images_are_batched(batch_size: int) -> None:
+    statistics = ObjectiveStatistics(latent_dim=6, num_pixels=10)
+    for start in range(0, 100, batch_size):
+        statistics.update(*batch_of(slice(start, start + batch_size)))
+        statistics.update_likelihood(torch.ones(1))
+    values = statistics.compute()
+    terms, posterior, mse = batch_of(slice(0, 100))
+    kl_nats = posterior.kl_per_latent().sum(1).mean()
+    torch.testing.assert_close(values["loss"], terms.loss)
+    torch.testing.assert_close(values["reconstruction_nats"], terms.reconstruction_nats.mean())
+    torch.testing.assert_close(values["kl_nats"], kl_nats)
+    torch.testing.assert_close(values["elbo_nats"], -terms.reconstruction_nats.mean() - kl_nats)
+    torch.testing.assert_close(values["mse"], mse.mean())
+    torch.testing.assert_close(statistics.kl_nats_per_latent(), posterior.kl_per_latent().mean(0))
+
+
+def test_active_units_counts_latents_that_say_something() -> None:
+    statistics = ObjectiveStatistics(latent_dim=6, num_pixels=10)
+    statistics.update(*batch_of(slice(0, 100)))
+    statistics.update_likelihood(torch.ones(1))
+    assert statistics.compute()["active_units"] == 3
+
+
+def test_bits_per_dim_adds_the_kl() -> None:
+    statistics = ObjectiveStatistics(latent_dim=2, num_pixels=10)
+    posterior = DiagonalGaussian(torch.ones(4, 2), torch.zeros(4, 2))
+    terms = ObjectiveTerms(torch.tensor(1.0), torch.ones(4), posterior.kl_per_latent())
+    statistics.update(terms, posterior, torch.ones(4))
+    statistics.update_likelihood(torch.full((4,), 5.0))
+    assert statistics.compute()["bits_per_dim"].item() == pytest.approx((5.0 + 1.0) / (10 * 0.693147), rel=1e-5)

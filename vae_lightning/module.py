@@ -1,0 +1,180 @@
+"""The LightningModule: one objective in training, validation and test; noise that does not depend on history."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.optim import Optimizer
+
+from vae_lightning.distributions import DiagonalGaussian, discretised_gaussian_nll
+from vae_lightning.losses import Objective, ObjectiveTerms
+from vae_lightning.models import Autoencoder
+from vae_lightning.pixels import mean_squared_error, to_pixel_range
+from vae_lightning.statistics import ObjectiveStatistics
+
+Batch = Mapping[str, Tensor]
+RECORD_KEY = "run_record"
+BEST_KEY = "best_validation"
+MODEL_PREFIX = "model."  # of the model's weights in a checkpoint's state_dict
+UNIFORM_PIXEL_VARIANCE = 1 / 12
+# Weight of one batch in the running training error that calibrates bits_per_dim: some 50 batches of memory
+CALIBRATION_WEIGHT = 0.02
+EVALUATION_NOISE_SEED = 20_140_416
+
+
+class VAEModule(L.LightningModule):
+    """Trains `model` on `objective`.
+
+    Args:
+        model: the autoencoder.
+        objective: what is minimised; refuses a model whose pixel range it cannot measure.
+        optimizer: takes the parameters, returns the optimizer (a Hydra partial).
+        seed: with the batch's number it fixes the training noise, so that a resumed run draws the same.
+        record: plain data about the run, kept in every checkpoint; enough to build the model again.
+        channels_last: memory layout of the convolutions; the faster one on CPU and GPU.
+    """
+
+    def __init__(
+        self,
+        model: Autoencoder,
+        objective: Objective,
+        optimizer: Callable[[Iterable[torch.nn.Parameter]], Optimizer],
+        seed: int = 0,
+        record: dict[str, Any] | None = None,
+        channels_last: bool = True,
+    ) -> None:
+        super().__init__()
+        objective.reconstruction.check_pixel_range(model.pixel_range)
+        self.model = model.to(memory_format=torch.channels_last) if channels_last else model
+        self.objective = objective
+        self.make_optimizer = optimizer
+        self.seed = seed
+        self.record = record or {}
+        self.best_validation: dict[str, float] = {}
+        self.register_buffer("pixel_variance", torch.tensor(UNIFORM_PIXEL_VARIANCE))
+        # "fit", not "train": a ModuleDict has a method of that name
+        self.statistics = torch.nn.ModuleDict(
+            {stage: ObjectiveStatistics(model.latent_dim, model.num_pixels) for stage in ("fit", "val", "test")}
+        )
+
+    pixel_variance: Tensor
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.make_optimizer(self.parameters())
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        step = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        noise = self._noise(len(batch["images"]), self.seed, step, self.global_rank)
+        terms, mse = self._evaluate(batch["images"], noise, self.beta_now, "fit", self.logs_after_this_batch)
+        self._calibrate(mse, step)
+        return terms.loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if self.logs_after_this_batch:
+            self._log_statistics("train", "fit", self.beta_now)
+
+    @property
+    def beta_now(self) -> float:
+        """The weight of the KL term in the training step under way."""
+        step = self.trainer.fit_loop.epoch_loop.total_batch_idx // self.trainer.accumulate_grad_batches
+        return self.objective.beta_at(self.current_epoch, step)
+
+    @property
+    def logs_after_this_batch(self) -> bool:
+        """Training logs means over windows of `trainer.log_every_n_steps` batches; an epoch's end ends a window."""
+        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        num_batches = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        return num_batches % max(interval, 1) == 0 or self.trainer.is_last_batch
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluation_step(batch, batch_idx, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluation_step(batch, batch_idx, "test")
+
+    def _evaluation_step(self, batch: Batch, batch_idx: int, stage: str) -> None:
+        noise = self._noise(len(batch["images"]), EVALUATION_NOISE_SEED, batch_idx, self.global_rank)
+        self._evaluate(batch["images"], noise, self.objective.beta, stage, with_likelihood=True)
+
+    def on_validation_epoch_end(self) -> None:
+        values = self._log_statistics("val", "val", self.objective.beta)
+        if not self.trainer.sanity_checking and values["val/loss"] < self.best_validation.get("val/loss", math.inf):
+            self.best_validation = {**values, "val/best_epoch": float(self.current_epoch + 1)}
+
+    def on_test_epoch_end(self) -> None:
+        self._log_statistics("test", "test", self.objective.beta)
+
+    def _evaluate(
+        self,
+        images: UInt8[Tensor, "batch channels height width"],
+        noise: Float[Tensor, "batch latent"],
+        beta: float,
+        stage: str,
+        with_likelihood: bool,
+    ) -> tuple[ObjectiveTerms, Float[Tensor, " batch"]]:
+        pixels = to_pixel_range(images, self.model.pixel_range)
+        posterior: DiagonalGaussian = self.model.encode(pixels)
+        reconstruction = self.model.decode(posterior.sample(noise))
+        terms = self.objective(pixels, reconstruction, posterior, beta)
+        with torch.no_grad():
+            mse = mean_squared_error(reconstruction, pixels, self.model.pixel_range)
+            statistics = self._statistics(stage)
+            statistics.update(terms, posterior, mse)
+            if with_likelihood:
+                variance = self.pixel_variance
+                nll = discretised_gaussian_nll(reconstruction, pixels, variance, self.model.pixel_range)
+                statistics.update_likelihood(nll)
+        return terms, mse
+
+    def _noise(self, batch_size: int, *seeds: int) -> Float[Tensor, "batch latent"]:
+        """Standard normal noise that depends on `seeds` only: not on history, not on what else draws noise."""
+        generator = torch.Generator(self.device)
+        mixed = 0
+        for seed in seeds:
+            mixed = (mixed * 1_000_003 + seed + 1) % 2**62
+        generator.manual_seed(mixed)
+        return torch.randn(batch_size, self.model.latent_dim, generator=generator, device=self.device)
+
+    def _calibrate(self, mse: Float[Tensor, " batch"], step: int) -> None:
+        """Follows the training error: the variance that makes N(reconstruction, variance) most likely."""
+        weight = max(1 / (step + 1), CALIBRATION_WEIGHT)
+        self.pixel_variance.lerp_(mse.detach().mean().clamp_min(1e-8), weight)
+
+    def _statistics(self, stage: str) -> ObjectiveStatistics:
+        statistics = self.statistics[stage]
+        assert isinstance(statistics, ObjectiveStatistics)
+        return statistics
+
+    def _log_statistics(self, prefix: str, stage: str, beta: float) -> dict[str, float]:
+        statistics = self._statistics(stage)
+        values = statistics.compute()
+        values["beta"] = torch.tensor(beta)
+        statistics.reset()
+        return self.log_now({f"{prefix}/{name}": value for name, value in values.items()})
+
+    def log_now(self, values: Mapping[str, Tensor | float]) -> dict[str, float]:
+        """Hands values to all loggers at once, at the number of optimizer steps done.
+
+        `self.log` would drop windows that end with an epoch, and counts steps differently in validation.
+        """
+        tensors = [torch.as_tensor(value, device=self.device).float() for value in values.values()]
+        numbers = dict(zip(values, torch.stack(tensors).tolist(), strict=True))  # one synchronisation for all
+        for name, number in numbers.items():
+            # for the progress bar, and for callbacks that monitor
+            self.log(name, number, prog_bar=name.endswith("/loss"), logger=False, sync_dist=True, batch_size=1)
+        if not self.trainer.sanity_checking:
+            for logger in self.trainer.loggers:
+                logger.log_metrics({**numbers, "epoch": float(self.current_epoch)}, step=self.global_step)
+        return numbers
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[BEST_KEY] = self.best_validation
+        data = getattr(self.trainer, "datamodule", None)
+        checkpoint[RECORD_KEY] = {**self.record, "data": data.record() if data is not None else None}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.best_validation = dict(checkpoint.get(BEST_KEY, {}))
