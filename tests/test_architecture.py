@@ -1,0 +1,72 @@
+"""Holds the arrows between the parts: who may import whom."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "vae_lightning"
+LIGHTNING_ALLOWED = {"train.py", "vae_lightning/module.py", "vae_lightning/data/datamodule.py"}
+HYDRA_ALLOWED = {"train.py", "vae_lightning/configuration.py"}
+# what each part may import of ours, besides itself
+MAY_IMPORT = {
+    "pixels": set(),
+    "files": set(),
+    "run_folders": set(),
+    "grids": set(),
+    "data": set(),
+    "distributions": {"pixels"},
+    "models": {"distributions", "pixels"},
+    "losses": {"distributions", "pixels"},
+    "statistics": {"distributions", "losses"},
+    "module": {"models", "losses", "distributions", "pixels", "statistics"},
+    "runs": {"module", "data", "models", "distributions", "pixels", "run_folders"},
+    "configuration": {"run_folders"},
+}
+SOURCES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "callbacks").glob("*.py"), ROOT / "train.py"])
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of all modules imported anywhere in a file, relative ones resolved."""
+    names = set()
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            names.add(".".join([*base, *([node.module] if node.module else [])]))
+    return names
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_follow_the_arrows(path: Path) -> None:
+    name = str(path.relative_to(ROOT))
+    imported = imports(path)
+    tops = {module.split(".")[0] for module in imported}
+    if name not in LIGHTNING_ALLOWED and not name.startswith("callbacks/"):
+        assert "lightning" not in tops
+    if name not in HYDRA_ALLOWED:
+        assert not {"hydra", "omegaconf"} & tops
+    if not name.startswith("vae_lightning/"):
+        return
+    assert "callbacks" not in tops
+    part = name.removeprefix("vae_lightning/").split("/")[0].removesuffix(".py")
+    if part in MAY_IMPORT:
+        ours = {module.split(".")[1] for module in imported if module.startswith("vae_lightning.")}
+        assert ours <= MAY_IMPORT[part] | {part}
+
+
+def test_no_module_is_a_drawer() -> None:
+    names = {part for path in SOURCES for part in path.relative_to(ROOT).with_suffix("").parts}
+    assert not names & {"utils", "helpers", "common", "misc", "components"}
+
+
+def test_functions_and_files_stay_small() -> None:
+    for path in SOURCES:
+        text = path.read_text()
+        assert text.count("\n") <= 320, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno <= 50, f"{path}:{node.lineno} {node.name}"

@@ -1,0 +1,167 @@
+import re
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException, InstantiationException, MissingConfigException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+import train
+from vae_lightning.configuration import (
+    ConfigError,
+    check_arguments,
+    continue_last_run,
+    explain_unknown_key,
+    folder_name,
+    name_jobs_by_what_is_swept,
+)
+from vae_lightning.run_folders import RunError
+
+CHOICES = sorted((path.parent.name, path.stem) for path in train.CONF_DIR.glob("*/*.yaml"))
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
+        return compose("config", [*overrides, "run_dir=/tmp/run"])
+
+
+def override_for(group: str, choice: str) -> str:
+    return f"{group}=[{choice}]" if group in ("callbacks", "logger") else f"{group}={choice}"
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_yaml_composes_and_instantiates(group: str, choice: str, tmp_path: Path) -> None:
+    extra = {"ddp": ["trainer.accelerator=cpu", "trainer.devices=1"], "gpu": ["trainer.accelerator=cpu"]}
+    folder = ["data.root=/somewhere"] if choice == "folder" else []
+    config = composed(override_for(group, choice), *extra.get(choice, []), *folder)
+    plain = train.to_plain(config)
+    module, datamodule, trainer = train.build(config, plain)
+    assert module.model.image_size == datamodule.preprocessing.image_size
+    assert trainer.precision in ("bf16-mixed", "32-true")
+
+
+@pytest.mark.parametrize("override", ["beta=abc", "seed=x", "test=maybe"])
+def test_root_keys_are_typed(override: str) -> None:
+    with pytest.raises(ConfigCompositionException) as caught:
+        composed(override)
+    assert "could not be converted" in str(caught.value.__cause__) or "not a valid bool" in str(caught.value.__cause__)
+
+
+def test_misspelt_choice_names_the_choices() -> None:
+    with pytest.raises(MissingConfigException, match="conv"):
+        composed("model=convv")
+
+
+def test_misspelt_key_inside_a_group_is_refused() -> None:
+    with pytest.raises(ConfigCompositionException, match="latent_dm"):
+        composed("model.latent_dm=3")
+
+
+@pytest.mark.parametrize(
+    ("argument", "nearest"),
+    [("bata=1", "beta"), ("modell=conv", "model"), ("traner.max_epochs=3", "trainer"), ("sed=1", "seed")],
+)
+def test_misspelt_root_key_is_explained(argument: str, nearest: str) -> None:
+    problem = explain_unknown_key(["beta=1", argument], train.CONF_DIR)
+    assert problem is not None
+    assert f"did you mean {nearest}?" in problem
+
+
+def test_known_keys_need_no_explanation() -> None:
+    arguments = ["-m", "beta=1,4", "model=conv", "hydra.run.dir=/tmp", "+trainer.strategy=ddp", "~logger", "--cfg=job"]
+    assert explain_unknown_key(arguments, train.CONF_DIR) is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.latent_dim=many"], "model.latent_dim=many: ConvVAE takes a whole number"),
+        (["model.latent_dim=1.5"], "model.latent_dim=1.5"),
+        (["+model.latent_dims=3"], r"did you mean latent_dim\?"),
+        (["data.batch_size=big"], "data.batch_size=big: FaceDataModule takes a whole number"),
+        (["optimizer.lr=fast"], "optimizer.lr=fast"),
+        (["trainer.max_epochs=some"], "trainer.max_epochs=some"),
+        (["callbacks.temperature.temperatures=hot"], "temperatures=hot"),
+    ],
+)
+def test_constructors_are_the_schema(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train.to_plain(composed(*overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.image_size=100"], r"image_size=100: model=conv knows its widths for \(32, 64, 128, 256\)"),
+        (["model.output_activation=tanh", "reconstruction=bce"], "output_activation=sigmoid"),
+        (["model.pixel_range=[-1,1]"], "model.output_activation=tanh"),
+        (["model.norm=layer"], "none, batch, group"),
+        (["beta=-1"], "beta=-1"),
+        (["callbacks.traversal.dimensions=[500]"], "latents 0 to 127"),
+        (["data.source=celebb"], "celeba"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_data_is_read(overrides: list[str], message: str) -> None:
+    config = composed(*overrides)
+    with pytest.raises((ValueError, InstantiationException)) as caught:
+        train.build(config, train.to_plain(config))
+    assert re.search(message, train.first_cause(caught.value))
+
+
+def test_seed_zero_is_a_seed() -> None:
+    config = composed("seed=0")
+    plain = train.to_plain(config)
+    first, second = (train.build(config, plain)[0].model for _ in range(2))
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert one.equal(other)
+
+
+def test_precision_is_made_definite_and_recorded() -> None:
+    assert train.to_plain(composed())["trainer"]["precision"] in ("bf16-mixed", "32-true")
+    assert train.to_plain(composed("trainer.precision=64-true"))["trainer"]["precision"] == "64-true"
+
+
+def test_jobs_are_named_by_what_is_swept() -> None:
+    arguments = name_jobs_by_what_is_swept(
+        ["-m", "beta=1,4,10", "trainer.max_epochs=2", "data.root=/faces", "model=conv"]
+    )
+    assert arguments[-1] == (
+        "hydra.job.config.override_dirname.exclude_keys=['trainer.max_epochs','data.root','model']"
+    )
+    assert name_jobs_by_what_is_swept(["beta=1", "model=conv"]) == ["beta=1", "model=conv"]
+    assert name_jobs_by_what_is_swept(["-m", "beta=1"]) == ["-m", "beta=1"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"), [("beta=4", "beta=4"), ("data.root=/a/b,beta=1", "data.root=-a-b,beta=1"), ("", "job")]
+)
+def test_folder_names_are_one_path_component(overrides: str, name: str) -> None:
+    assert folder_name(overrides) == name
+
+
+def test_ckpt_path_last_goes_on_in_the_folder_of_the_newest_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match="no run with a checkpoint"):
+        continue_last_run(["ckpt_path=last"])
+    run = tmp_path / "outputs" / "2026-01-01_00-00-00"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "last.ckpt").touch()
+    (run / ".hydra").mkdir()
+    (run / ".hydra" / "overrides.yaml").write_text("- beta=4\n- trainer.max_epochs=5\n")
+    assert continue_last_run(["ckpt_path=last", "trainer.max_epochs=9"]) == [
+        "beta=4",
+        "ckpt_path=last",
+        "trainer.max_epochs=9",
+        "hydra.run.dir='outputs/2026-01-01_00-00-00'",
+    ]
+    with pytest.raises(ConfigError, match="-m starts many"):
+        continue_last_run(["-m", "ckpt_path=last"])
+
+
+def test_check_arguments_reads_base_classes() -> None:
+    node = {"_target_": "vae_lightning.models.ConvVAE", "latent_dim": 3, "logvar_clamp": [-4, 4], "widths": None}
+    check_arguments({"model": node})
+    assert instantiate(OmegaConf.create(node)).logvar_clamp == (-4.0, 4.0)

@@ -1,0 +1,150 @@
+"""`vae VERB RUN`: what can be done with a run after training. A verb knows the model from the run alone."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ParamSpec
+
+import typer
+
+if TYPE_CHECKING:  # torch is imported inside the verbs: --help and shell completion answer at once
+    from torch import Tensor
+
+    from vae_lightning.runs import Run
+
+P = ParamSpec("P")
+COLUMNS = 8
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    help="Use a trained run. RUN is a run folder (outputs/…, multirun/<sweep>/beta=4), a .ckpt file, or `last`.",
+)
+
+RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Run folder, .ckpt file, or `last` for the newest run.")]
+Which = Annotated[str, typer.Option("--checkpoint", help="Which checkpoint of the folder: best or last.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, mps, …")]
+Out = Annotated[Path | None, typer.Option(help="Where the picture goes. Default: into the run's images folder.")]
+Count = Annotated[int, typer.Option("--count", "-n", min=1, help="How many faces.")]
+
+
+def ends_with_one_line(verb: Callable[P, None]) -> Callable[P, None]:
+    """Errors that a person can mend end the program with their message, without a traceback."""
+
+    @wraps(verb)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            verb(*args, **kwargs)
+        except (ValueError, OSError) as error:
+            typer.secho(str(error), fg="red", err=True)
+            raise typer.Exit(2) from error
+
+    return guarded
+
+
+@app.callback()
+def verbs() -> None:
+    """Keeps typer from taking a single verb for the whole program."""
+
+
+@app.command(epilog="Example: vae sample last --temperature 0.7 --seed 1")
+@ends_with_one_line
+def sample(
+    run: RunPath,
+    count: Count = 16,
+    temperature: Annotated[float, typer.Option(min=0, help="Standard deviation of the latents; 1 is the prior.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same faces.")] = 0,
+    out: Out = None,
+    checkpoint: Which = "best",
+    device: Device = "cpu",
+) -> None:
+    """Decode samples from the prior into one picture."""
+    vae = _load(run, checkpoint, device)
+    faces = vae.sample(count, temperature, seed)
+    columns = min(count, COLUMNS)
+    rows = [faces[start : start + columns] for start in range(0, count, columns)]
+    _write_grid(
+        rows, [f"τ = {temperature:g}"] + [""] * (len(rows) - 1), vae, out, f"sample_t={temperature:g}_seed={seed}"
+    )
+
+
+@app.command(epilog="Example: vae reconstruct last me.jpg you.png")
+@ends_with_one_line
+def reconstruct(
+    run: RunPath,
+    photographs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Your own pictures. Default: test faces.")
+    ] = None,
+    count: Count = 8,
+    out: Out = None,
+    checkpoint: Which = "best",
+    device: Device = "cpu",
+) -> None:
+    """Originals above their reconstructions, in one picture."""
+    from PIL import Image
+
+    vae = _load(run, checkpoint, device)
+    if photographs:
+        originals = vae.preprocess([Image.open(path) for path in photographs])
+        name = "reconstruct_" + "_".join(path.stem for path in photographs[:3])
+    else:
+        originals = vae.held_out_faces("test", count)
+        name = "reconstruct_test"
+    originals_unit = originals.to(vae.device) / 255
+    rows, labels = [], []
+    for start in range(0, len(originals), COLUMNS):
+        part = originals_unit[start : start + COLUMNS]
+        rows += [part, vae.reconstruct(part)]
+        labels += ["original", "reconstruction"]
+    _write_grid(rows, labels, vae, out, name)
+
+
+@app.command(epilog="Example: vae bench data.root=/path/to/celeba model.latent_dim=64 --repeats 5")
+@ends_with_one_line
+def bench(
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As for train.py.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Pairs of runs; medians are reported.")] = 5,
+    out: Annotated[Path | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
+) -> None:
+    """Training speed of the whole stack beside a bare PyTorch loop over the same model and batches."""
+    from rich.console import Console
+
+    from vae_lightning import bench as benchmark
+    from vae_lightning.files import write_json
+
+    pairs = []
+    for pair in benchmark.bench(overrides or [], repeats):
+        pairs.append(pair)
+        typer.echo(
+            f"full stack {pair.full_stack:6.0f} images/s ({pair.full_stack_with_validation:.0f} with validation, "
+            f"pictures and checkpoints), bare loop {pair.bare_loop:6.0f}, ratio {pair.ratio:.3f}"
+        )
+    summary = benchmark.summarise(pairs)
+    Console().print("medians", summary["images_per_second"])
+    if out:
+        write_json(out, summary)
+
+
+def _load(run: str, checkpoint: str, device: str) -> "Run":
+    from vae_lightning.runs import load_run
+
+    if checkpoint not in ("best", "last"):
+        raise ValueError(f"--checkpoint {checkpoint}: allowed are best, last (or name a .ckpt file as RUN)")
+    return load_run(run, checkpoint, device)  # type: ignore[arg-type]
+
+
+def _write_grid(rows: "list[Tensor]", labels: list[str], vae: "Run", out: Path | None, name: str) -> None:
+    """Rows of float [0, 1] images, short last rows filled with white -> one PNG, whose place is printed."""
+    import torch.nn.functional as F
+    from torch import stack
+
+    from vae_lightning.files import write_picture
+    from vae_lightning.grids import labelled_grid
+    from vae_lightning.pixels import to_uint8
+    from vae_lightning.run_folders import run_folder
+
+    columns = len(rows[0])
+    filled = [F.pad(row, (0, 0, 0, 0, 0, 0, 0, columns - len(row)), value=1.0) for row in rows]
+    path = out or run_folder(vae.path) / "images" / f"{name}.png"
+    write_picture(path, labelled_grid(to_uint8(stack(filled), (0.0, 1.0)), labels))
+    typer.echo(path)

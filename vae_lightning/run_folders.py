@@ -1,0 +1,47 @@
+"""Where runs lie on disk. Nothing here imports torch or hydra."""
+
+from pathlib import Path
+
+
+class RunError(ValueError):
+    """What was named is no run, or not one that this version reads."""
+
+
+def newest_run() -> Path:
+    """The run folder below outputs/ and multirun/ whose last checkpoint is the newest.
+
+    Raises:
+        RunError: there is none.
+    """
+    checkpoints = [
+        *Path("outputs").glob("*/checkpoints/last.ckpt"),
+        *Path("multirun").glob("*/*/checkpoints/last.ckpt"),
+    ]
+    if not checkpoints:
+        raise RunError("last: no run with a checkpoint in outputs/ or multirun/ here; name its folder instead")
+    return max(checkpoints, key=lambda path: path.stat().st_mtime).parent.parent
+
+
+def checkpoint_file(path: Path, checkpoint: str = "best") -> Path:
+    """The checkpoint that a path names: itself, one in a run folder, or for `last` one of the newest run.
+
+    Raises:
+        RunError: says what is there instead.
+    """
+    if str(path) == "last" and not path.exists():
+        path = newest_run()
+    if path.is_file():
+        return path
+    file = path / "checkpoints" / f"{checkpoint}.ckpt"
+    if file.is_file():
+        return file
+    if not path.exists():
+        raise RunError(f"{path}: there is no such file or folder; a run is a folder in outputs/ or multirun/<sweep>/")
+    others = sorted(str(other.relative_to(path)) for other in path.glob("**/*.ckpt"))[:5]
+    there = f"there are {', '.join(others)}" if others else "there are no checkpoints in it"
+    raise RunError(f"{path} has no checkpoints/{checkpoint}.ckpt; {there}")
+
+
+def run_folder(file: Path) -> Path:
+    """The folder of the run that a checkpoint belongs to: where pictures of it go."""
+    return file.parent.parent if file.parent.name == "checkpoints" else file.parent

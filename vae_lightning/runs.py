@@ -1,0 +1,206 @@
+"""A run folder or a checkpoint -> a model that is ready to use, in four lines of Python."""
+
+import io
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Shaped, UInt8
+from PIL import Image
+from torch import Tensor
+
+from vae_lightning.data import FaceDataModule, Preprocessing
+from vae_lightning.data.preprocessing import as_crop
+from vae_lightning.distributions import DiagonalGaussian
+from vae_lightning.models import Autoencoder, ConvVAE
+from vae_lightning.module import MODEL_PREFIX, RECORD_KEY
+from vae_lightning.pixels import to_pixel_range, to_uint8, to_unit_range
+from vae_lightning.run_folders import RunError, checkpoint_file
+
+FORMAT = 1
+# The only classes that a checkpoint may ask for: a stranger's file cannot run anything else.
+MODELS: dict[str, type[Autoencoder]] = {"vae_lightning.models.ConvVAE": ConvVAE}
+Checkpoint = Literal["best", "last"]
+Images = Shaped[Tensor, "*shape"] | Image.Image | Sequence[Image.Image]
+
+
+class Run:
+    """A trained model with the settings that made it.
+
+    Images go in as uint8 [0, 255] or float [0, 1] tensors, (C, H, W) or (B, C, H, W), or as PIL images of any size
+    (cropped and resized as in training). They come out as float tensors in [0, 1] on the run's device, whatever the
+    model's own pixel range.
+
+    >>> vae = load_run("outputs/2026-11-20_12-00-00")  # doctest: +SKIP
+    >>> faces = vae.sample(16, temperature=0.7, seed=0)  # doctest: +SKIP
+    """
+
+    def __init__(self, model: Autoencoder, record: dict[str, Any], path: Path) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.record = record
+        self.path = path
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration of the run."""
+        config: dict[str, Any] = self.record["config"]
+        return config
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @torch.inference_mode()
+    def encode(self, images: Images) -> DiagonalGaussian:
+        """q(z|x); its `mean` is the best single guess of an image's latents."""
+        return self.model.encode(self._as_model_input(images))
+
+    @torch.inference_mode()
+    def decode(self, latents: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch channels height width"]:
+        return to_unit_range(self.model.decode(latents.to(self.device)), self.model.pixel_range)
+
+    def reconstruct(self, images: Images) -> Float[Tensor, "batch channels height width"]:
+        """Decoded posterior means."""
+        return self.decode(self.encode(images).mean)
+
+    def sample(
+        self, num_samples: int = 16, temperature: float = 1.0, seed: int | None = None
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Decoded samples of N(0, temperature^2).
+
+        Args:
+            num_samples: how many.
+            temperature: standard deviation of the latents; 1 is the prior, less is closer to the average face.
+            seed: the same seed gives the same faces, on every device; None draws new ones.
+
+        Raises:
+            ValueError: a temperature below 0, or fewer than 1 sample.
+        """
+        if temperature < 0 or num_samples < 1:
+            raise ValueError(
+                f"temperature={temperature}, num_samples={num_samples}: needed are a temperature of 0 or more "
+                "and at least 1 sample"
+            )
+        generator = torch.Generator()
+        if seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(seed)
+        return self.decode(temperature * torch.randn(num_samples, self.model.latent_dim, generator=generator))
+
+    def interpolate(
+        self, first: Images, second: Images, num_steps: int = 9
+    ) -> Float[Tensor, "batch steps channels height width"]:
+        """Decoded straight lines from each image of `first` to the one at its place in `second`, both ends counted."""
+        fractions = torch.linspace(0, 1, num_steps, device=self.device)[:, None]
+        latents = torch.lerp(self.encode(first).mean[:, None], self.encode(second).mean[:, None], fractions)
+        return self.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
+
+    def held_out_faces(
+        self, split: Literal["val", "test"], count: int
+    ) -> Shaped[Tensor, "batch channels height width"]:
+        """uint8 faces of the data that the run was trained on, evenly spaced over a split that it never saw.
+
+        Raises:
+            DataError: the data is not where it was.
+        """
+        datamodule = FaceDataModule(
+            **{name: value for name, value in self.config["data"].items() if name != "_target_"}
+        )
+        datamodule.prepare_data()
+        return datamodule.held_out_faces(split, count)
+
+    def _as_model_input(self, images: Images) -> Float[Tensor, "batch channels height width"]:
+        pixels = images if isinstance(images, Tensor) else self.preprocess(images)
+        pixels = pixels[None] if pixels.ndim == 3 else pixels
+        expected = (self.model.channels, self.model.image_size, self.model.image_size)
+        if tuple(pixels.shape[1:]) != expected:
+            raise ValueError(
+                f"images of shape {tuple(pixels.shape)}: this model takes (batch, {', '.join(map(str, expected))}); "
+                "PIL images of any size are cropped and resized for you"
+            )
+        pixels = pixels.to(self.device)
+        if pixels.dtype != torch.uint8:
+            if not pixels.is_floating_point() or pixels.min() < 0 or pixels.max() > 1:
+                raise ValueError(f"images of type {pixels.dtype}: give uint8 in [0, 255] or floats in [0, 1]")
+            low, high = self.model.pixel_range
+            return pixels.float() * (high - low) + low
+        return to_pixel_range(pixels, self.model.pixel_range)
+
+    def preprocess(self, images: Image.Image | Sequence[Image.Image]) -> UInt8[Tensor, "batch channels height width"]:
+        """PIL images -> uint8, cropped and resized as in training.
+
+        Raises:
+            DataError: an image is smaller than the crop.
+        """
+        data = self.config["data"]
+        preprocess = Preprocessing(as_crop(data["crop"]), data["image_size"], data["color"])
+        pixels = []
+        for image in [images] if isinstance(images, Image.Image) else images:
+            encoded = io.BytesIO()
+            image.convert("RGB").save(encoded, format="png")  # the same code as in training reads it
+            pixels.append(preprocess(encoded.getvalue()).permute(2, 0, 1))
+        return torch.stack(pixels)
+
+
+def load_run(path: str | Path, checkpoint: Checkpoint = "best", device: str | torch.device = "cpu") -> Run:
+    """The model of a run folder or of a checkpoint file, in eval mode, without gradients.
+
+    Args:
+        path: a run folder (`outputs/…`, a job of a sweep) or a `.ckpt` file.
+        checkpoint: which of a folder's checkpoints; without a best one yet, ask for "last".
+        device: where the model goes.
+
+    Raises:
+        RunError: no run there, a file that is no checkpoint of ours, or one of a newer version.
+    """
+    file = checkpoint_file(Path(path).expanduser(), checkpoint)
+    content = read_checkpoint(file)
+    record = content[RECORD_KEY]
+    model = build_model(record["config"]["model"])
+    weights = content["state_dict"]
+    model.load_state_dict(
+        {name.removeprefix(MODEL_PREFIX): weights[name] for name in weights if name.startswith(MODEL_PREFIX)}
+    )
+    return Run(model.to(device), record, file)
+
+
+def build_model(config: dict[str, Any]) -> Autoencoder:
+    """The model that a run's configuration names, with fresh weights.
+
+    Raises:
+        RunError: it names a class that is no model of ours.
+    """
+    target = config["_target_"]
+    if target not in MODELS:
+        raise RunError(f"the run asks for {target!r}; only these may be built: {', '.join(MODELS)}")
+    return MODELS[target](**{name: value for name, value in config.items() if name != "_target_"})
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """A checkpoint of ours, read without running any code that may be in it.
+
+    Raises:
+        RunError: not a checkpoint, not ours, or of a newer format.
+    """
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise RunError(f"{file} is no checkpoint that can be read safely: {reason}") from error
+    if not isinstance(content, dict) or RECORD_KEY not in content:
+        raise RunError(f"{file} is not a checkpoint of this framework: it does not say how its model is built")
+    if content[RECORD_KEY]["format"] > FORMAT:
+        raise RunError(
+            f"{file} has format {content[RECORD_KEY]['format']}, this version reads up to {FORMAT}: "
+            "update vae-lightning"
+        )
+    return content
+
+
+def to_pil(images: Float[Tensor, "batch channels height width"]) -> list[Image.Image]:
+    """float [0, 1] -> PIL images."""
+    levels = to_uint8(images, (0.0, 1.0)).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image) for image in levels]
