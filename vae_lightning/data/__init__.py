@@ -1,0 +1,48 @@
+"""Faces: CelebA, rendered faces or a plain folder, decoded once and served as batches of uint8.
+
+Only the readers are imported with the package; PyTorch and Lightning come with what needs them, so that the
+face renderer's processes and `--help` start quickly.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from vae_lightning.data.celeba import read_celeba
+from vae_lightning.data.folder import read_folder
+from vae_lightning.data.source import SPLITS, DataError, ImageSource, Split
+
+if TYPE_CHECKING:
+    from vae_lightning.data.cache import open_cache
+    from vae_lightning.data.datamodule import FaceDataModule
+    from vae_lightning.data.loading import BatchDataset, EvaluationOrder, TrainingOrder
+    from vae_lightning.data.preprocessing import Preprocessing
+
+__all__ = [
+    "SPLITS",
+    "BatchDataset",
+    "DataError",
+    "EvaluationOrder",
+    "FaceDataModule",
+    "ImageSource",
+    "Preprocessing",
+    "Split",
+    "TrainingOrder",
+    "open_cache",
+    "read_celeba",
+    "read_folder",
+]
+
+_LAZY = {
+    "BatchDataset": "loading",
+    "EvaluationOrder": "loading",
+    "FaceDataModule": "datamodule",
+    "Preprocessing": "preprocessing",
+    "TrainingOrder": "loading",
+    "open_cache": "cache",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)

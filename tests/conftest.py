@@ -1,0 +1,75 @@
+"""Shared by all tests: shapes are checked at run time, and small data sets are written to temporary folders."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import jaxtyping
+import numpy as np
+import pytest
+from PIL import Image
+
+jaxtyping.install_import_hook(
+    ("vae_lightning", "callbacks"), "shape_checking.check"
+)  # before anything imports the package
+
+ATTRIBUTE_NAMES = [f"Attribute_{number:02d}" for number in range(40)]
+
+
+def write_images(folder: Path, names: list[str], size: tuple[int, int] = (178, 218)) -> None:
+    """Smooth colour gradients with a little noise, each another; width x height pixels."""
+    width, height = size
+    horizontal, vertical = np.linspace(0, 1, width)[None, :, None], np.linspace(0, 1, height)[:, None, None]
+    for number, name in enumerate(names):
+        random = np.random.default_rng(number)
+        corners = random.uniform(0, 255, (3, 3))
+        pixels = corners[0] * horizontal * vertical + corners[1] * (1 - horizontal) + corners[2] * 0.5 * vertical
+        pixels = np.clip(pixels + random.normal(0, 6, (height, width, 3)), 0, 255).astype(np.uint8)
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path, quality=90)
+
+
+def write_celeba(root: Path, count: int = 30, *, newline: str = "\n") -> Path:
+    """CelebA's text layout: of every ten images eight are for training, one for validation, one for testing."""
+    names = [f"{number:06d}.jpg" for number in range(1, count + 1)]
+    signs = np.where(np.random.default_rng(0).random((count, 40)) < 0.5, 1, -1)
+    write_images(root / "img_align_celeba", names)
+    attributes = [str(count), " ".join(ATTRIBUTE_NAMES) + " "]
+    attributes += [f"{name} " + " ".join(f"{sign:2d}" for sign in row) for name, row in zip(names, signs, strict=True)]
+    partition = [f"{name} {max(0, row % 10 - 7)}" for row, name in enumerate(names)]
+    identities = [f"{name} {row // 2 + 100}" for row, name in enumerate(names)]
+    for file, lines in (
+        ("list_attr_celeba.txt", attributes),
+        ("list_eval_partition.txt", partition),
+        ("identity_CelebA.txt", identities),
+    ):
+        (root / file).write_bytes((newline.join(lines) + newline).encode())
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _no_celeba_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CELEBA_ROOT", raising=False)
+
+
+@pytest.fixture
+def tiny_celeba(tmp_path: Path) -> Callable[..., Path]:
+    """`tiny_celeba(count)` writes a CelebA of that many images and returns its folder."""
+
+    def write(count: int = 30, *, newline: str = "\n", name: str = "celeba") -> Path:
+        return write_celeba(tmp_path / name, count, newline=newline)
+
+    return write
+
+
+CELEBA_ROOT = os.environ.get("CELEBA_ROOT") or str(Path(__file__).parents[2] / "shared" / "celeba")
+
+
+@pytest.fixture(scope="session")
+def celeba_root() -> Path:
+    """The real CelebA sample."""
+    root = Path(CELEBA_ROOT)
+    if not (root / "list_eval_partition.txt").is_file():
+        pytest.skip(f"no CelebA in {root}; set CELEBA_ROOT")
+    return root

@@ -1,0 +1,101 @@
+"""CelebA as people have it: torchvision's text files or Kaggle's CSV files, images in a folder or a zip file.
+
+Source: Liu et al. 2015, "Deep Learning Face Attributes in the Wild", arXiv:1411.7766.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from vae_lightning.data.folder import find_images
+from vae_lightning.data.source import DataError, FolderStore, ImageSource, ImageStore, ZipStore
+from vae_lightning.data.tables import read_table
+
+IMAGES = "img_align_celeba"
+PARTITION = ("list_eval_partition.txt", "list_eval_partition.csv")
+ATTRIBUTES = ("list_attr_celeba.txt", "list_attr_celeba.csv")
+IDENTITIES = ("identity_CelebA.txt", "identity_CelebA.csv")
+NUM_ATTRIBUTES = 40
+DOWNLOAD = "https://www.kaggle.com/datasets/jessicali9530/celeba-dataset"
+
+
+def read_celeba(root: Path, kind: Literal["celeba", "faces"] = "celeba") -> ImageSource:
+    """Read CelebA's annotation files; the images themselves are not touched.
+
+    The partition file decides which images there are and in which order; attributes (required) and identities
+    (when the file is there) are joined to it by file name.
+
+    Raises: DataError for a missing, damaged or mismatching file.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root} is no folder. Point data.root (or CELEBA_ROOT) at the folder with CelebA's files.")
+    partition = read_table(_require(root, PARTITION), columns=1, allowed=(0, 1, 2))
+    attributes = read_table(_require(root, ATTRIBUTES), allowed=(-1, 1))
+    if len(attributes.column_names) != NUM_ATTRIBUTES:
+        raise DataError(
+            f"{attributes.path}: the header names {len(attributes.column_names)} attributes, expected "
+            f"{NUM_ATTRIBUTES}. The file was edited: download it again ({DOWNLOAD})."
+        )
+    filenames = tuple(b"\n".join(partition.filenames).decode().split("\n"))
+    if len(set(filenames)) < len(filenames):
+        repeated = next(name for name in filenames if filenames.count(name) > 1)
+        raise DataError(f"{partition.path} lists {repeated} more than once. Remove the repeated rows.")
+    identity_path = _find(root, IDENTITIES)
+    identities = None
+    if identity_path is not None:
+        table = read_table(identity_path, columns=1)
+        identities = table.aligned_to(partition.filenames, partition.path)[:, 0]
+    return ImageSource(
+        kind=kind,
+        root=root,
+        filenames=filenames,
+        partition=partition.values[:, 0].astype(np.int8),
+        images=find_store(root, filenames[0]),
+        attribute_names=attributes.column_names,
+        attributes=attributes.aligned_to(partition.filenames, partition.path) > 0,
+        identities=identities,
+    )
+
+
+def has_celeba_files(root: Path) -> bool:
+    return _find(root, PARTITION + ATTRIBUTES) is not None
+
+
+def find_store(root: Path, first: str) -> ImageStore:
+    """The images' folder (Kaggle's download nests it once more) or, without one, the zip file."""
+    folders = [root / IMAGES, root / IMAGES / IMAGES]
+    for folder in folders:
+        if (folder / first).is_file():
+            return FolderStore(folder)
+    archive = root / f"{IMAGES}.zip"
+    if archive.is_file():
+        return ZipStore(archive)
+    for folder in reversed(folders):
+        if folder.is_dir():
+            raise DataError(
+                f"{folder} does not hold {first}, the first image of the partition file. "
+                f"Unpack {IMAGES}.zip there again, or put the zip file itself into {root}."
+            )
+    raise DataError(
+        f"{root} has the annotation files but no images: neither the folder {IMAGES}/ nor {IMAGES}.zip. "
+        f"Put one of the two there ({DOWNLOAD})."
+    )
+
+
+def _find(root: Path, names: tuple[str, ...]) -> Path | None:
+    return next((root / name for name in names if (root / name).is_file()), None)
+
+
+def _require(root: Path, names: tuple[str, ...]) -> Path:
+    """The first of these files that exists, or an error with the likeliest fix."""
+    path = _find(root, names)
+    if path is not None:
+        return path
+    found = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
+    fix = f"Download it ({DOWNLOAD})"
+    if has_celeba_files(root / "celeba"):
+        fix = f"Point data.root (or CELEBA_ROOT) at {root / 'celeba'}"
+    elif not has_celeba_files(root) and find_images(root, at_most=1):
+        fix = f"For a plain folder of images without annotation files say data=folder data.root={root}"
+    raise DataError(f"{root} has no {names[0]} (nor {names[1]}); found: {found}. {fix}.")

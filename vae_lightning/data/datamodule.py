@@ -1,0 +1,236 @@
+"""The data of one run: finds the source, decodes it once, serves batches."""
+
+import difflib
+import hashlib
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import UInt8
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+
+from vae_lightning.data.cache import open_cache
+from vae_lightning.data.loading import Batch, BatchDataset, BatchRows, EvaluationOrder, TrainingOrder, flip_on_device
+from vae_lightning.data.preprocessing import COLORS, Preprocessing, as_crop
+from vae_lightning.data.resolution import SOURCES, resolve_source
+from vae_lightning.data.source import SPLITS, DataError, ImageSource, Split, seeded_order
+
+logger = logging.getLogger("vae_lightning")
+
+NOT_OPEN = "the data are not open yet: call prepare_data() and setup() first."
+
+
+class FaceDataModule(LightningDataModule):
+    """Faces as uint8 batches: CelebA, the built-in rendered faces, or a plain folder of images.
+
+    A batch is a dict: `images` uint8 [batch, channels, height, width] in channels_last order, `index` int64
+    [batch] (row within the split), and `attributes` bool [batch, 40] where the source has them. The
+    constructor reads nothing; `prepare_data` renders and decodes, `setup` opens.
+
+    Raises: DataError for an argument that is out of range, and later for data that cannot be used.
+    """
+
+    def __init__(
+        self,
+        source: str = "auto",  # auto = CelebA where it is known to be, else the rendered faces
+        root: str | None = None,  # None = the environment variable CELEBA_ROOT, then <data_dir>/celeba
+        crop: int | Sequence[int] | None = 148,  # centred square, box, or None = the largest centred square
+        image_size: int = 64,
+        color: str = "rgb",
+        horizontal_flip: bool = False,  # training batches only
+        batch_size: int = 64,  # per process
+        eval_batch_size: int | None = None,  # None = as many pixels as 256 images of 64x64, batch_size at least
+        num_workers: int = 0,  # the gather is faster than any worker's way to hand a batch over
+        train_size: int | None = None,  # None = the whole split; else a seeded subset
+        val_size: int | None = None,
+        test_size: int | None = None,
+        subset_seed: int = 0,
+        seed: int = 0,  # order of the training batches and which images are mirrored
+        faces_count: int = 10_000,
+        faces_seed: int = 0,
+        data_dir: str = "data",  # rendered faces and decoded images go here
+    ) -> None:
+        super().__init__()
+        self.source = _choose("source", source, SOURCES)
+        self.root = None if root is None else Path(root).expanduser()
+        self.preprocessing = Preprocessing(as_crop(crop), image_size, _choose("color", color, COLORS))
+        self.horizontal_flip = horizontal_flip
+        self.batch_size = _at_least("batch_size", batch_size, 1)
+        if eval_batch_size is None:
+            eval_batch_size = max(batch_size, min(256, 2**20 // image_size**2))
+        self.eval_batch_size = _at_least("eval_batch_size", eval_batch_size, 1)
+        self.num_workers = _at_least("num_workers", num_workers, 0)
+        self.sizes: dict[Split, int | None] = {"train": train_size, "val": val_size, "test": test_size}
+        for split, size in self.sizes.items():
+            if size is not None:
+                _at_least(f"{split}_size", size, 1)
+        self.subset_seed = _at_least("subset_seed", subset_seed, 0)
+        self.seed = _at_least("seed", seed, 0)
+        self.faces_count = _at_least("faces_count", faces_count, 20)
+        self.faces_seed = _at_least("faces_seed", faces_seed, 0)
+        self.data_dir = Path(data_dir).expanduser()
+        self._image_source: ImageSource | None = None
+        self._splits: dict[Split, BatchDataset] = {}
+        self._fingerprint = ""
+
+    def prepare_data(self) -> None:
+        self._open_splits()
+
+    def setup(self, stage: str | None = None) -> None:
+        self._open_splits()
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        dataset = self.split("train")
+        rank, world_size = self._rank_and_world_size()
+        order = TrainingOrder(
+            dataset,
+            self.batch_size,
+            seed=self.seed,
+            horizontal_flip=self.horizontal_flip,
+            rank=rank,
+            world_size=world_size,
+        )
+        return self._loader(dataset, order)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._evaluation_loader("test")
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Mirror on the device what the training order chose, unless a trainer is only evaluating."""
+        flip = batch.pop("flip", None)
+        if flip is not None and (self.trainer is None or self.trainer.training):
+            batch["images"] = flip_on_device(batch["images"], flip)
+        return batch
+
+    @property
+    def channels(self) -> int:
+        return self.preprocessing.channels
+
+    @property
+    def image_source(self) -> ImageSource:
+        """The source that is really used.
+
+        Raises: DataError before `setup`.
+        """
+        if self._image_source is None:
+            raise DataError(NOT_OPEN)
+        return self._image_source
+
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        return self.image_source.attribute_names
+
+    def split(self, split: Split) -> BatchDataset:
+        if not self._splits:
+            raise DataError(NOT_OPEN)
+        return self._splits[split]
+
+    def record(self) -> dict[str, Any]:
+        """What a run has to write down about its data, as plain values."""
+        source, crop = self.image_source, self.preprocessing.crop
+        return {
+            "source": source.kind,
+            "root": str(source.root.resolve()),
+            "fingerprint": self._fingerprint,
+            "crop": list(crop) if isinstance(crop, tuple) else crop,
+            "image_size": self.preprocessing.image_size,
+            "color": self.preprocessing.color,
+            **{f"{split}_count": len(self.split(split)) for split in SPLITS},
+            "partition": "seeded 80/10/10" if source.kind == "folder" else "as listed",
+            "subset_seed": self.subset_seed,
+            "horizontal_flip": self.horizontal_flip,
+        }
+
+    def held_out_faces(self, split: Split, count: int) -> UInt8[Tensor, "count channels height width"]:
+        """Faces evenly spaced over the validation or test split, the same in every run on the same data.
+
+        A split with fewer images gives all it has.
+        """
+        if split not in ("val", "test"):
+            raise DataError(f"split={split!r}: held-out faces are from val or test.")
+        dataset = self.split(split)
+        rows = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(np.int64)
+        return dataset.gather(rows)
+
+    def _open_splits(self) -> None:
+        if self._image_source is not None:
+            return
+        source = resolve_source(
+            self.source,
+            self.root,
+            self.data_dir,
+            faces_count=self.faces_count,
+            faces_seed=self.faces_seed,
+            warn=rank_zero_only(logger.warning),
+        )
+        digest = hashlib.blake2b(digest_size=16)
+        for split in SPLITS:
+            rows = self._select_rows(source, split)
+            fingerprint = source.fingerprint(rows)
+            digest.update(fingerprint.encode())
+            images = open_cache(source, rows, self.preprocessing, self.data_dir / "cache", split, fingerprint)
+            attributes = None if source.attributes is None else source.attributes[rows]
+            self._splits[split] = BatchDataset(images, attributes)
+        self._fingerprint = digest.hexdigest()
+        self._image_source = source
+
+    def _select_rows(self, source: ImageSource, split: Split) -> np.ndarray:
+        """The split's rows, or a seeded subset of them; a smaller subset is part of every larger one."""
+        rows, size = source.split_rows(split), self.sizes[split]
+        if len(rows) == 0:
+            raise DataError(f"{source.root} has no {split} images: its partition has none of that number.")
+        if size is None:
+            return rows
+        if size > len(rows):
+            raise DataError(
+                f"data.{split}_size={size:,}: {source.root} has {len(rows):,} {split} images. Ask for no "
+                "more, or for null to take them all."
+            )
+        chosen = seeded_order(len(rows), f"{split} subset", self.subset_seed)[:size]
+        return rows[np.sort(chosen)]
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _evaluation_loader(self, split: Split) -> DataLoader[Batch]:
+        dataset = self.split(split)
+        rank, world_size = self._rank_and_world_size()
+        return self._loader(dataset, EvaluationOrder(dataset, self.eval_batch_size, rank=rank, world_size=world_size))
+
+    def _loader(self, dataset: BatchDataset, order: DistributedSampler[BatchRows]) -> DataLoader[Batch]:
+        # Lightning advises more workers whenever there are few; here a batch takes less time than asking for
+        # one.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return DataLoader(
+            dataset,
+            sampler=cast("Any", order),
+            batch_size=None,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=on_cuda,
+        )
+
+
+def _choose(name: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value in allowed:
+        return value
+    similar = difflib.get_close_matches(value, allowed, n=1)
+    hint = f" Did you mean {similar[0]}?" if similar else ""
+    raise DataError(f"data.{name}={value!r}: expected one of {', '.join(allowed)}.{hint}")
+
+
+def _at_least(name: str, value: int, least: int) -> int:
+    if value < least:
+        raise DataError(f"data.{name}={value}: expected {least} or more.")
+    return value
