@@ -122,8 +122,6 @@ def quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
     # the end of an epoch is logged whatever the interval
     warnings.filterwarnings("ignore", message=r"The number of training batches \(\d+\) is smaller than the logging")
-    # workers bring nothing here: a batch is one copy out of a memory map
-    warnings.filterwarnings("ignore", message=r"The '\w+' does not have many workers")
 
 
 def run_record(plain: dict[str, Any]) -> dict[str, Any]:

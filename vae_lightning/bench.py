@@ -18,7 +18,7 @@ from vae_lightning.data import FaceDataModule
 from vae_lightning.module import RECORD_KEY
 from vae_lightning.pixels import to_pixel_range
 from vae_lightning.run_folders import checkpoint_file
-from vae_lightning.runs import build_model, read_checkpoint
+from vae_lightning.runs import build_model, data_settings, read_checkpoint
 
 TRAIN_SCRIPT = Path(__file__).parents[1] / "train.py"
 WARM_UP_BATCHES = 10
@@ -54,7 +54,7 @@ def bench(overrides: Sequence[str], repeats: int) -> Iterator[Pair]:
             yield Pair(
                 full_stack=metrics["train/images_per_second"],
                 full_stack_with_validation=num_images / metrics["seconds"],
-                bare_loop=bare_loop_speed(record["config"]),
+                bare_loop=bare_loop_speed(record),
             )
 
 
@@ -68,10 +68,10 @@ def _train_one_epoch(overrides: Sequence[str], run_dir: Path) -> dict[str, float
     return metrics
 
 
-def bare_loop_speed(config: dict[str, Any]) -> float:
+def bare_loop_speed(record: dict[str, Any]) -> float:
     """One epoch of the run's model on the run's data with nothing around it: gather, forward, backward, step."""
-    settings = {name: value for name, value in config["data"].items() if name != "_target_"}
-    datamodule = FaceDataModule(**settings)
+    config = record["config"]
+    datamodule = FaceDataModule(**data_settings(record))
     datamodule.prepare_data()
     images = datamodule.split("train").images
     device = "cuda" if torch.cuda.is_available() and config["trainer"]["accelerator"] != "cpu" else "cpu"

@@ -98,17 +98,13 @@ class Run:
         latents = torch.lerp(self.encode(first).mean[:, None], self.encode(second).mean[:, None], fractions)
         return self.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
 
-    def held_out_faces(
-        self, split: Literal["val", "test"], count: int
-    ) -> Shaped[Tensor, "batch channels height width"]:
-        """uint8 faces of the data that the run was trained on, evenly spaced over a split that it never saw.
+    def held_out_faces(self, split: Literal["val", "test"], count: int) -> UInt8[Tensor, "batch channels height width"]:
+        """Faces of the data that the run was trained on, evenly spaced over a split that it never saw.
 
         Raises:
             DataError: the data is not where it was.
         """
-        datamodule = FaceDataModule(
-            **{name: value for name, value in self.config["data"].items() if name != "_target_"}
-        )
+        datamodule = FaceDataModule(**data_settings(self.record))
         datamodule.prepare_data()
         return datamodule.held_out_faces(split, count)
 
@@ -165,6 +161,13 @@ def load_run(path: str | Path, checkpoint: Checkpoint = "best", device: str | to
         {name.removeprefix(MODEL_PREFIX): weights[name] for name in weights if name.startswith(MODEL_PREFIX)}
     )
     return Run(model.to(device), record, file)
+
+
+def data_settings(record: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of the data module that open the very data that a run used, wherever CelebA is said to be now."""
+    settings = {name: value for name, value in record["config"]["data"].items() if name != "_target_"}
+    used = record["data"]
+    return {**settings, "source": used["source"], "root": None if used["source"] == "faces" else used["root"]}
 
 
 def build_model(config: dict[str, Any]) -> Autoencoder:

@@ -1,0 +1,127 @@
+"""train.py and vae as processes of their own: what a person types, what the person sees."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["data.image_size=32", "data.batch_size=8", "model.latent_dim=6", "trainer.accelerator=cpu"]
+pytestmark = pytest.mark.process
+
+
+def run(*arguments: str, cwd: Path, expect: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    finished = subprocess.run(
+        arguments, cwd=cwd, capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
+    )
+    assert finished.returncode == expect, finished.stderr[-3000:]
+    return finished
+
+
+def train(*arguments: str, cwd: Path, expect: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run(sys.executable, str(ROOT / "train.py"), *arguments, cwd=cwd, expect=expect, **environment)
+
+
+def vae(*arguments: str, cwd: Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    return run(str(Path(sys.executable).with_name("vae")), *arguments, cwd=cwd, expect=expect)
+
+
+def test_help_names_groups_and_examples(tmp_path: Path) -> None:
+    text = train("--help", cwd=tmp_path).stdout
+    for words in ("-m beta=1,4,10", "model: conv", "reconstruction: bce, squared_error", "latent_dim: 128"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("bata=1", "did you mean beta?"),
+        ("beta=abc", "could not be converted to Float"),
+        ("model=convv", "conv"),
+        ("seed=x", "could not be converted to Integer"),
+        ("model.latent_dm=3", "latent_dm"),
+    ],
+)
+def test_misspelt_overrides_end_at_once(argument: str, words: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), argument]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert finished.returncode != 0
+    assert words in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert list(tmp_path.iterdir()) == []  # nothing was written
+
+
+def test_a_sweep_its_folders_and_the_verbs(tiny_celeba: Callable[..., Path], tmp_path: Path) -> None:
+    root = tiny_celeba(60)
+    shared = [*SMALL, "trainer.max_epochs=1", "hydra.sweep.dir=multirun/now"]
+    train("-m", "beta=1,10", *shared, cwd=tmp_path, CELEBA_ROOT=str(root))
+    jobs = sorted(path.name for path in (tmp_path / "multirun" / "now").iterdir() if path.is_dir())
+    assert jobs == ["beta=1", "beta=10"]
+    for job in jobs:
+        assert (tmp_path / "multirun" / "now" / job / "metrics.json").is_file()
+    sampled = vae("sample", "last", "--count", "3", cwd=tmp_path).stdout.strip()
+    assert (tmp_path / sampled).is_file()
+    own = tmp_path / "me.png"
+    own.write_bytes((root / "img_align_celeba" / "000001.jpg").read_bytes())
+    picture = vae("reconstruct", "multirun/now/beta=1", str(own), "--out", "both.png", cwd=tmp_path).stdout.strip()
+    assert (tmp_path / picture).is_file()
+    refused = vae("sample", "multirun/now", cwd=tmp_path, expect=2).stderr
+    assert "beta=1/checkpoints/best.ckpt" in refused
+    assert "Traceback" not in refused
+
+
+def test_ctrl_c_leaves_a_checkpoint_that_training_goes_on_from(
+    tiny_celeba: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = tiny_celeba(60)
+    command = [str(ROOT / "train.py"), *SMALL, f"data.root={root}", "callbacks=[checkpoint,loss_curves]"]
+    process = subprocess.Popen(
+        [sys.executable, *command, "trainer.max_epochs=100000"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    _wait_for(lambda: any(tmp_path.glob("outputs/*/checkpoints/last.ckpt")))
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors[-3000:]
+    assert "ckpt_path=last" in errors
+    (run_dir,) = (tmp_path / "outputs").iterdir()
+    assert (run_dir / "loss_curves.png").is_file()
+    epochs_done = len((run_dir / "metrics.csv").read_text().splitlines())
+    train("ckpt_path=last", f"trainer.max_epochs={epochs_done + 2}", cwd=tmp_path)
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == [run_dir.name]
+    assert (run_dir / "metrics.json").is_file()
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened in time"
+        time.sleep(0.1)
+
+
+def _cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda root: (root / "list_eval_partition.txt").unlink(), ["list_eval_partition"]),
+        (lambda root: _cut_short(root / "img_align_celeba" / "000007.jpg"), ["000007.jpg", "row 7"]),
+    ],
+    ids=["missing partition file", "truncated JPEG"],
+)
+def test_damaged_data_ends_with_one_clear_message(
+    damage: Callable[[Path], None], words: list[str], tiny_celeba: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = tiny_celeba(60)
+    damage(root)
+    errors = train(*SMALL, f"data.root={root}", "data=celeba", cwd=tmp_path, expect=1).stderr
+    for word in words:
+        assert word in errors
+    assert "Traceback" not in errors
+    assert not list(tmp_path.glob("data/cache/*/images.npy"))
