@@ -2,6 +2,7 @@
 
 from callbacks.image_grid import Grid, ImageGrid
 from callbacks.interpolation import InterpolationGrid
+from callbacks.kl_per_latent import KLPerLatent
 from callbacks.loss_curves import LossCurves
 from callbacks.metrics_csv import MetricsCsv
 from callbacks.reconstruction import ReconstructionGrid
@@ -13,6 +14,7 @@ __all__ = [
     "Grid",
     "ImageGrid",
     "InterpolationGrid",
+    "KLPerLatent",
     "LossCurves",
     "MetricsCsv",
     "ReconstructionGrid",

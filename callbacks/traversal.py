@@ -71,6 +71,6 @@ class TraversalGrid(ImageGrid):
         return Grid(
             images=torch.cat([original, decode_uint8(model, latents)], dim=1),
             row_labels=[f"z[{number}]\n{kl_per_latent[number]:.2f} nats" for number in chosen],
-            column_labels=["original", *(f"{value:+.3g}" for value in values.tolist())],
+            column_labels=["original", *(f"{value:+.3g}" if value else "0" for value in values.tolist())],
             title="Traversals of single latents" + ("" if self.dimensions else ", most active first"),
         )

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from callbacks import InterpolationGrid, MetricsCsv, ReconstructionGrid, TemperatureGrid, TraversalGrid
+from callbacks.kl_per_latent import draw_kl_per_latent
 from callbacks.loss_curves import draw_loss_curves
 from callbacks.metrics_csv import read_metrics
 from vae_lightning.models import ConvVAE
@@ -57,7 +58,7 @@ def test_traversal_moves_the_chosen_latent_alone(model: ConvVAE) -> None:
     assert grid.images.shape == (2, 4, 3, 32, 32)
     assert (grid.images[1, 1].int() - expected.int()).abs().max() <= 1
     assert [label.split("\n")[0] for label in grid.row_labels] == ["z[4]", "z[1]"]
-    assert grid.column_labels == ["original", "-2", "+0", "+2"]
+    assert grid.column_labels == ["original", "-2", "0", "+2"]
 
 
 def test_traversal_finds_the_most_active_latents(model: ConvVAE) -> None:
@@ -130,3 +131,12 @@ def test_loss_curves_draw_what_is_there() -> None:
     assert picture.shape == (400, 1300, 3)
     empty = draw_loss_curves([{"step": 1.0}])
     assert np.abs(picture.astype(int) - empty.astype(int)).max() > 100
+
+
+def test_kl_per_latent_is_drawn_largest_first() -> None:
+    picture = draw_kl_per_latent(np.array([0.0, 5.0, 1.0], dtype=np.float32), "epoch 1")
+    blue = (picture[:, :, 2].astype(int) - picture[:, :, 0]) > 60
+    columns = blue.sum(0)
+    left, middle, right = (columns[start : start + 200].max() for start in (100, 400, 680))
+    assert left > 3 * middle > 0
+    assert right == 0

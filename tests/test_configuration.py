@@ -69,7 +69,16 @@ def test_misspelt_root_key_is_explained(argument: str, nearest: str) -> None:
 
 
 def test_known_keys_need_no_explanation() -> None:
-    arguments = ["-m", "beta=1,4", "model=conv", "hydra.run.dir=/tmp", "+trainer.strategy=ddp", "~logger", "--cfg=job"]
+    arguments = [
+        "-m",
+        "beta=1,4",
+        "model=conv",
+        "hydra.run.dir=/tmp",
+        "hydra/launcher=basic",
+        "+trainer.strategy=ddp",
+        "~logger",
+        "--cfg=job",
+    ]
     assert explain_unknown_key(arguments, train.CONF_DIR) is None
 
 

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import os
+import re
 import sys
 import types
 import typing
@@ -177,7 +178,7 @@ def explain_unknown_key(arguments: Sequence[str], conf_dir: Path) -> str | None:
     groups = [path.name for path in conf_dir.iterdir() if path.is_dir()]
     known = sorted({*groups, *(entry.name for entry in fields(RootConfig))})
     for argument in arguments:
-        key = argument.split("=")[0].split(".")[0].split("@")[0]
+        key = re.split(r"[./@=]", argument)[0]
         if "=" in argument and not key.startswith(("-", "+", "~")) and key not in known:
             hint = did_you_mean(key, known)
             return f"{key}: there is no such key{hint}; the root keys and groups are {', '.join(known)}"

@@ -55,6 +55,7 @@ class VAEModule(L.LightningModule):
         self.seed = seed
         self.record = record or {}
         self.best_validation: dict[str, float] = {}
+        self.kl_nats_per_latent = torch.zeros(model.latent_dim)  # means over the split last validated or tested
         self.register_buffer("pixel_variance", torch.tensor(UNIFORM_PIXEL_VARIANCE))
         # "fit", not "train": a ModuleDict has a method of that name
         self.statistics = torch.nn.ModuleDict(
@@ -152,6 +153,9 @@ class VAEModule(L.LightningModule):
     def _log_statistics(self, prefix: str, stage: str, beta: float) -> dict[str, float]:
         statistics = self._statistics(stage)
         values = statistics.compute()
+        kl_nats_per_latent = values.pop("kl_nats_per_latent")
+        if stage != "fit":
+            self.kl_nats_per_latent = kl_nats_per_latent
         values["beta"] = torch.tensor(beta)
         statistics.reset()
         return self.log_now({f"{prefix}/{name}": value for name, value in values.items()})

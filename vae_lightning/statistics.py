@@ -75,10 +75,8 @@ class ObjectiveStatistics(Metric):
         }
         nll = self.likelihood_nll / self.likelihood_count + kl_nats
         values["bits_per_dim"] = nats_to_bits_per_dim(nll, self.num_pixels)
+        values["kl_nats_per_latent"] = self.kl_per_latent / self.count  # the only vector
         return values
-
-    def kl_nats_per_latent(self) -> Float[Tensor, " latent"]:
-        return self.kl_per_latent / self.count
 
     def _active(self) -> Tensor:
         variance = self.mean_squared / self.count - (self.mean / self.count).square()

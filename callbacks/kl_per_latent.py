@@ -1,0 +1,61 @@
+"""Which latents carry information: the KL of each, largest first."""
+
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+from jaxtyping import Float, UInt8
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from vae_lightning.files import write_picture
+from vae_lightning.module import VAEModule
+
+
+class KLPerLatent(L.Callback):
+    """After validation: `images/kl_per_latent/epoch=0004.png`, and in TensorBoard a histogram and the picture.
+
+    Args:
+        run_dir: the run folder.
+        every_n_epochs: how often to draw.
+    """
+
+    def __init__(self, run_dir: str, every_n_epochs: int = 1) -> None:
+        if every_n_epochs < 1:
+            raise ValueError(f"callbacks.kl_per_latent.every_n_epochs={every_n_epochs}: must be at least 1")
+        self.folder = Path(run_dir) / "images" / "kl_per_latent"
+        self.every_n_epochs = every_n_epochs
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, VAEModule)
+        epoch = trainer.current_epoch + 1
+        is_fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if not is_fitting or not trainer.is_global_zero or epoch % self.every_n_epochs:
+            return
+        kl_nats_per_latent = pl_module.kl_nats_per_latent.cpu().numpy()
+        picture = draw_kl_per_latent(kl_nats_per_latent, f"epoch {epoch}")
+        write_picture(self.folder / f"epoch={epoch:04d}.png", picture)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                step = trainer.global_step
+                logger.experiment.add_histogram("val/kl_nats_per_latent", kl_nats_per_latent, step)
+                logger.experiment.add_image("latents/kl_per_latent", picture, step, dataformats="HWC")
+
+
+def draw_kl_per_latent(kl_nats_per_latent: Float[np.ndarray, " latent"], title: str) -> UInt8[np.ndarray, "h w 3"]:
+    """Bars, largest first; nats, averaged over the validation split."""
+    figure = Figure(figsize=(9, 3.2), dpi=100, layout="constrained", facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    axis.bar(np.arange(len(kl_nats_per_latent)), np.sort(kl_nats_per_latent)[::-1], width=1.0)
+    axis.set(
+        title=f"KL per latent, {kl_nats_per_latent.sum():.1f} nats in all · {title}",
+        xlabel="latents, largest KL first",
+        ylabel="nats",
+    )
+    axis.margins(x=0)
+    axis.grid(axis="y", alpha=0.3)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
