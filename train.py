@@ -238,17 +238,16 @@ def log_hyperparameters(plain: dict[str, Any], trainer: "L.Trainer", metrics: di
     def class_name(group: str) -> str:
         return str(plain[group]["_target_"]).rpartition(".")[2]
 
+    # TensorBoard sorts them and shows the first five: those that a sweep is about
     varied = {
+        "beta": plain["beta"],
+        "latent_dim": plain["model"]["latent_dim"],
+        "lr": plain["optimizer"]["lr"],
         "model": class_name("model"),
         "reconstruction": class_name("reconstruction"),
-        "beta_schedule": class_name("beta_schedule"),
-        "optimizer": class_name("optimizer"),
-        "beta": plain["beta"],
+        "schedule": class_name("beta_schedule"),
         "seed": plain["seed"],
-        "latent_dim": plain["model"]["latent_dim"],
-        "image_size": plain["data"]["image_size"],
-        "batch_size": plain["data"]["batch_size"],
-        "lr": plain["optimizer"]["lr"],
+        "size": plain["data"]["image_size"],
     }
     split = "test/" if any(name.startswith("test/") for name in metrics) else "val/"
     final = {name: value for name, value in metrics.items() if name.startswith(split) and name != "val/best_epoch"}

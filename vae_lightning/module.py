@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 from jaxtyping import Float, UInt8
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -172,7 +173,9 @@ class VAEModule(L.LightningModule):
             self.log(name, number, prog_bar=name.endswith("/loss"), logger=False, sync_dist=True, batch_size=1)
         if not self.trainer.sanity_checking:
             for logger in self.trainer.loggers:
-                logger.log_metrics({**numbers, "epoch": float(self.current_epoch)}, step=self.global_step)
+                # a column in a table, but as a curve it would only be the dashboard's first and dullest
+                epoch = {} if isinstance(logger, TensorBoardLogger) else {"epoch": float(self.current_epoch)}
+                logger.log_metrics({**numbers, **epoch}, step=self.global_step)
         return numbers
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
