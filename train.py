@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # torch and numpy are imported inside the functions: --help a
 
 CONF_DIR = Path(__file__).parent / "conf"
 CTRL_C_EXIT_CODE = 130
-SHOWN_METRICS = ("loss", "reconstruction_nats", "kl_nats", "elbo_nats", "bits_per_dim", "active_units", "mse")
+SHOWN_METRICS = ("loss", "elbo_nats", "reconstruction_nats", "kl_nats", "bits_per_dim", "active_units", "mse")
 log = logging.getLogger("vae_lightning")
 register_configuration()
 
@@ -234,6 +234,7 @@ def mean_throughput(trainer: "L.Trainer") -> dict[str, float]:
 def log_hyperparameters(plain: dict[str, Any], trainer: "L.Trainer", metrics: dict[str, Any]) -> None:
     """TensorBoard's HParams page: what a person varies against what came out."""
     from lightning.pytorch.loggers import TensorBoardLogger
+    from torch.utils.tensorboard.summary import hparams
 
     def class_name(group: str) -> str:
         return str(plain[group]["_target_"]).rpartition(".")[2]
@@ -249,11 +250,12 @@ def log_hyperparameters(plain: dict[str, Any], trainer: "L.Trainer", metrics: di
         "seed": plain["seed"],
         "size": plain["data"]["image_size"],
     }
-    split = "test/" if any(name.startswith("test/") for name in metrics) else "val/"
-    final = {name: value for name, value in metrics.items() if name.startswith(split) and name != "val/best_epoch"}
+    split = "test" if "test/loss" in metrics else "val"
+    final = {f"{split}/{name}": metrics[f"{split}/{name}"] for name in SHOWN_METRICS if f"{split}/{name}" in metrics}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(varied, final, step=trainer.global_step)
+            for summary in hparams(varied, final):  # the metrics themselves have been logged already
+                logger.experiment._get_file_writer().add_summary(summary)
             logger.finalize("success")
 
 

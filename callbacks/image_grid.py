@@ -8,10 +8,10 @@ from typing import Literal
 import lightning as L
 import torch
 from jaxtyping import Float, UInt8
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from callbacks.dashboard import show_picture
 from vae_lightning.data import FaceDataModule
 from vae_lightning.files import write_picture
 from vae_lightning.grids import labelled_grid
@@ -83,11 +83,9 @@ class ImageGrid(L.Callback):
             grid = self.draw(module.model, faces)
         title = f"{grid.title} · " + ("test split" if split == "test" else f"epoch {trainer.current_epoch + 1}")
         picture = labelled_grid(grid.images, grid.row_labels, grid.column_labels, title)
-        write_picture(self.run_dir / "images" / self.kind / f"{name}.png", picture)
-        tag = f"images/{self.kind}" if split == "val" else f"images_test/{self.kind}"
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(tag, picture, trainer.global_step, dataformats="HWC")
+        png = write_picture(self.run_dir / "images" / self.kind / f"{name}.png", picture)
+        tag = f"images/{self.kind}" if split == "val" else f"test_images/{self.kind}"
+        show_picture(trainer.loggers, tag, png, picture.shape[:2], trainer.global_step)
 
 
 def encode_mean(

@@ -10,6 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from callbacks.dashboard import show_picture
 from vae_lightning.files import write_picture
 from vae_lightning.module import VAEModule
 
@@ -36,20 +37,19 @@ class KLPerLatent(L.Callback):
             return
         kl_nats_per_latent = pl_module.kl_nats_per_latent.cpu().numpy()
         picture = draw_kl_per_latent(kl_nats_per_latent, f"epoch {epoch}")
-        write_picture(self.folder / f"epoch={epoch:04d}.png", picture)
+        png = write_picture(self.folder / f"epoch={epoch:04d}.png", picture)
+        show_picture(trainer.loggers, "latents/kl_per_latent", png, picture.shape[:2], trainer.global_step)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                step = trainer.global_step
-                logger.experiment.add_histogram("val/kl_nats_per_latent", kl_nats_per_latent, step)
-                logger.experiment.add_image("latents/kl_per_latent", picture, step, dataformats="HWC")
+                logger.experiment.add_histogram("val/kl_nats_per_latent", kl_nats_per_latent, trainer.global_step)
 
 
 def draw_kl_per_latent(kl_nats_per_latent: Float[np.ndarray, " latent"], title: str) -> UInt8[np.ndarray, "h w 3"]:
     """Bars, largest first; nats, averaged over the validation split."""
-    figure = Figure(figsize=(9, 3.2), dpi=100, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(9, 3.2), dpi=100, facecolor="white")
     canvas = FigureCanvasAgg(figure)
-    axis = figure.subplots()
-    axis.bar(np.arange(len(kl_nats_per_latent)), np.sort(kl_nats_per_latent)[::-1], width=1.0)
+    axis = figure.add_axes((0.07, 0.17, 0.91, 0.71))
+    axis.stairs(np.sort(kl_nats_per_latent)[::-1], fill=True)
     axis.set(
         title=f"KL per latent, {kl_nats_per_latent.sum():.1f} nats in all · {title}",
         xlabel="latents, largest KL first",

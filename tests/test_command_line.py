@@ -111,7 +111,7 @@ def _cut_short(path: Path) -> None:
     ("damage", "words"),
     [
         (lambda root: (root / "list_eval_partition.txt").unlink(), ["list_eval_partition"]),
-        (lambda root: _cut_short(root / "img_align_celeba" / "000007.jpg"), ["000007.jpg", "row 7"]),
+        (lambda root: _cut_short(root / "img_align_celeba" / "000007.jpg"), ["row 6 of", "000007.jpg", "whole copy"]),
     ],
     ids=["missing partition file", "truncated JPEG"],
 )

@@ -70,6 +70,20 @@ def test_likelihood_is_finite_where_the_error_is_a_hundred_sigmas() -> None:
     assert nll.item() == pytest.approx(48 * 0.5 * 100**2, rel=0.01)
 
 
+@pytest.mark.parametrize("sigmas", [5.0, 9.0, 11.0, 11.5, 12.0, 14.0, 30.0])
+@pytest.mark.parametrize("variance", [1e-4, 0.01])
+def test_likelihood_is_exact_far_out(sigmas: float, variance: float) -> None:
+    """Against float64's log Phi, through and beyond the masses that float32 can hold."""
+    sigma = variance**0.5
+    level = min(round(255 * sigmas * sigma), 254)
+    image = torch.full((1, 1, 1, 1), level / 255)
+    nll = discretised_gaussian_nll(torch.zeros(1, 1, 1, 1), image, torch.tensor(variance), (0.0, 1.0))
+    near, far = (torch.tensor((level + half) / 255 / sigma, dtype=torch.float64) for half in (-0.5, 0.5))
+    log_near, log_far = torch.special.log_ndtr(-near), torch.special.log_ndtr(-far)
+    oracle = -(log_near + torch.log(-torch.expm1(log_far - log_near)))
+    torch.testing.assert_close(nll[0].double(), oracle, rtol=1e-4, atol=1e-3)
+
+
 def test_uniform_noise_costs_eight_bits() -> None:
     assert nats_to_bits_per_dim(torch.tensor(100 * math.log(256.0)), 100).item() == pytest.approx(8.0)
 
