@@ -265,6 +265,8 @@ def say_where_to_look(run_dir: Path, metrics: dict[str, Any]) -> None:
         if f"{split}/loss" in metrics:
             values = (f"{key} {metrics[f'{split}/{key}']:.4g}" for key in SHOWN_METRICS)
             log.info(f"{name + ':':24}{', '.join(values)}")
+    here = Path.cwd()
+    run_dir = run_dir.relative_to(here) if run_dir.is_relative_to(here) else run_dir
     log.info(
         f"\nPictures    {run_dir / 'images'}  and  {run_dir / 'loss_curves.png'}\n"
         f"Dashboard   tensorboard --logdir {run_dir.parent}\n"
@@ -274,4 +276,8 @@ def say_where_to_look(run_dir: Path, metrics: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     sys.argv[1:] = prepare_command_line(sys.argv[1:], CONF_DIR)
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:  # before or after the fit, which handles it itself
+        sys.stderr.write("Interrupted; what was half done is thrown away, the same command starts again.\n")
+        sys.exit(CTRL_C_EXIT_CODE)
