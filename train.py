@@ -13,7 +13,7 @@ from hydra.errors import CompactHydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from vae_lightning.configuration import check_arguments, prepare_command_line, register_configuration
+from vae_lightning.configuration import ConfigError, check_arguments, prepare_command_line, register_configuration
 
 if TYPE_CHECKING:  # torch and numpy are imported inside the functions: --help and shell completion answer at once
     import lightning as L
@@ -48,10 +48,28 @@ def main(config: DictConfig) -> float | None:
         raise CompactHydraException(str(error)) from error
 
 
+def check_accelerator(accelerator: str) -> None:
+    """Refuses a GPU that is not there, in words that name the way out.
+
+    Raises:
+        ConfigError: PyTorch sees no such device.
+    """
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there["gpu"] = there["cuda"] or there["mps"]
+    if not there.get(accelerator, True):
+        raise ConfigError(
+            f"trainer.accelerator={accelerator}: PyTorch sees no such device here; "
+            "trainer=default takes the best there is"
+        )
+
+
 def to_plain(config: DictConfig) -> dict[str, Any]:
     """The resolved config as dicts, lists and numbers, with `trainer.precision=auto` made definite."""
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
+    check_accelerator(plain["trainer"].get("accelerator", "auto"))
     if plain["trainer"].get("precision") == "auto":
         plain["trainer"]["precision"] = best_precision(plain["trainer"].get("accelerator", "auto"))
     check_arguments(plain)

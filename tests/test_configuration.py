@@ -2,6 +2,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException, InstantiationException, MissingConfigException
 from hydra.utils import instantiate
@@ -116,6 +117,13 @@ def test_what_cannot_work_is_refused_before_data_is_read(overrides: list[str], m
     with pytest.raises((ValueError, InstantiationException)) as caught:
         train.build(config, train.to_plain(config))
     assert re.search(message, train.first_cause(caught.value))
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("override", ["trainer=gpu", "trainer.accelerator=cuda", "trainer.accelerator=mps"])
+def test_a_gpu_that_is_not_there_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match="trainer=default takes the best there is"):
+        train.to_plain(composed(override))
 
 
 def test_seed_zero_is_a_seed() -> None:
