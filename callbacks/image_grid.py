@@ -79,7 +79,7 @@ class ImageGrid(L.Callback):
             return
         datamodule: FaceDataModule = trainer.datamodule  # type: ignore[attr-defined]
         faces = datamodule.held_out_faces(split, self.num_faces).to(module.device)
-        with torch.inference_mode():
+        with torch.inference_mode(), trainer.precision_plugin.forward_context():  # the precision of validation
             grid = self.draw(module.model, faces)
         title = f"{grid.title} · " + ("test split" if split == "test" else f"epoch {trainer.current_epoch + 1}")
         picture = labelled_grid(grid.images, grid.row_labels, grid.column_labels, title)

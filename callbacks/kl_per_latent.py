@@ -16,14 +16,14 @@ from vae_lightning.module import VAEModule
 
 
 class KLPerLatent(L.Callback):
-    """After validation: `images/kl_per_latent/epoch=0004.png`, and in TensorBoard a histogram and the picture.
+    """After each validation a histogram in TensorBoard; now and then `images/kl_per_latent/epoch=0005.png`.
 
     Args:
         run_dir: the run folder.
-        every_n_epochs: how often to draw.
+        every_n_epochs: how often to draw the picture, there and in TensorBoard; the last epoch is always drawn.
     """
 
-    def __init__(self, run_dir: str, every_n_epochs: int = 1) -> None:
+    def __init__(self, run_dir: str, every_n_epochs: int = 5) -> None:
         if every_n_epochs < 1:
             raise ValueError(f"callbacks.kl_per_latent.every_n_epochs={every_n_epochs}: must be at least 1")
         self.folder = Path(run_dir) / "images" / "kl_per_latent"
@@ -31,17 +31,18 @@ class KLPerLatent(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, VAEModule)
-        epoch = trainer.current_epoch + 1
         is_fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        if not is_fitting or not trainer.is_global_zero or epoch % self.every_n_epochs:
+        if not is_fitting or not trainer.is_global_zero:
             return
+        epoch, step = trainer.current_epoch + 1, trainer.global_step
         kl_nats_per_latent = pl_module.kl_nats_per_latent.cpu().numpy()
-        picture = draw_kl_per_latent(kl_nats_per_latent, f"epoch {epoch}")
-        png = write_picture(self.folder / f"epoch={epoch:04d}.png", picture)
-        show_picture(trainer.loggers, "latents/kl_per_latent", png, picture.shape[:2], trainer.global_step)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_histogram("val/kl_nats_per_latent", kl_nats_per_latent, trainer.global_step)
+                logger.experiment.add_histogram("val/kl_nats_per_latent", kl_nats_per_latent, step)
+        if epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs:
+            picture = draw_kl_per_latent(kl_nats_per_latent, f"epoch {epoch}")
+            png = write_picture(self.folder / f"epoch={epoch:04d}.png", picture)
+            show_picture(trainer.loggers, "latents/kl_per_latent", png, picture.shape[:2], step)
 
 
 def draw_kl_per_latent(kl_nats_per_latent: Float[np.ndarray, " latent"], title: str) -> UInt8[np.ndarray, "h w 3"]:
