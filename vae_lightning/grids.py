@@ -69,5 +69,5 @@ def labelled_grid(
         draw.multiline_text((left - MARGIN, middle), label, "black", font, anchor="rm", align="right")
     for column, label in enumerate(column_labels):
         middle = left + (column + 0.5) * (tiles.width + GAP) / columns
-        draw.text((middle, top - 4), label, "black", font, anchor="mb")
+        draw.text((middle, top - 8), label, "black", font, anchor="ms")  # on one line, descenders or not
     return np.asarray(picture)
