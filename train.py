@@ -13,7 +13,13 @@ from hydra.errors import CompactHydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from vae_lightning.configuration import ConfigError, check_arguments, prepare_command_line, register_configuration
+from vae_lightning.configuration import (
+    ConfigError,
+    check_arguments,
+    did_you_mean,
+    prepare_command_line,
+    register_configuration,
+)
 
 if TYPE_CHECKING:  # torch and numpy are imported inside the functions: --help and shell completion answer at once
     import lightning as L
@@ -65,10 +71,23 @@ def check_accelerator(accelerator: str) -> None:
         )
 
 
+def check_optimized_metric(name: str, splits: tuple[str, ...]) -> None:
+    """Refuses a name that the run will not measure: a sweep would search for nothing.
+
+    Raises:
+        ConfigError: with the names that there are.
+    """
+    measured = [f"{split}/{metric}" for split in splits for metric in SHOWN_METRICS]
+    if name not in measured:
+        hint = did_you_mean(name, measured)
+        raise ConfigError(f"optimized_metric={name}{hint}: this run measures {', '.join(measured)}")
+
+
 def to_plain(config: DictConfig) -> dict[str, Any]:
     """The resolved config as dicts, lists and numbers, with `trainer.precision=auto` made definite."""
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
+    check_optimized_metric(plain["optimized_metric"], ("val", "test") if plain["test"] else ("val",))
     check_accelerator(plain["trainer"].get("accelerator", "auto"))
     if plain["trainer"].get("precision") == "auto":
         plain["trainer"]["precision"] = best_precision(plain["trainer"].get("accelerator", "auto"))

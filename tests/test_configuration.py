@@ -126,6 +126,13 @@ def test_a_gpu_that_is_not_there_is_refused(override: str) -> None:
         train.to_plain(composed(override))
 
 
+@pytest.mark.parametrize("overrides", [["val/los"], ["loss"], ["train/loss"], ["test/loss", "test=false"]])
+def test_optimized_metric_is_one_that_is_measured(overrides: list[str]) -> None:
+    name, *others = overrides
+    with pytest.raises(ConfigError, match=f"optimized_metric={name}.*this run measures val/loss"):
+        train.to_plain(composed(f"optimized_metric={name}", *others))
+
+
 def test_seed_zero_is_a_seed() -> None:
     config = composed("seed=0")
     plain = train.to_plain(config)

@@ -45,7 +45,7 @@ def test_s0_flattens_8192_features() -> None:
 def test_every_norm_and_activation_trains(norm: str, activation: str) -> None:
     model = ConvVAE(image_size=32, latent_dim=4, norm=norm, activation=activation)
     model.decode(model.encode(torch.rand(2, 3, 32, 32)).mean).sum().backward()
-    assert all(parameter.grad is not None for parameter in model.parameters() if parameter is not None)
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(("output_activation", "expected"), [("sigmoid", (0.0, 1.0)), ("tanh", (-1.0, 1.0))])

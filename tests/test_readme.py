@@ -3,14 +3,20 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from torch import nn
 from typer.testing import CliRunner
 
 import train
 from vae_lightning.cli import app
+from vae_lightning.losses import Objective, SquaredError
+from vae_lightning.models import Autoencoder
+from vae_lightning.module import VAEModule
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text()
@@ -45,6 +51,17 @@ def test_verbs_exist_and_show_an_example(verb: str) -> None:
     shown = CliRunner().invoke(app, [verb, "--help"])
     assert shown.exit_code == 0
     assert f"Example: vae {verb}" in shown.output
+
+
+def test_the_model_to_start_from_encodes_and_decodes() -> None:
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL) if "class TinyVAE" in block)
+    names: dict[str, Any] = {"nn": nn, "Autoencoder": Autoencoder}
+    exec(code, names)
+    module = VAEModule(names["TinyVAE"](image_size=32, latent_dim=4), Objective(SquaredError()), torch.optim.Adam)
+    images = torch.rand(2, 3, 32, 32)
+    reconstruction = module.model.decode(module.model.encode(images).mean)
+    assert reconstruction.shape == images.shape
+    assert module.configure_optimizers().param_groups[0]["params"]
 
 
 def test_there_are_commands_to_test() -> None:
