@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vae_lightning.pixels import NUM_LEVELS, PixelRange, as_level, to_unit_range
 
+SMALLEST_SIGMA = 1 / (NUM_LEVELS - 1)  # of a pixel in [0, 1]: one grey level; a narrower density is about rounding
 SMALLEST_MASS = 1e-30  # below, differences of float32's erfc lose their digits
 
 
@@ -37,18 +38,69 @@ class DiagonalGaussian:
         return 0.5 * (self.mean.square() + torch.expm1(self.logvar) - self.logvar)
 
 
+@dataclass(frozen=True)
+class Deterministic:
+    """The code of a plain autoencoder: all of q(z|x) on one point, so there is no KL and no prior to sample from."""
+
+    mean: Float[Tensor, "batch latent"]
+
+    def sample(self, noise: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
+        """The point itself, whatever the noise."""
+        return self.mean
+
+    def kl_per_latent(self) -> Float[Tensor, "batch latent"]:
+        """Zeros: an autoencoder's objective has no KL term. (That of a point would be infinite.)"""
+        return torch.zeros_like(self.mean)
+
+
+Posterior = DiagonalGaussian | Deterministic
+
+
+@dataclass(frozen=True)
+class PixelPrediction:
+    """p(x|z) as a decoder gives it: the mean of each pixel, and its log-variance where the decoder predicts one."""
+
+    mean: Float[Tensor, "batch channels height width"]  # in pixel_range
+    logvar: Float[Tensor, "batch channels height width"] | None = None  # of pixels in pixel_range
+    pixel_range: PixelRange = (0.0, 1.0)
+
+
+def floored_logvar(logvar: Float[Tensor, "*shape"], pixel_range: PixelRange) -> Float[Tensor, "*shape"]:
+    """Keeps sigma above one grey level, smoothly, so that a gradient always remains.
+
+    Without a floor the density of a pixel that is predicted exactly grows without bound.
+    Source: Rybkin et al. 2021, section 4.3 ("softclip"), arXiv:2006.13202.
+    """
+    low, high = pixel_range
+    smallest = 2 * math.log(SMALLEST_SIGMA * (high - low))
+    return smallest + torch.nn.functional.softplus(logvar - smallest)
+
+
+def gaussian_nll(
+    squared_error: Float[Tensor, "batch channels height width"],
+    logvar: Float[Tensor, "#batch #channels #height #width"],
+) -> Float[Tensor, " batch"]:
+    """-log N(x; mean, exp(logvar)) in nats, summed over pixels; a density, so it may be negative.
+
+    Source: Kingma & Welling 2014, appendix C.2, arXiv:1312.6114.
+    """
+    per_pixel = 0.5 * (math.log(2 * math.pi) + logvar + squared_error * torch.exp(-logvar))
+    return per_pixel.sum(dim=(1, 2, 3))
+
+
 @torch.no_grad()
 def discretised_gaussian_nll(
     reconstruction: Float[Tensor, "batch *pixels"],
     images: Float[Tensor, "batch *pixels"],
-    variance: Float[Tensor, ""],
+    variance: Float[Tensor, "..."],
     pixel_range: PixelRange,
 ) -> Float[Tensor, " batch"]:
     """-log p(x|z) in nats, summed over pixels, for 256 pixel levels: a proper likelihood.
 
     Each level has the Gaussian's mass in its bin of width 1/255; the bins of levels 0 and 255 reach to
     minus and plus infinity, so that the 256 masses add up to one.
-    `variance` is that of a pixel on the [0, 1] scale. `images` must hold the 256 levels (no dequantisation),
+    `variance` is that of pixels on the [0, 1] scale: one for all, or one for each. `images` must hold the 256
+    levels (no dequantisation),
     `reconstruction` must lie in `pixel_range`. A measure, not a loss: it has no gradient.
     Source: Salimans et al. 2017, section 2.1, arXiv:1701.05517, with a Gaussian in place of the logistic.
     """

@@ -13,15 +13,17 @@ from torch import Tensor
 
 from vae_lightning.data import FaceDataModule, Preprocessing
 from vae_lightning.data.preprocessing import as_crop
-from vae_lightning.distributions import DiagonalGaussian
-from vae_lightning.models import Autoencoder, ConvVAE
+from vae_lightning.distributions import Posterior
+from vae_lightning.models import Autoencoder, ConvVAE, LinearVAE, ResidualVAE
 from vae_lightning.module import MODEL_PREFIX, RECORD_KEY
 from vae_lightning.pixels import to_pixel_range, to_uint8, to_unit_range
 from vae_lightning.run_folders import RunError, checkpoint_file
 
 FORMAT = 1
 # The only classes that a checkpoint may ask for: a stranger's file cannot run anything else.
-MODELS: dict[str, type[Autoencoder]] = {"vae_lightning.models.ConvVAE": ConvVAE}
+MODELS: dict[str, type[Autoencoder]] = {
+    f"vae_lightning.models.{model.__name__}": model for model in (ConvVAE, LinearVAE, ResidualVAE)
+}
 Checkpoint = Literal["best", "last"]
 Images = Shaped[Tensor, "*shape"] | Image.Image | Sequence[Image.Image]
 
@@ -53,7 +55,7 @@ class Run:
         return next(self.model.parameters()).device
 
     @torch.inference_mode()
-    def encode(self, images: Images) -> DiagonalGaussian:
+    def encode(self, images: Images) -> Posterior:
         """q(z|x); its `mean` is the best single guess of an image's latents."""
         return self.model.encode(self._as_model_input(images))
 
@@ -76,8 +78,14 @@ class Run:
             seed: the same seed gives the same faces, on every device; None draws new ones.
 
         Raises:
+            RunError: the run is a plain autoencoder.
             ValueError: a temperature below 0, or fewer than 1 sample.
         """
+        if not self.model.has_prior:
+            raise RunError(
+                f"{self.path}: posterior=deterministic made this a plain autoencoder, which has no prior to sample "
+                "from; reconstruct and interpolate work"
+            )
         if temperature < 0 or num_samples < 1:
             raise ValueError(
                 f"temperature={temperature}, num_samples={num_samples}: needed are a temperature of 0 or more "

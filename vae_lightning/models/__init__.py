@@ -2,5 +2,7 @@
 
 from vae_lightning.models.base import Autoencoder, ModelError
 from vae_lightning.models.conv import ConvVAE
+from vae_lightning.models.linear import LinearVAE
+from vae_lightning.models.residual import ResidualVAE
 
-__all__ = ["Autoencoder", "ConvVAE", "ModelError"]
+__all__ = ["Autoencoder", "ConvVAE", "LinearVAE", "ModelError", "ResidualVAE"]

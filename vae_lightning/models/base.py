@@ -7,11 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vae_lightning.distributions import DiagonalGaussian
+from vae_lightning.distributions import Deterministic, DiagonalGaussian, PixelPrediction, Posterior, floored_logvar
 from vae_lightning.pixels import PixelRange
 
 CHANNELS: dict[str, int] = {"rgb": 3, "gray": 1}
 RANGE_OF_ACTIVATION: dict[str, PixelRange] = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
+# How many numbers per latent the encoder's head gives
+PARAMETERS_PER_LATENT: dict[str, int] = {"gaussian": 2, "deterministic": 1}
 
 
 class ModelError(ValueError):
@@ -21,12 +23,17 @@ class ModelError(ValueError):
 class Autoencoder(nn.Module, ABC):
     """Images to a posterior over latents, latents back to images.
 
+    An architecture gives two functions, `posterior_parameters` and `pixel_parameters`, with as many outputs as
+    `num_posterior_parameters` and `num_pixel_maps` say; what they mean is decided here, for all architectures alike.
+
     Args:
         image_size: side of the square images in pixels.
         color: "rgb" (3 channels) or "gray" (1).
         latent_dim: number of latents.
+        posterior: "gaussian" for a VAE, "deterministic" for a plain autoencoder.
         output_activation: what ends the decoder, "sigmoid" for [0, 1] or "tanh" for [-1, 1].
         pixel_range: range of the pixels that the model reads and writes; None takes the activation's own.
+        pixel_logvar: whether the decoder also gives the log-variance of every pixel.
         logvar_clamp: (low, high) that the posterior's log-variance is clamped to; None does not clamp.
 
     Raises:
@@ -38,8 +45,10 @@ class Autoencoder(nn.Module, ABC):
         image_size: int = 64,
         color: str = "rgb",
         latent_dim: int = 128,
+        posterior: str = "gaussian",
         output_activation: str = "sigmoid",
         pixel_range: Sequence[float] | None = None,
+        pixel_logvar: bool = False,
         logvar_clamp: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
@@ -47,41 +56,89 @@ class Autoencoder(nn.Module, ABC):
             raise ModelError(f"model.latent_dim={latent_dim}: at least 1 latent is needed")
         if color not in CHANNELS:
             raise ModelError(f"model.color={color!r}: allowed are {', '.join(CHANNELS)}")
+        if posterior not in PARAMETERS_PER_LATENT:
+            raise ModelError(f"posterior={posterior!r}: allowed are {', '.join(PARAMETERS_PER_LATENT)}")
         self.image_size = image_size
         self.channels = CHANNELS[color]
         self.latent_dim = latent_dim
+        self.posterior = posterior
         self.pixel_range = matching_pixel_range(output_activation, pixel_range)
         self.output_activation = output_activation
-        if logvar_clamp is not None and (len(logvar_clamp) != 2 or logvar_clamp[0] >= logvar_clamp[1]):
-            raise ModelError(f"model.logvar_clamp={list(logvar_clamp)}: give [low, high] with low < high, or null")
-        self.logvar_clamp = None if logvar_clamp is None else (float(logvar_clamp[0]), float(logvar_clamp[1]))
+        self.pixel_logvar = pixel_logvar
+        self.logvar_clamp = checked_logvar_clamp(logvar_clamp, posterior)
 
     @property
     def num_pixels(self) -> int:
         """Dimensions of one image, channels counted."""
         return self.channels * self.image_size**2
 
+    @property
+    def num_posterior_parameters(self) -> int:
+        """Outputs of the encoder's head: means, and log-variances where the posterior has them."""
+        return self.latent_dim * PARAMETERS_PER_LATENT[self.posterior]
+
+    @property
+    def num_pixel_maps(self) -> int:
+        """Channels that the decoder ends in: means, and log-variances where `pixel_logvar` asks for them."""
+        return self.channels * (2 if self.pixel_logvar else 1)
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether latents can be sampled: a plain autoencoder does not say where its codes lie."""
+        return self.posterior != "deterministic"
+
     @abstractmethod
-    def encode(self, images: Float[Tensor, "batch channels height width"]) -> DiagonalGaussian:
+    def posterior_parameters(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch parameters"]:
+        """Images in `pixel_range` -> `num_posterior_parameters` per image: all means, then all log-variances."""
+
+    @abstractmethod
+    def pixel_parameters(self, latents: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch maps height width"]:
+        """Latents -> `num_pixel_maps` maps per image before the activation: all means, then all log-variances."""
+
+    def encode(self, images: Float[Tensor, "batch channels height width"]) -> Posterior:
         """Images in `pixel_range` -> q(z|x), in float32 also under autocast."""
-
-    @abstractmethod
-    def decode(self, latents: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch channels height width"]:
-        """Latents -> the mean of p(x|z) in `pixel_range`, in float32 also under autocast."""
-
-    def _posterior(self, head: Float[Tensor, "batch twice_latent"]) -> DiagonalGaussian:
         # float32 from here on: the KL's exp() and the sampling would lose digits in bfloat16
-        mean, logvar = head.float().chunk(2, dim=1)
+        parameters = self.posterior_parameters(images).float()
+        if self.posterior == "deterministic":
+            return Deterministic(parameters)
+        mean, logvar = parameters.chunk(2, dim=1)
         if self.logvar_clamp is not None:
             logvar = logvar.clamp(*self.logvar_clamp)
         return DiagonalGaussian(mean, logvar)
 
-    def _activate(
-        self, logits: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels height width"]:
+    def predict_pixels(self, latents: Float[Tensor, "batch latent"]) -> PixelPrediction:
+        """Latents -> p(x|z) in `pixel_range`, in float32 also under autocast."""
         # float32 first: a bfloat16 sigmoid has only 1/256 of resolution near 1
+        maps = self.pixel_parameters(latents).float()
         activation = torch.sigmoid if self.output_activation == "sigmoid" else torch.tanh
-        return activation(logits.float())
+        if not self.pixel_logvar:
+            return PixelPrediction(activation(maps), None, self.pixel_range)
+        logits, logvar = maps.chunk(2, dim=1)
+        return PixelPrediction(activation(logits), floored_logvar(logvar, self.pixel_range), self.pixel_range)
+
+    def decode(self, latents: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch channels height width"]:
+        """Latents -> the mean of p(x|z) in `pixel_range`, in float32 also under autocast."""
+        return self.predict_pixels(latents).mean
+
+
+def checked_logvar_clamp(logvar_clamp: Sequence[float] | None, posterior: str) -> tuple[float, float] | None:
+    """The clamp as (low, high).
+
+    Raises:
+        ModelError: not two ascending numbers, or a posterior that has no log-variance.
+    """
+    if logvar_clamp is None:
+        return None
+    if len(logvar_clamp) != 2 or logvar_clamp[0] >= logvar_clamp[1]:
+        raise ModelError(f"model.logvar_clamp={list(logvar_clamp)}: give [low, high] with low < high, or null")
+    if posterior == "deterministic":
+        raise ModelError(
+            f"model.logvar_clamp={list(logvar_clamp)}: posterior=deterministic has no log-variance; "
+            "set model.logvar_clamp=null or posterior=gaussian"
+        )
+    return float(logvar_clamp[0]), float(logvar_clamp[1])
 
 
 def matching_pixel_range(output_activation: str, pixel_range: Sequence[float] | None) -> PixelRange:

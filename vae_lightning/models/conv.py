@@ -7,7 +7,6 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vae_lightning.distributions import DiagonalGaussian
 from vae_lightning.models.base import Autoencoder, ModelError
 from vae_lightning.models.blocks import make_activation, make_norm
 
@@ -65,17 +64,20 @@ class ConvVAE(Autoencoder):
         side = image_size // 2 ** len(widths)
         self.map_shape = (widths[-1], side, side)
         self.encoder = _down_stages((self.channels, *widths), norm, activation)
-        self.posterior_head = nn.Linear(widths[-1] * side**2, 2 * self.latent_dim)
+        self.posterior_head = nn.Linear(widths[-1] * side**2, self.num_posterior_parameters)
         self.latent_projection = nn.Linear(self.latent_dim, widths[-1] * side**2)
-        self.decoder = _up_stages((*reversed(widths), self.channels), norm, activation)
+        self.decoder = _up_stages((*reversed(widths), self.num_pixel_maps), norm, activation)
 
-    def encode(self, images: Float[Tensor, "batch channels height width"]) -> DiagonalGaussian:
+    def posterior_parameters(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch parameters"]:
         features = self.encoder(images)  # (B, widths[-1], side, side)
-        return self._posterior(self.posterior_head(features.flatten(1)))
+        parameters: Tensor = self.posterior_head(features.flatten(1))
+        return parameters
 
-    def decode(self, latents: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch channels height width"]:
-        features = self.latent_projection(latents).unflatten(1, self.map_shape)
-        return self._activate(self.decoder(features))
+    def pixel_parameters(self, latents: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch maps height width"]:
+        maps: Tensor = self.decoder(self.latent_projection(latents).unflatten(1, self.map_shape))
+        return maps
 
 
 def _down_stages(widths: Sequence[int], norm: str, activation: str) -> nn.Sequential:
