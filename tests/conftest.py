@@ -1,5 +1,6 @@
 """Shared by all tests: shapes are checked at run time, and small data sets are written to temporary folders."""
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import jaxtyping
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 jaxtyping.install_import_hook(
@@ -61,6 +63,28 @@ def tiny_celeba(tmp_path: Path) -> Callable[..., Path]:
         return write_celeba(tmp_path / name, count, newline=newline)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def torch_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A torch cache with random weights under the name of VGG16's: the convolutions up to relu3_3."""
+    shapes = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128), 10: (256, 128), 12: (256, 256), 14: (256, 256)}
+    generator = torch.Generator().manual_seed(0)
+    weights = {}
+    for position, (after, before) in shapes.items():
+        kernel = torch.randn(after, before, 3, 3, generator=generator) / math.sqrt(4.5 * before)
+        weights |= {f"features.{position}.weight": kernel, f"features.{position}.bias": torch.zeros(after)}
+    weights["classifier.0.weight"] = torch.zeros(1)  # the real file holds these too
+    home = tmp_path_factory.mktemp("torch")
+    checkpoints = home / "hub" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    torch.save(weights, checkpoints / "vgg16-397923af.pth")
+    return home
+
+
+@pytest.fixture(autouse=True)
+def _stand_in_for_vgg16(torch_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(torch_home))
 
 
 CELEBA_ROOT = os.environ.get("CELEBA_ROOT") or str(Path(__file__).parents[2] / "shared" / "celeba")

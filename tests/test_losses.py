@@ -1,47 +1,74 @@
+"""Reconstruction terms, KL terms and the objective, against torch.distributions and closed forms."""
+
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch.distributions import Bernoulli, Normal
+from torch.distributions import Bernoulli, Independent, Laplace, Normal, kl_divergence
 
-from vae_lightning.distributions import DiagonalGaussian
-from vae_lightning.losses import BinaryCrossEntropy, Constant, LinearWarmup, Objective, SquaredError
+from vae_lightning.distributions import Deterministic, DiagonalGaussian, PixelPrediction
+from vae_lightning.losses import (
+    AbsoluteError,
+    AnalyticKL,
+    BinaryCrossEntropy,
+    Capacity,
+    FreeBits,
+    GaussianPerPixel,
+    GaussianShared,
+    KLWeight,
+    Objective,
+    ReconstructionLoss,
+    SquaredError,
+)
+
+NUM_PIXELS = 3 * 8 * 8
+TERMS: list[Callable[[], ReconstructionLoss]] = [
+    SquaredError,
+    AbsoluteError,
+    BinaryCrossEntropy,
+    GaussianPerPixel,
+    GaussianShared,
+    lambda: GaussianShared("learned"),
+]
 
 
-def images_and_reconstruction() -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand(4, 3, 8, 8, generator=generator), torch.rand(4, 3, 8, 8, generator=generator)
+def images_and_prediction(seed: int = 0) -> tuple[torch.Tensor, PixelPrediction]:
+    generator = torch.Generator().manual_seed(seed)
+    images, mean, logvar = (torch.rand(4, 3, 8, 8, generator=generator) for _ in range(3))
+    return images, PixelPrediction(mean, 4 * logvar - 4)
 
 
 def test_squared_error_is_a_gaussian_with_variance_one_half_without_its_constant() -> None:
-    images, reconstruction = images_and_reconstruction()
-    log_prob = Normal(reconstruction, math.sqrt(0.5)).log_prob(images).sum((1, 2, 3))
-    constant = 0.5 * math.log(math.pi) * 3 * 64
-    torch.testing.assert_close(SquaredError()(reconstruction, images), -log_prob - constant)
+    images, prediction = images_and_prediction()
+    log_prob = Normal(prediction.mean, math.sqrt(0.5)).log_prob(images).sum((1, 2, 3))
+    constant = 0.5 * math.log(math.pi) * NUM_PIXELS
+    torch.testing.assert_close(SquaredError()(prediction, images), -log_prob - constant)
+
+
+def test_absolute_error_is_a_laplace_with_scale_one_without_its_constant() -> None:
+    images, prediction = images_and_prediction()
+    log_prob = Laplace(prediction.mean, 1.0).log_prob(images).sum((1, 2, 3))
+    torch.testing.assert_close(AbsoluteError()(prediction, images), -log_prob - math.log(2) * NUM_PIXELS)
 
 
 def test_bce_is_bernoulli_where_pixels_are_zero_or_one() -> None:
-    images, reconstruction = images_and_reconstruction()
+    images, prediction = images_and_prediction()
     binary = images.round()
-    oracle = -Bernoulli(probs=reconstruction).log_prob(binary).sum((1, 2, 3))
-    torch.testing.assert_close(BinaryCrossEntropy()(reconstruction, binary), oracle, rtol=1e-3, atol=1e-2)
+    oracle = -Bernoulli(probs=prediction.mean).log_prob(binary).sum((1, 2, 3))
+    torch.testing.assert_close(BinaryCrossEntropy()(prediction, binary), oracle, rtol=1e-3, atol=1e-2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_bce_clamps_hold_at_the_ends(dtype: torch.dtype) -> None:
     ends = torch.tensor([0.0, 1.0, 0.0, 1.0]).reshape(1, 1, 2, 2)
     wrong = (1 - ends).to(dtype).requires_grad_()
-    loss = BinaryCrossEntropy(clamp=1e-6)(wrong, ends.to(dtype))
+    loss = BinaryCrossEntropy(clamp=1e-6)(PixelPrediction(wrong), ends.to(dtype))
     # -log(1e-6) per pixel; 1 - 1e-6 is 1 - 1.0133e-6 in float32
     assert loss.item() == pytest.approx(4 * -math.log(1e-6), rel=2e-3)
     loss.sum().backward()
     assert wrong.grad is not None
     assert wrong.grad.isfinite().all()
-
-
-def test_bce_refuses_tanh_pixels() -> None:
-    with pytest.raises(ValueError, match="output_activation=sigmoid"):
-        BinaryCrossEntropy().check_pixel_range((-1.0, 1.0))
 
 
 @pytest.mark.parametrize("clamp", [0.0, 0.5, -1.0])
@@ -50,30 +77,176 @@ def test_bce_refuses_clamps_without_sense(clamp: float) -> None:
         BinaryCrossEntropy(clamp)
 
 
+def test_gaussian_per_pixel_is_the_normal_density() -> None:
+    images, prediction = images_and_prediction()
+    assert prediction.logvar is not None
+    oracle = -Independent(Normal(prediction.mean, torch.exp(0.5 * prediction.logvar)), 3).log_prob(images)
+    torch.testing.assert_close(GaussianPerPixel()(prediction, images), oracle)
+    torch.testing.assert_close(GaussianPerPixel().pixel_variance(prediction), prediction.logvar.exp())
+
+
+@pytest.mark.parametrize("pixel_range", [(0.0, 1.0), (-1.0, 1.0)])
+def test_learned_shared_variance_is_the_normal_density(pixel_range: tuple[float, float]) -> None:
+    images, prediction = images_and_prediction()
+    prediction = PixelPrediction(prediction.mean, None, pixel_range)
+    term = GaussianShared("learned")
+    with torch.no_grad():
+        term.logvar.fill_(-2.0)
+    sigma = term.sigma((0.0, 1.0)).item()
+    assert sigma == pytest.approx(math.exp(-1.0), rel=2e-3)  # the floor of one grey level adds a trace
+    width = pixel_range[1] - pixel_range[0]
+    oracle = -Independent(Normal(prediction.mean, term.sigma(pixel_range) * width), 3).log_prob(images)
+    torch.testing.assert_close(term(prediction, images), oracle)
+    term(prediction, images).sum().backward()
+    assert term.logvar.grad is not None
+
+
+def test_optimal_shared_variance_is_the_best_there_is() -> None:
+    """Rybkin et al. 2021, equation 6: the batch's mean squared error minimises the negative log-likelihood."""
+    images, prediction = images_and_prediction()
+    term = GaussianShared("optimal").train()
+    at_optimum = term(prediction, images).mean()
+    mse = (prediction.mean - images).square().mean()
+    assert at_optimum.item() == pytest.approx(0.5 * NUM_PIXELS * (math.log(2 * math.pi * mse) + 1), rel=1e-4)
+    for factor in (0.8, 0.95, 1.05, 1.25):
+        other = -Normal(prediction.mean, factor * mse.sqrt()).log_prob(images).sum((1, 2, 3)).mean()
+        assert other > at_optimum
+
+
+def test_gradient_at_the_optimum_is_that_of_the_log_of_the_error() -> None:
+    """With sigma at its optimum the loss is D/2 log(MSE) + constant; its gradient needs none through sigma."""
+    images, prediction = images_and_prediction()
+    mean, same_mean = (prediction.mean.clone().requires_grad_() for _ in range(2))
+    GaussianShared("optimal").train()(PixelPrediction(mean), images).mean().backward()
+    (0.5 * NUM_PIXELS * (same_mean - images).square().mean().log()).backward()
+    torch.testing.assert_close(mean.grad, same_mean.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_evaluation_uses_the_variance_of_training() -> None:
+    images, prediction = images_and_prediction()
+    term = GaussianShared("optimal").train()
+    for _ in range(3):
+        term(prediction, images)
+    trained_sigma = term.sigma((0.0, 1.0))
+    assert trained_sigma.item() == pytest.approx((prediction.mean - images).square().mean().sqrt().item(), rel=1e-3)
+    term.eval()
+    other_images = images_and_prediction(seed=1)[0] * 0.1
+    oracle = -Independent(Normal(prediction.mean, trained_sigma), 3).log_prob(other_images)
+    torch.testing.assert_close(term(prediction, other_images), oracle)
+    assert term.sigma((0.0, 1.0)).equal(trained_sigma)
+
+
+def test_running_variance_forgets_slowly() -> None:
+    term = GaussianShared("optimal").train()
+    zeros = torch.zeros(1, 1, 8, 8)
+    for _ in range(200):
+        term(PixelPrediction(zeros), zeros + 0.5)
+    for _ in range(200):
+        term(PixelPrediction(zeros), zeros + 0.1)
+    assert 0.1 < term.sigma((0.0, 1.0)).item() < 0.11
+
+
+@pytest.mark.parametrize("make_term", TERMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_are_finite_also_at_the_ends(make_term: Callable[[], ReconstructionLoss], dtype: torch.dtype) -> None:
+    images = torch.tensor([0.0, 1.0, 0.5, 0.0]).reshape(1, 1, 2, 2).to(dtype)
+    mean = torch.tensor([0.0, 0.0, 0.5, 1.0], dtype=dtype).reshape(1, 1, 2, 2).requires_grad_()
+    logvar = torch.tensor([-11.0, 20.0, 0.0, -11.0]).reshape(1, 1, 2, 2).to(dtype).requires_grad_()
+    loss = make_term().train()(PixelPrediction(mean, logvar), images)
+    assert loss.shape == (1,)
+    loss.sum().backward()
+    assert mean.grad is not None
+    assert mean.grad.isfinite().all()
+    assert logvar.grad is None or bool(logvar.grad.isfinite().all())
+
+
+def test_terms_refuse_models_whose_pixels_they_cannot_measure() -> None:
+    with pytest.raises(ValueError, match="output_activation=sigmoid"):
+        BinaryCrossEntropy().check_model((-1.0, 1.0), pixel_logvar=False)
+    with pytest.raises(ValueError, match=r"model\.pixel_logvar=true"):
+        GaussianPerPixel().check_model((0.0, 1.0), pixel_logvar=False)
+    with pytest.raises(ValueError, match=r"model\.pixel_logvar=false"):
+        SquaredError().check_model((0.0, 1.0), pixel_logvar=True)
+    with pytest.raises(ValueError, match="optimal, learned"):
+        GaussianShared("guessed")
+
+
+# ---- KL terms
+
+
+def some_posterior() -> DiagonalGaussian:
+    generator = torch.Generator().manual_seed(0)
+    return DiagonalGaussian(*(torch.randn(16, 5, generator=generator) for _ in range(2)))
+
+
+def test_analytic_kl_is_that_of_torch_distributions() -> None:
+    posterior = some_posterior()
+    oracle = kl_divergence(
+        Normal(posterior.mean, torch.exp(0.5 * posterior.logvar)), Normal(torch.zeros(16, 5), torch.ones(16, 5))
+    )
+    torch.testing.assert_close(AnalyticKL()(posterior.kl_per_latent()), oracle.sum(1).mean())
+    assert (posterior.kl_per_latent() >= 0).all()
+
+
+def test_free_bits_by_hand() -> None:
+    """Kingma et al. 2016, equation 15: batch means 0.1 and 2.0 with an allowance of 0.5 cost 0.5 + 2.0."""
+    kl_per_latent = torch.tensor([[0.0, 1.0], [0.2, 3.0]], requires_grad=True)
+    cost = FreeBits(0.5)(kl_per_latent)
+    assert cost.item() == pytest.approx(2.5)
+    cost.backward()
+    assert kl_per_latent.grad is not None
+    assert kl_per_latent.grad[:, 0].tolist() == [0.0, 0.0]  # nothing pushes the quiet latent down
+    assert kl_per_latent.grad[:, 1].tolist() == [0.5, 0.5]
+    with pytest.raises(ValueError, match="kl=analytic"):
+        FreeBits(0.0)
+
+
+# ---- the objective
+
+
 def test_objective_sums_over_pixels_and_latents_and_averages_over_the_batch() -> None:
-    images, reconstruction = images_and_reconstruction()
+    images, prediction = images_and_prediction()
     posterior = DiagonalGaussian(torch.ones(4, 7), torch.zeros(4, 7))  # KL = 1/2 per latent
-    terms = Objective(SquaredError(), beta=4.0)(images, reconstruction, posterior, 4.0)
-    by_hand = (images - reconstruction).square().sum() / 4 + 4.0 * 7 * 0.5
+    terms = Objective(SquaredError(), beta=4.0)(images, prediction, posterior, KLWeight(4.0))
+    by_hand = (images - prediction.mean).square().sum() / 4 + 4.0 * 7 * 0.5
     torch.testing.assert_close(terms.loss, by_hand)
     torch.testing.assert_close(terms.kl_per_latent.sum(1), torch.full((4,), 3.5))
 
 
 def test_loss_per_image_does_not_depend_on_the_batch_size() -> None:
-    images, reconstruction = images_and_reconstruction()
+    images, prediction = images_and_prediction()
     posterior = DiagonalGaussian(torch.randn(4, 7), torch.randn(4, 7))
-    objective = Objective(SquaredError())
-    whole = objective(images, reconstruction, posterior, 2.0).loss
+    objective, weight = Objective(SquaredError()), KLWeight(2.0)
+    whole = objective(images, prediction, posterior, weight).loss
     parts = [
         objective(
             images[row : row + 1],
-            reconstruction[row : row + 1],
+            PixelPrediction(prediction.mean[row : row + 1]),
             DiagonalGaussian(posterior.mean[row : row + 1], posterior.logvar[row : row + 1]),
-            2.0,
+            weight,
         ).loss
         for row in range(4)
     ]
     torch.testing.assert_close(whole, torch.stack(parts).mean())
+
+
+@pytest.mark.parametrize(("kl_per_image", "expected"), [(2.0, 3.0), (5.0, 0.0), (6.5, 1.5)])
+def test_capacity_charges_for_the_distance_to_it(kl_per_image: float, expected: float) -> None:
+    """Burgess et al. 2018, equation 8, with gamma = 10 and C = 5."""
+    images, prediction = images_and_prediction()
+    mean = torch.full((4, 1), math.sqrt(2 * kl_per_image))
+    posterior = DiagonalGaussian(mean, torch.zeros(4, 1))
+    objective = Objective(SquaredError(), beta=10.0, beta_schedule=Capacity(5.0, duration=1))
+    terms = objective(images, prediction, posterior, objective.final_weight)
+    assert (terms.loss - terms.reconstruction_nats.mean()).item() == pytest.approx(10 * expected, abs=1e-3)
+
+
+def test_an_autoencoder_pays_for_reconstruction_alone() -> None:
+    images, prediction = images_and_prediction()
+    objective = Objective(SquaredError(), beta=1000.0, beta_schedule=Capacity(5.0))
+    terms = objective(images, prediction, Deterministic(torch.randn(4, 7)), objective.final_weight)
+    assert terms.loss.equal(terms.reconstruction_nats.mean())
+    assert terms.kl_per_latent.count_nonzero() == 0
 
 
 @pytest.mark.parametrize("beta", [-1.0, math.nan, math.inf])
@@ -82,15 +255,6 @@ def test_beta_must_be_a_weight(beta: float) -> None:
         Objective(SquaredError(), beta=beta)
 
 
-def test_warmup_is_linear_and_ends_at_beta() -> None:
-    objective = Objective(SquaredError(), beta=4.0, beta_schedule=LinearWarmup(duration=10))
-    assert [objective.beta_at(epoch, step=999) for epoch in (0, 5, 10, 50)] == [0.0, 2.0, 4.0, 4.0]
-    by_step = Objective(SquaredError(), beta=1.0, beta_schedule=LinearWarmup(duration=100, unit="step"))
-    assert [by_step.beta_at(epoch=7, step=step) for step in (0, 25, 100)] == [0.0, 0.25, 1.0]
-    assert Objective(SquaredError(), beta=3.0, beta_schedule=Constant()).beta_at(0, 0) == 3.0
-
-
-@pytest.mark.parametrize("arguments", [{"duration": 0}, {"unit": "hour"}])
-def test_warmup_refuses_nonsense(arguments: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="beta_schedule"):
-        LinearWarmup(**arguments)  # type: ignore[arg-type]
+def test_two_rules_against_collapse_are_one_too_many() -> None:
+    with pytest.raises(ValueError, match=r"kl=free_bits and beta_schedule=capacity"):
+        Objective(SquaredError(), beta_schedule=Capacity(), kl=FreeBits())

@@ -11,8 +11,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vae_lightning.distributions import DiagonalGaussian, discretised_gaussian_nll
-from vae_lightning.losses import Objective, ObjectiveTerms
+from vae_lightning.distributions import PixelPrediction, discretised_gaussian_nll
+from vae_lightning.losses import KLWeight, Objective, ObjectiveTerms
 from vae_lightning.models import Autoencoder
 from vae_lightning.pixels import mean_squared_error, to_pixel_range
 from vae_lightning.statistics import ObjectiveStatistics
@@ -32,7 +32,7 @@ class VAEModule(L.LightningModule):
 
     Args:
         model: the autoencoder.
-        objective: what is minimised; refuses a model whose pixel range it cannot measure.
+        objective: what is minimised; refuses a model whose pixels it cannot measure.
         optimizer: takes the parameters, returns the optimizer (a Hydra partial).
         seed: with the batch's number it fixes the training noise, so that a resumed run draws the same.
         record: plain data about the run, kept in every checkpoint; enough to build the model again.
@@ -49,7 +49,7 @@ class VAEModule(L.LightningModule):
         channels_last: bool = True,
     ) -> None:
         super().__init__()
-        objective.reconstruction.check_pixel_range(model.pixel_range)
+        objective.reconstruction.check_model(model.pixel_range, model.pixel_logvar)
         self.model = model.to(memory_format=torch.channels_last) if channels_last else model
         self.objective = objective
         self.make_optimizer = optimizer
@@ -60,7 +60,10 @@ class VAEModule(L.LightningModule):
         self.register_buffer("pixel_variance", torch.tensor(UNIFORM_PIXEL_VARIANCE))
         # "fit", not "train": a ModuleDict has a method of that name
         self.statistics = torch.nn.ModuleDict(
-            {stage: ObjectiveStatistics(model.latent_dim, model.num_pixels) for stage in ("fit", "val", "test")}
+            {
+                stage: ObjectiveStatistics(model.latent_dim, model.num_pixels, has_kl=model.has_prior)
+                for stage in ("fit", "val", "test")
+            }
         )
 
     pixel_variance: Tensor
@@ -71,19 +74,19 @@ class VAEModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         step = self.trainer.fit_loop.epoch_loop.total_batch_idx
         noise = self._noise(len(batch["images"]), self.seed, step, self.global_rank)
-        terms, mse = self._evaluate(batch["images"], noise, self.beta_now, "fit", self.logs_after_this_batch)
+        terms, mse = self._evaluate(batch["images"], noise, self.weight_now, "fit", self.logs_after_this_batch)
         self._calibrate(mse, step)
         return terms.loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if self.logs_after_this_batch:
-            self._log_statistics("train", "fit", self.beta_now)
+            self._log_statistics("train", "fit", self.weight_now)
 
     @property
-    def beta_now(self) -> float:
+    def weight_now(self) -> KLWeight:
         """The weight of the KL term in the training step under way."""
         step = self.trainer.fit_loop.epoch_loop.total_batch_idx // self.trainer.accumulate_grad_batches
-        return self.objective.beta_at(self.current_epoch, step)
+        return self.objective.weight_at(self.current_epoch, step)
 
     @property
     def logs_after_this_batch(self) -> bool:
@@ -100,37 +103,45 @@ class VAEModule(L.LightningModule):
 
     def _evaluation_step(self, batch: Batch, batch_idx: int, stage: str) -> None:
         noise = self._noise(len(batch["images"]), EVALUATION_NOISE_SEED, batch_idx, self.global_rank)
-        self._evaluate(batch["images"], noise, self.objective.beta, stage, with_likelihood=True)
+        self._evaluate(batch["images"], noise, self.objective.final_weight, stage, with_likelihood=True)
 
     def on_validation_epoch_end(self) -> None:
-        values = self._log_statistics("val", "val", self.objective.beta)
+        values = self._log_statistics("val", "val", self.objective.final_weight)
         if not self.trainer.sanity_checking and values["val/loss"] < self.best_validation.get("val/loss", math.inf):
             self.best_validation = {**values, "val/best_epoch": float(self.current_epoch + 1)}
 
     def on_test_epoch_end(self) -> None:
-        self._log_statistics("test", "test", self.objective.beta)
+        self._log_statistics("test", "test", self.objective.final_weight)
 
     def _evaluate(
         self,
         images: UInt8[Tensor, "batch channels height width"],
         noise: Float[Tensor, "batch latent"],
-        beta: float,
+        weight: KLWeight,
         stage: str,
         with_likelihood: bool,
     ) -> tuple[ObjectiveTerms, Float[Tensor, " batch"]]:
         pixels = to_pixel_range(images, self.model.pixel_range)
-        posterior: DiagonalGaussian = self.model.encode(pixels)
-        reconstruction = self.model.decode(posterior.sample(noise))
-        terms = self.objective(pixels, reconstruction, posterior, beta)
+        posterior = self.model.encode(pixels)
+        prediction = self.model.predict_pixels(posterior.sample(noise))
+        terms = self.objective(pixels, prediction, posterior, weight)
         with torch.no_grad():
-            mse = mean_squared_error(reconstruction, pixels, self.model.pixel_range)
+            mse = mean_squared_error(prediction.mean, pixels, self.model.pixel_range)
             statistics = self._statistics(stage)
             statistics.update(terms, posterior, mse)
-            if with_likelihood:
-                variance = self.pixel_variance
-                nll = discretised_gaussian_nll(reconstruction, pixels, variance, self.model.pixel_range)
+            if with_likelihood and self.model.has_prior:
+                variance = self._pixel_variance(prediction)
+                nll = discretised_gaussian_nll(prediction.mean, pixels, variance, self.model.pixel_range)
                 statistics.update_likelihood(nll)
         return terms, mse
+
+    def _pixel_variance(self, prediction: PixelPrediction) -> Float[Tensor, "..."]:
+        """Of pixels in [0, 1]: the objective's own where it has one, else calibrated to the training error."""
+        variance = self.objective.reconstruction.pixel_variance(prediction)
+        if variance is None:
+            return self.pixel_variance
+        low, high = prediction.pixel_range
+        return variance / (high - low) ** 2
 
     def _noise(self, batch_size: int, *seeds: int) -> Float[Tensor, "batch latent"]:
         """Standard normal noise that depends on `seeds` only: not on history, not on what else draws noise."""
@@ -151,13 +162,19 @@ class VAEModule(L.LightningModule):
         assert isinstance(statistics, ObjectiveStatistics)
         return statistics
 
-    def _log_statistics(self, prefix: str, stage: str, beta: float) -> dict[str, float]:
+    def _log_statistics(self, prefix: str, stage: str, weight: KLWeight) -> dict[str, float]:
         statistics = self._statistics(stage)
         values = statistics.compute()
         kl_nats_per_latent = values.pop("kl_nats_per_latent")
         if stage != "fit":
             self.kl_nats_per_latent = kl_nats_per_latent
-        values["beta"] = torch.tensor(beta)
+        if self.model.has_prior:
+            values["beta"] = torch.tensor(weight.beta)
+        if self.model.has_prior and self.objective.has_capacity:
+            values["capacity_nats"] = torch.tensor(weight.capacity_nats)
+        sigma = self.objective.reconstruction.sigma(self.model.pixel_range)
+        if sigma is not None:
+            values["sigma"] = sigma
         statistics.reset()
         return self.log_now({f"{prefix}/{name}": value for name, value in values.items()})
 

@@ -1,14 +1,25 @@
-"""How the weight of the KL term moves during training: a factor on the top-level `beta`."""
+"""How the KL term is weighed during training: a factor on the top-level `beta`, and a capacity."""
 
 from abc import ABC, abstractmethod
 
+UNITS = ("epoch", "step")
+
 
 class BetaSchedule(ABC):
-    """Ends at factor 1, which validation and test use all along, so that epochs of one run compare."""
+    """Ends at factor 1, which validation and test use all along, so that epochs of one run compare.
+
+    Epochs and optimizer steps count from 0; `epoch` changes the weight between epochs only.
+    """
+
+    final_capacity_nats = 0.0  # what KL is drawn to; 0 is the plain KL term
 
     @abstractmethod
     def factor(self, epoch: int, step: int) -> float:
-        """The factor on beta in `epoch` (from 0) at optimizer step `step` (from 0)."""
+        """The factor on beta in `epoch` at optimizer step `step`."""
+
+    def capacity_nats(self, epoch: int, step: int) -> float:
+        """What KL is drawn to then."""
+        return self.final_capacity_nats
 
 
 class Constant(BetaSchedule):
@@ -16,19 +27,86 @@ class Constant(BetaSchedule):
         return 1.0
 
 
-class LinearWarmup(BetaSchedule):
-    """beta(t) = beta * min(1, t / duration), t counted in epochs (S1, S3) or optimizer steps, from 0.
+class TimedSchedule(BetaSchedule):
+    """A schedule that ends after `duration` epochs or optimizer steps.
 
-    Source: Bowman et al. 2016, section 3.1, arXiv:1511.06349 (there with a sigmoid curve).
+    Args:
+        duration: how long until the end.
+        unit: "epoch" or "step".
     """
 
     def __init__(self, duration: int = 10, unit: str = "epoch") -> None:
         if duration < 1:
             raise ValueError(f"beta_schedule.duration={duration}: must be at least 1")
-        if unit not in ("epoch", "step"):
-            raise ValueError(f"beta_schedule.unit={unit!r}: allowed are epoch, step")
+        if unit not in UNITS:
+            raise ValueError(f"beta_schedule.unit={unit!r}: allowed are {', '.join(UNITS)}")
         self.duration = duration
         self.unit = unit
 
-    def factor(self, epoch: int, step: int) -> float:
+    def progress(self, epoch: int, step: int) -> float:
+        """From 0 at the start to 1 at the end, and 1 ever after."""
         return min(1.0, (epoch if self.unit == "epoch" else step) / self.duration)
+
+
+class LinearWarmup(TimedSchedule):
+    """beta(t) = beta * min(1, t / duration) (S1, S3).
+
+    Source: Bowman et al. 2016, section 3.1, arXiv:1511.06349 (there with a sigmoid curve).
+    """
+
+    def factor(self, epoch: int, step: int) -> float:
+        return self.progress(epoch, step)
+
+
+class Cyclical(TimedSchedule):
+    """`num_cycles` times: a linear rise from 0 over the first `ramp_fraction` of the cycle, then the full beta.
+
+    Source: Fu et al. 2019, equations 6 and 7, arXiv:1903.10145 (M = num_cycles, R = ramp_fraction, T = duration).
+
+    Args:
+        duration: length of all cycles together; full beta after them.
+        unit: "epoch" or "step".
+        num_cycles: how many.
+        ramp_fraction: part of each cycle in which beta rises.
+    """
+
+    def __init__(self, duration: int = 8, unit: str = "epoch", num_cycles: int = 4, ramp_fraction: float = 0.5) -> None:
+        super().__init__(duration, unit)
+        if not 1 <= num_cycles <= duration:
+            raise ValueError(
+                f"beta_schedule.num_cycles={num_cycles}: must lie between 1 and duration ({duration} {unit}s)"
+            )
+        if not 0 < ramp_fraction <= 1:
+            raise ValueError(f"beta_schedule.ramp_fraction={ramp_fraction}: must be above 0 and at most 1")
+        self.num_cycles = num_cycles
+        self.ramp_fraction = ramp_fraction
+
+    def factor(self, epoch: int, step: int) -> float:
+        progress = self.progress(epoch, step)
+        if progress == 1.0:
+            return 1.0
+        return min(1.0, progress * self.num_cycles % 1 / self.ramp_fraction)
+
+
+class Capacity(TimedSchedule):
+    """beta * |KL - C|, with C rising linearly from 0 to `capacity_nats`: the KL is led, not only pressed down.
+
+    Source: Burgess et al. 2018, equation 8, arXiv:1804.03599 (gamma = beta, there 1000; C up to 25 or 50).
+
+    Args:
+        capacity_nats: the last C; validation and test use it all along.
+        duration: until C gets there.
+        unit: "epoch" or "step".
+    """
+
+    def __init__(self, capacity_nats: float = 25.0, duration: int = 10, unit: str = "epoch") -> None:
+        super().__init__(duration, unit)
+        if capacity_nats <= 0:
+            raise ValueError(f"beta_schedule.capacity_nats={capacity_nats}: must be above 0")
+        self.final_capacity_nats = capacity_nats
+
+    def factor(self, epoch: int, step: int) -> float:
+        return 1.0
+
+    def capacity_nats(self, epoch: int, step: int) -> float:
+        return self.final_capacity_nats * self.progress(epoch, step)

@@ -6,31 +6,54 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vae_lightning.distributions import DiagonalGaussian
+from vae_lightning.distributions import Deterministic, PixelPrediction, Posterior
 from vae_lightning.losses.beta_schedule import BetaSchedule, Constant
+from vae_lightning.losses.kl import AnalyticKL, FreeBits, KLTerm
+from vae_lightning.losses.perceptual import PerceptualTerm
 from vae_lightning.losses.reconstruction import ReconstructionLoss
+
+
+@dataclass(frozen=True)
+class KLWeight:
+    """The KL costs beta * |KL - capacity_nats|."""
+
+    beta: float
+    capacity_nats: float = 0.0
 
 
 @dataclass(frozen=True)
 class ObjectiveTerms:
     """What one batch costs."""
 
-    loss: Float[Tensor, ""]  # mean over the batch of reconstruction + beta * KL
+    loss: Float[Tensor, ""]  # averaged over the batch
     reconstruction_nats: Float[Tensor, " batch"]  # summed over pixels
     kl_per_latent: Float[Tensor, "batch latent"]  # nats
+    perceptual: Float[Tensor, " batch"] | None = None  # before its weight
 
 
 class Objective(nn.Module):
-    """The same in training, validation and test, but that training moves beta by the schedule.
+    """The same in training, validation and test, but that training moves beta and capacity by the schedule.
 
     Source: Higgins et al. 2017 (beta-VAE), equation 4; beta = 1 is the ELBO of Kingma & Welling 2014.
 
+    Args:
+        reconstruction: the pixel term.
+        beta: weight of the KL term.
+        beta_schedule: how that weight moves; None keeps it.
+        kl: what the KL term charges for; None charges all of it.
+        perceptual: added with its own weight; None adds nothing.
+
     Raises:
-        ValueError: beta is negative or not finite.
+        ValueError: beta is negative or not finite, or two terms contradict each other.
     """
 
     def __init__(
-        self, reconstruction: ReconstructionLoss, beta: float = 1.0, beta_schedule: BetaSchedule | None = None
+        self,
+        reconstruction: ReconstructionLoss,
+        beta: float = 1.0,
+        beta_schedule: BetaSchedule | None = None,
+        kl: KLTerm | None = None,
+        perceptual: PerceptualTerm | None = None,
     ) -> None:
         super().__init__()
         if not math.isfinite(beta) or beta < 0:
@@ -38,19 +61,44 @@ class Objective(nn.Module):
         self.reconstruction = reconstruction
         self.beta = beta
         self.beta_schedule = beta_schedule or Constant()
+        self.kl = kl or AnalyticKL()
+        self.perceptual = perceptual
+        if isinstance(self.kl, FreeBits) and self.has_capacity:
+            raise ValueError(
+                "kl=free_bits and beta_schedule=capacity both keep the KL from 0, each by another rule: "
+                "take kl=analytic or another beta_schedule"
+            )
 
-    def beta_at(self, epoch: int, step: int) -> float:
-        """The training weight of the KL term."""
-        return self.beta * self.beta_schedule.factor(epoch, step)
+    @property
+    def has_capacity(self) -> bool:
+        return self.beta_schedule.final_capacity_nats > 0
+
+    @property
+    def final_weight(self) -> KLWeight:
+        """What validation and test use."""
+        return KLWeight(self.beta, self.beta_schedule.final_capacity_nats)
+
+    def weight_at(self, epoch: int, step: int) -> KLWeight:
+        """What training uses then."""
+        factor, capacity_nats = self.beta_schedule.factor(epoch, step), self.beta_schedule.capacity_nats(epoch, step)
+        return KLWeight(self.beta * factor, capacity_nats)
 
     def forward(
         self,
         images: Float[Tensor, "batch channels height width"],
-        reconstruction: Float[Tensor, "batch channels height width"],
-        posterior: DiagonalGaussian,
-        beta: float,
+        prediction: PixelPrediction,
+        posterior: Posterior,
+        weight: KLWeight,
     ) -> ObjectiveTerms:
-        reconstruction_nats = self.reconstruction(reconstruction, images)
+        reconstruction_nats = self.reconstruction(prediction, images)
+        loss = reconstruction_nats.mean()
         kl_per_latent = posterior.kl_per_latent()
-        loss = (reconstruction_nats + beta * kl_per_latent.sum(1)).mean()
-        return ObjectiveTerms(loss, reconstruction_nats, kl_per_latent)
+        if not isinstance(posterior, Deterministic):
+            kl_nats = self.kl(kl_per_latent)
+            excess = (kl_nats - weight.capacity_nats).abs() if self.has_capacity else kl_nats
+            loss = loss + weight.beta * excess
+        perceptual = None
+        if self.perceptual is not None:
+            perceptual = self.perceptual(prediction, images)
+            loss = loss + self.perceptual.weight * perceptual.mean()
+        return ObjectiveTerms(loss, reconstruction_nats, kl_per_latent, perceptual)

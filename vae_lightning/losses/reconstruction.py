@@ -1,41 +1,70 @@
 """Reconstruction terms: nats, summed over pixels, one value per image."""
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vae_lightning.distributions import PixelPrediction, floored_logvar, gaussian_nll
 from vae_lightning.pixels import PixelRange
+
+Images = Float[Tensor, "batch channels height width"]
+UNIFORM_PIXEL_LOGVAR = -math.log(12)
+# Weight of one batch in the running variance that evaluation uses: some 50 batches of memory
+RUNNING_WEIGHT = 0.02
 
 
 class ReconstructionLoss(nn.Module, ABC):
-    """-log p(x|z) up to a constant."""
+    """-log p(x|z), some up to a constant.
 
-    def check_pixel_range(self, pixel_range: PixelRange) -> None:
+    `uses_pixel_logvar` says whether the term reads the log-variance of each pixel from the decoder.
+    """
+
+    uses_pixel_logvar = False
+
+    def check_model(self, pixel_range: PixelRange, pixel_logvar: bool) -> None:
         """Refuses a model whose pixels this term cannot measure; called before any data is read.
 
         Raises:
-            ValueError: the range does not fit the term.
+            ValueError: range or log-variances do not fit the term.
         """
+        if self.uses_pixel_logvar and not pixel_logvar:
+            raise ValueError(
+                "reconstruction=gaussian_per_pixel reads a log-variance per pixel, and the decoder gives none: "
+                "set model.pixel_logvar=true, or take reconstruction=gaussian_shared"
+            )
+        if pixel_logvar and not self.uses_pixel_logvar:
+            raise ValueError(
+                f"model.pixel_logvar=true: {type(self).__name__} does not read the decoder's log-variances, they would "
+                "stay untrained; set model.pixel_logvar=false or reconstruction=gaussian_per_pixel"
+            )
 
     @abstractmethod
-    def forward(
-        self,
-        reconstruction: Float[Tensor, "batch channels height width"],
-        images: Float[Tensor, "batch channels height width"],
-    ) -> Float[Tensor, " batch"]: ...
+    def forward(self, prediction: PixelPrediction, images: Images) -> Float[Tensor, " batch"]: ...
+
+    def pixel_variance(self, prediction: PixelPrediction) -> Float[Tensor, "..."] | None:
+        """The variance that the term itself gives pixels, in the prediction's range; None where it has none."""
+        return None
+
+    def sigma(self, pixel_range: PixelRange) -> Float[Tensor, ""] | None:
+        """The one standard deviation that all pixels share, on the [0, 1] scale; None where there is none."""
+        return None
 
 
 class SquaredError(ReconstructionLoss):
-    """Sum of squared errors: the negative log-likelihood of N(reconstruction, 1/2) without its constant."""
+    """Sum of squared errors: the negative log-likelihood of N(mean, 1/2) without its constant."""
 
-    def forward(
-        self,
-        reconstruction: Float[Tensor, "batch channels height width"],
-        images: Float[Tensor, "batch channels height width"],
-    ) -> Float[Tensor, " batch"]:
-        return (reconstruction - images).square().sum(dim=(1, 2, 3))
+    def forward(self, prediction: PixelPrediction, images: Images) -> Float[Tensor, " batch"]:
+        return (prediction.mean - images).square().sum(dim=(1, 2, 3))
+
+
+class AbsoluteError(ReconstructionLoss):
+    """Sum of absolute errors: the negative log-likelihood of Laplace(mean, 1) without its constant."""
+
+    def forward(self, prediction: PixelPrediction, images: Images) -> Float[Tensor, " batch"]:
+        return (prediction.mean - images).abs().sum(dim=(1, 2, 3))
 
 
 class BinaryCrossEntropy(ReconstructionLoss):
@@ -51,20 +80,79 @@ class BinaryCrossEntropy(ReconstructionLoss):
             raise ValueError(f"reconstruction.clamp={clamp}: must lie between 0 and 0.5, for example 1e-6")
         self.clamp = clamp
 
-    def check_pixel_range(self, pixel_range: PixelRange) -> None:
+    def check_model(self, pixel_range: PixelRange, pixel_logvar: bool) -> None:
+        super().check_model(pixel_range, pixel_logvar)
         if pixel_range != (0.0, 1.0):
             raise ValueError(
                 f"reconstruction=bce reads pixels as probabilities in [0, 1], the model's are in {list(pixel_range)}: "
                 "set model.output_activation=sigmoid or reconstruction=squared_error"
             )
 
-    def forward(
-        self,
-        reconstruction: Float[Tensor, "batch channels height width"],
-        images: Float[Tensor, "batch channels height width"],
-    ) -> Float[Tensor, " batch"]:
+    def forward(self, prediction: PixelPrediction, images: Images) -> Float[Tensor, " batch"]:
         # 1 - 1e-6 needs float32; bfloat16 would round it to 1
-        probability = reconstruction.float().clamp(self.clamp, 1 - self.clamp)
+        probability = prediction.mean.float().clamp(self.clamp, 1 - self.clamp)
         target = images.float().clamp(self.clamp, 1 - self.clamp)
         log_likelihood = target * torch.log(probability) + (1 - target) * torch.log1p(-probability)
         return -log_likelihood.sum(dim=(1, 2, 3))
+
+
+class GaussianPerPixel(ReconstructionLoss):
+    """-log N(x; mean, exp(logvar)) with both from the decoder, pixel by pixel (S2). A density: it may be negative."""
+
+    uses_pixel_logvar = True
+
+    def forward(self, prediction: PixelPrediction, images: Images) -> Float[Tensor, " batch"]:
+        assert prediction.logvar is not None  # check_model has seen to it
+        return gaussian_nll((prediction.mean - images).square(), prediction.logvar)
+
+    def pixel_variance(self, prediction: PixelPrediction) -> Float[Tensor, "..."]:
+        assert prediction.logvar is not None
+        return prediction.logvar.exp()
+
+
+class GaussianShared(ReconstructionLoss):
+    """-log N(x; mean, sigma^2) with one variance for all pixels. A density: it may be negative.
+
+    Args:
+        variance: "optimal" sets sigma^2 to the batch's mean squared error, which is its maximum-likelihood value, in
+            each training step; evaluation uses the running mean of those. "learned" makes it a parameter.
+
+    Source: Rybkin, Daniilidis & Levine 2021 (sigma-VAE), equations 4 to 6, arXiv:2006.13202.
+    """
+
+    logvar: Tensor
+    num_updates: Tensor
+
+    def __init__(self, variance: str = "optimal") -> None:
+        super().__init__()
+        if variance not in ("optimal", "learned"):
+            raise ValueError(f"reconstruction.variance={variance!r}: allowed are optimal, learned")
+        self.is_learned = variance == "learned"
+        initial = torch.tensor(UNIFORM_PIXEL_LOGVAR)
+        if self.is_learned:
+            self.logvar = nn.Parameter(initial)
+        else:
+            self.register_buffer("logvar", initial)
+            self.register_buffer("num_updates", torch.tensor(0))
+
+    def forward(self, prediction: PixelPrediction, images: Images) -> Float[Tensor, " batch"]:
+        squared_error = (prediction.mean - images).square()
+        if self.training and not self.is_learned:
+            logvar = self._optimum(squared_error.detach().mean(), prediction.pixel_range)
+        else:
+            logvar = floored_logvar(self.logvar, prediction.pixel_range)
+        return gaussian_nll(squared_error, logvar.expand(1, 1, 1, 1))
+
+    def _optimum(self, mse: Float[Tensor, ""], pixel_range: PixelRange) -> Float[Tensor, ""]:
+        """The batch's own optimum. It needs no gradient: at the optimum the loss does not change with it."""
+        logvar = torch.log(mse.to(self.logvar.dtype).clamp_min(1e-12))
+        self.num_updates += 1
+        self.logvar.lerp_(logvar, torch.clamp(1 / self.num_updates, min=RUNNING_WEIGHT))
+        return floored_logvar(logvar, pixel_range)
+
+    def pixel_variance(self, prediction: PixelPrediction) -> Float[Tensor, "..."]:
+        return floored_logvar(self.logvar.detach(), prediction.pixel_range).exp()
+
+    def sigma(self, pixel_range: PixelRange) -> Float[Tensor, ""]:
+        low, high = pixel_range
+        return floored_logvar(self.logvar.detach(), pixel_range).mul(0.5).exp() / (high - low)

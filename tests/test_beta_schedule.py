@@ -1,0 +1,57 @@
+import pytest
+
+from vae_lightning.losses import Capacity, Constant, Cyclical, KLWeight, LinearWarmup, Objective, SquaredError
+from vae_lightning.losses.beta_schedule import BetaSchedule
+
+
+def betas(schedule: BetaSchedule, epochs: range, beta: float = 1.0) -> list[float]:
+    objective = Objective(SquaredError(), beta=beta, beta_schedule=schedule)
+    return [objective.weight_at(epoch, step=10 * epoch).beta for epoch in epochs]
+
+
+def test_constant() -> None:
+    assert betas(Constant(), range(3), beta=3.0) == [3.0, 3.0, 3.0]
+
+
+def test_warmup_is_linear_and_ends_at_beta() -> None:
+    assert betas(LinearWarmup(duration=4), range(7), beta=4.0) == [0.0, 1.0, 2.0, 3.0, 4.0, 4.0, 4.0]
+    by_step = LinearWarmup(duration=40, unit="step")
+    assert betas(by_step, range(7), beta=4.0) == [0.0, 1.0, 2.0, 3.0, 4.0, 4.0, 4.0]
+    assert by_step.factor(epoch=99, step=10) == 0.25
+
+
+def test_cycles_rise_and_hold() -> None:
+    """Fu et al. 2019, equations 6 and 7, with M = 2 and R = 0.5: two cycles of four."""
+    expected = [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 1.0, 1.0]
+    assert betas(Cyclical(duration=8, num_cycles=2), range(10)) == pytest.approx(expected)
+    assert betas(Cyclical(duration=80, unit="step", num_cycles=2), range(10)) == pytest.approx(expected)
+    slower = Cyclical(duration=8, num_cycles=2, ramp_fraction=1.0)
+    assert betas(slower, range(5)) == pytest.approx([0.0, 0.25, 0.5, 0.75, 0.0])
+
+
+def test_capacity_rises_while_beta_stays() -> None:
+    objective = Objective(SquaredError(), beta=1000.0, beta_schedule=Capacity(20.0, duration=4))
+    weights = [objective.weight_at(epoch, step=0) for epoch in range(6)]
+    assert weights == [KLWeight(1000.0, capacity) for capacity in (0.0, 5.0, 10.0, 15.0, 20.0, 20.0)]
+    assert objective.final_weight == KLWeight(1000.0, 20.0)
+
+
+@pytest.mark.parametrize("schedule", [Constant(), LinearWarmup(5), Cyclical(5), Capacity(9.0, 5)])
+def test_every_schedule_ends_where_validation_is_all_along(schedule: BetaSchedule) -> None:
+    objective = Objective(SquaredError(), beta=2.0, beta_schedule=schedule)
+    assert objective.weight_at(epoch=5, step=123) == objective.final_weight
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LinearWarmup(duration=0), "duration=0"),
+        (lambda: LinearWarmup(unit="hour"), "epoch, step"),
+        (lambda: Cyclical(duration=3, num_cycles=4), "between 1 and duration"),
+        (lambda: Cyclical(ramp_fraction=0.0), "ramp_fraction=0"),
+        (lambda: Capacity(capacity_nats=0.0), "capacity_nats=0"),
+    ],
+)
+def test_schedules_refuse_nonsense(make: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()  # type: ignore[operator]

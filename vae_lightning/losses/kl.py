@@ -1,0 +1,41 @@
+"""What the KL term charges for: all of it, or only what exceeds a free allowance."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class KLTerm(ABC):
+    """From the KL of every image and latent to the one number that the objective weighs by beta."""
+
+    @abstractmethod
+    def __call__(self, kl_per_latent: Float[Tensor, "batch latent"]) -> Float[Tensor, ""]:
+        """Nats, summed over latents, averaged over the batch."""
+
+
+class AnalyticKL(KLTerm):
+    """The KL itself."""
+
+    def __call__(self, kl_per_latent: Float[Tensor, "batch latent"]) -> Float[Tensor, ""]:
+        return kl_per_latent.sum(1).mean()
+
+
+class FreeBits(KLTerm):
+    """sum_j max(nats_per_latent, mean over the batch of KL_j): a latent gains nothing by saying less than that.
+
+    `kl_nats` as it is logged stays the true KL; only the loss has the allowance in it.
+    Source: Kingma et al. 2016, equation 15, arXiv:1606.04934, with one latent per group.
+
+    Args:
+        nats_per_latent: the allowance.
+    """
+
+    def __init__(self, nats_per_latent: float = 0.25) -> None:
+        if nats_per_latent <= 0:
+            raise ValueError(f"kl.nats_per_latent={nats_per_latent}: must be above 0; kl=analytic has no allowance")
+        self.nats_per_latent = nats_per_latent
+
+    def __call__(self, kl_per_latent: Float[Tensor, "batch latent"]) -> Float[Tensor, ""]:
+        return torch.clamp(kl_per_latent.mean(0), min=self.nats_per_latent).sum()

@@ -1,0 +1,142 @@
+"""Distance in the features of a network that was trained to recognise things, added to the pixel term."""
+
+import math
+import pickle
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.models import VGG16_Weights, vgg16
+
+from vae_lightning.distributions import PixelPrediction
+from vae_lightning.pixels import PixelRange, to_unit_range
+
+# Position in torchvision's `vgg16().features` of the last ReLUs of VGG's first four blocks
+VGG16_LAYERS = {"relu1_2": 3, "relu2_2": 8, "relu3_3": 15, "relu4_3": 22}
+# Mean and standard deviation of ImageNet's channels in [0, 1], with which the weights were trained
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+WEIGHTS = VGG16_Weights.IMAGENET1K_V1
+
+
+class WeightsError(ValueError):
+    """Weights of a feature network are missing or no such weights; the message says where they belong."""
+
+
+class PerceptualTerm(nn.Module, ABC):
+    """Added to the objective with `weight`. Not nats: it takes no part in `elbo_nats`."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        if not math.isfinite(weight) or weight <= 0:
+            raise ValueError(f"perceptual.weight={weight}: must be above 0; perceptual=null leaves the term out")
+        self.weight = weight
+
+    @abstractmethod
+    def forward(
+        self, prediction: PixelPrediction, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, " batch"]: ...
+
+
+class VGG16Perceptual(PerceptualTerm):
+    """Mean squared difference of VGG16's features, summed over `layers` (S1: MSE(VGG(x), VGG(x_hat))).
+
+    Pixels go in as [0, 1], normalised by ImageNet's mean and standard deviation, at their own size; gray images as
+    three equal channels. The network is frozen and in eval mode. It is no part of the module's parameters, so no
+    checkpoint, optimizer or average of weights ever holds it.
+
+    Args:
+        weight: factor in the objective; 0.1 in S1.
+        weights_path: torchvision's `vgg16-397923af.pth`; None looks in torchvision's cache.
+        layers: of `relu1_2`, `relu2_2`, `relu3_3`, `relu4_3`.
+
+    Raises:
+        WeightsError: the weights are not there, or are others.
+
+    Source: Johnson et al. 2016, equation 2, arXiv:1603.08155; Simonyan & Zisserman 2015, arXiv:1409.1556.
+    """
+
+    def __init__(
+        self,
+        weight: float = 0.1,
+        weights_path: str | None = None,
+        layers: Sequence[str] = ("relu1_2", "relu2_2", "relu3_3"),
+    ) -> None:
+        super().__init__(weight)
+        unknown = [layer for layer in layers if layer not in VGG16_LAYERS]
+        if unknown or not layers:
+            raise ValueError(f"perceptual.layers={list(layers)}: allowed are {', '.join(VGG16_LAYERS)}")
+        self._ends = sorted(VGG16_LAYERS[layer] for layer in set(layers))
+        # in a tuple, where nn.Module does not look for parameters
+        self._network = (load_vgg16_features(cached_weights(weights_path), self._ends[-1] + 1),)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "VGG16Perceptual":
+        self._network[0]._apply(fn)  # goes to the device with the rest
+        super()._apply(fn, recurse)
+        return self
+
+    def forward(
+        self, prediction: PixelPrediction, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, " batch"]:
+        with torch.no_grad():
+            targets = self._features(images, prediction.pixel_range)
+        distances = [
+            (made.float() - target.float()).square().mean(dim=(1, 2, 3))
+            for made, target in zip(self._features(prediction.mean, prediction.pixel_range), targets, strict=True)
+        ]
+        return torch.stack(distances).sum(0)
+
+    def _features(
+        self, images: Float[Tensor, "batch channels height width"], pixel_range: PixelRange
+    ) -> list[Float[Tensor, "batch features rows columns"]]:
+        mean, std = (
+            torch.tensor(values, device=images.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD)
+        )
+        maps = (to_unit_range(images, pixel_range) - mean) / std  # broadcasts gray to three channels
+        collected = []
+        for position, layer in enumerate(self._network[0]):
+            maps = layer(maps)
+            if position in self._ends:
+                collected.append(maps)
+        return collected
+
+
+def cached_weights(weights_path: str | None) -> Path:
+    """The file of VGG16's weights.
+
+    Raises:
+        WeightsError: it is not there; says where it belongs and where it comes from.
+    """
+    in_cache = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS.url.rpartition("/")[2]
+    file = in_cache if weights_path is None else Path(weights_path).expanduser()
+    if not file.is_file():
+        asked = "" if weights_path is None else f"perceptual.weights_path={weights_path} is no file. "
+        raise WeightsError(
+            f"perceptual=vgg16 needs VGG16's ImageNet weights, and nothing is downloaded behind your back. {asked}"
+            f"Fetch {WEIGHTS.url} (528 MB) and put it at {in_cache}, or name it with perceptual.weights_path=…; "
+            "perceptual=null trains without the term"
+        )
+    return file
+
+
+def load_vgg16_features(file: Path, num_layers: int) -> nn.Sequential:
+    """The first `num_layers` layers of VGG16's convolutional part, frozen, in eval mode.
+
+    Raises:
+        WeightsError: the file is damaged or holds other weights.
+    """
+    with torch.device("meta"):  # its 138 million parameters are neither allocated nor initialised
+        network = vgg16(init_weights=False).features[:num_layers]
+    assert isinstance(network, nn.Sequential)
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        network.load_state_dict({name: content[f"features.{name}"] for name in network.state_dict()}, assign=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, TypeError) as error:
+        reason = str(error).split("\n")[0]
+        raise WeightsError(
+            f"{file} does not hold torchvision's VGG16 weights ({reason}); fetch {WEIGHTS.url} again"
+        ) from error
+    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
