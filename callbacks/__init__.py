@@ -1,22 +1,29 @@
 """Lightning callbacks and a logger: pictures, curves, speed, numbers."""
 
+from callbacks.ema import EMA
 from callbacks.image_grid import Grid, ImageGrid
 from callbacks.interpolation import InterpolationGrid
 from callbacks.kl_per_latent import KLPerLatent
 from callbacks.loss_curves import LossCurves
 from callbacks.metrics_csv import MetricsCsv
+from callbacks.non_finite_loss import NonFiniteLoss, NonFiniteLossError
+from callbacks.posterior_collapse import PosteriorCollapse
 from callbacks.reconstruction import ReconstructionGrid
 from callbacks.temperature import TemperatureGrid
 from callbacks.throughput import Throughput
 from callbacks.traversal import TraversalGrid
 
 __all__ = [
+    "EMA",
     "Grid",
     "ImageGrid",
     "InterpolationGrid",
     "KLPerLatent",
     "LossCurves",
     "MetricsCsv",
+    "NonFiniteLoss",
+    "NonFiniteLossError",
+    "PosteriorCollapse",
     "ReconstructionGrid",
     "TemperatureGrid",
     "Throughput",

@@ -43,6 +43,7 @@ class ImageGrid(L.Callback):
 
     kind: str
     num_faces: int
+    needs_prior = False  # whether the grid means nothing for a plain autoencoder
 
     def __init__(self, run_dir: str, every_n_epochs: int = 1) -> None:
         if every_n_epochs < 1:
@@ -61,7 +62,8 @@ class ImageGrid(L.Callback):
     def draw(self, model: Autoencoder, faces: UInt8[Tensor, "faces channels height width"]) -> Grid:
         """The grid for `faces` on the model's device; the model is in eval mode, gradients are off."""
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    # The epoch's end, not validation's: a mean of the weights (callbacks=[…,ema]) is exchanged back in between.
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         epoch = trainer.current_epoch

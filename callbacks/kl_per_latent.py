@@ -23,6 +23,8 @@ class KLPerLatent(L.Callback):
         every_n_epochs: how often to draw the picture, there and in TensorBoard; the last epoch is always drawn.
     """
 
+    needs_prior = True
+
     def __init__(self, run_dir: str, every_n_epochs: int = 5) -> None:
         if every_n_epochs < 1:
             raise ValueError(f"callbacks.kl_per_latent.every_n_epochs={every_n_epochs}: must be at least 1")

@@ -46,8 +46,12 @@ def draw_loss_curves(rows: list[dict[str, float]]) -> UInt8[np.ndarray, "h w 3"]
     """Training means as lines, validation as dots, over optimizer steps; nats per image."""
     figure = Figure(figsize=(13, 4), dpi=100, layout="constrained", facecolor="white")
     canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(PANELS))
-    for axis, (name, title) in zip(axes, PANELS.items(), strict=True):
+    # a plain autoencoder has no KL to draw
+    panels = {
+        name: title for name, title in PANELS.items() if any(name in key for row in rows for key in row)
+    } or PANELS
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (name, title) in zip(axes, panels.items(), strict=True):
         for split, style in (("train", "-"), ("val", "o--")):
             points = [(row["step"], row[f"{split}/{name}"]) for row in rows if f"{split}/{name}" in row]
             if points:

@@ -23,6 +23,7 @@ class TemperatureGrid(ImageGrid):
     """
 
     kind = "temperature"
+    needs_prior = True
     num_faces = 1
 
     def __init__(

@@ -17,10 +17,13 @@ NUM_FACES_FOR_ACTIVITY = 64
 class TraversalGrid(ImageGrid):
     """One row per latent, set to values from -limit to limit while the others keep the face's posterior mean.
 
+    The codes of a plain autoencoder have no scale of their own: there the values are standard deviations of the
+    latent over held-out faces, around its mean.
+
     Args:
         run_dir: the run folder.
         every_n_epochs: how often to draw.
-        dimensions: which latents; None takes those with the largest KL.
+        dimensions: which latents; None takes those with the largest KL (an autoencoder's: largest variance).
         num_dimensions: how many, where `dimensions` is None.
         limit: the largest value.
         num_steps: number of values.
@@ -59,18 +62,23 @@ class TraversalGrid(ImageGrid):
 
     def draw(self, model: Autoencoder, faces: UInt8[Tensor, "faces channels height width"]) -> Grid:
         posterior = model.encode(to_pixel_range(faces, model.pixel_range))
-        kl_per_latent = posterior.kl_per_latent().mean(0)
+        if model.has_prior:
+            activity, unit = posterior.kl_per_latent().mean(0), "nats"
+            centre, scale = torch.zeros_like(activity), torch.ones_like(activity)
+        else:
+            activity, unit = posterior.mean.std(0, correction=0), "std"
+            centre, scale = posterior.mean.mean(0), activity
         chosen = self.dimensions
         if chosen is None:
-            chosen = kl_per_latent.topk(min(self.num_dimensions, model.latent_dim)).indices.tolist()
+            chosen = activity.topk(min(self.num_dimensions, model.latent_dim)).indices.tolist()
         values = torch.linspace(-self.limit, self.limit, self.num_steps, device=faces.device)
         latents = posterior.mean[0].repeat(len(chosen), self.num_steps, 1)
         for row, dimension in enumerate(chosen):
-            latents[row, :, dimension] = values
+            latents[row, :, dimension] = centre[dimension] + scale[dimension] * values
         original = faces[0].expand(len(chosen), 1, *faces.shape[1:])
         return Grid(
             images=torch.cat([original, decode_uint8(model, latents)], dim=1),
-            row_labels=[f"z[{number}]\n{kl_per_latent[number]:.2f} nats" for number in chosen],
+            row_labels=[f"z[{number}]\n{activity[number]:.2f} {unit}" for number in chosen],
             column_labels=["original", *(f"{value:+.3g}" if value else "0" for value in values.tolist())],
             title="Traversals of single latents" + ("" if self.dimensions else ", most active first"),
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
@@ -161,6 +161,11 @@ class FaceDataModule(LightningDataModule):
         dataset = self.split(split)
         rows = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(np.int64)
         return dataset.gather(rows)
+
+    def image_names(self, split: Split, index: Int64[Tensor, " batch"]) -> list[str]:
+        """The files of a batch's images, from its `index`."""
+        rows = self._select_rows(self.image_source, split)[index.numpy()]
+        return [self.image_source.filenames[row] for row in rows.tolist()]
 
     def _open_splits(self) -> None:
         if self._image_source is not None:

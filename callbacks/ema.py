@@ -1,0 +1,40 @@
+"""A running mean of the weights, which everything but the training steps uses."""
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
+
+
+class EMA(EMAWeightAveraging):
+    """Lightning's `EMAWeightAveraging`, with two holes closed.
+
+    Validation and what is drawn in its last hook use the mean, and so does every checkpoint's `state_dict`; the raw
+    weights, which training goes on with, are kept beside it.
+
+    Lightning's own class tests raw weights after a fit, since loading a checkpoint brings them back whatever it is
+    loaded for; and a checkpoint that is saved because validation was interrupted has the two mixed up, since they
+    are exchanged just then.
+
+    Args:
+        decay: weight of the old mean in each step; 0.999 remembers some thousand steps.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 < decay < 1:
+            raise ValueError(f"callbacks.ema.decay={decay}: must lie between 0 and 1, for example 0.999")
+        super().__init__(decay=decay)
+        self._is_exchanged = False
+
+    def _swap_models(self, pl_module: L.LightningModule) -> None:
+        super()._swap_models(pl_module)
+        self._is_exchanged = not self._is_exchanged
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if self._is_exchanged:
+            self._swap_models(pl_module)
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)

@@ -1,0 +1,89 @@
+"""Stops a run whose loss is no number any more, and says on which images."""
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from vae_lightning.data import FaceDataModule
+from vae_lightning.files import replacing
+
+NAMES_SHOWN = 8
+SAVED_AS = "before_non_finite_loss.ckpt"
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss is infinite or no number; the message says where, on which images, and what to try."""
+
+
+class NonFiniteLoss(L.Callback):
+    """Looks at each training loss: on the CPU before the step that it would spoil, elsewhere once per logging window.
+
+    (Looking means waiting for the device, so a GPU is asked only when numbers are fetched anyway.)
+    `last.ckpt` stays as the last whole epoch left it. Where the weights are still numbers, they are saved beside it.
+
+    Args:
+        run_dir: the run folder; `non_finite_batch.txt` in it gets the names of all images of the batch.
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        self.run_dir = Path(run_dir)
+        self._window: list[tuple[Tensor, Tensor]] = []  # rows of the training split, loss
+        self._rows: Tensor | None = None
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._window.clear()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._rows = batch["index"]
+
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
+        assert self._rows is not None
+        if loss.device.type != "cpu":
+            self._window.append((self._rows, loss.detach()))
+        elif not loss.isfinite():
+            self._stop(trainer, self._rows, loss, trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._window and pl_module.logs_after_this_batch:
+            losses = torch.stack([loss for _, loss in self._window])
+            if not losses.isfinite().all():
+                first = int(losses.isfinite().logical_not().nonzero()[0])
+                self._stop(trainer, *self._window[first], trainer.global_step - len(self._window) + first)
+            self._window.clear()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        has_good_weights = all(bool(parameter.isfinite().all()) for parameter in pl_module.parameters())
+        if has_good_weights and not isinstance(exception, NonFiniteLossError):
+            return
+        for checkpoint in trainer.checkpoint_callbacks:
+            assert isinstance(checkpoint, ModelCheckpoint)
+            checkpoint.save_on_exception = False  # would put spoilt weights where good ones are
+        if has_good_weights:
+            trainer.save_checkpoint(self.run_dir / "checkpoints" / SAVED_AS)
+
+    def _stop(self, trainer: L.Trainer, rows: Tensor, loss: Tensor, step: int) -> NoReturn:
+        datamodule: FaceDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        names = datamodule.image_names("train", rows.cpu())
+        with replacing(self.run_dir / "non_finite_batch.txt") as unfinished:
+            unfinished.write_text("\n".join(names) + "\n", encoding="utf-8")
+        more = f" and {len(names) - NAMES_SHOWN} more (all in non_finite_batch.txt)" if len(names) > NAMES_SHOWN else ""
+        raise NonFiniteLossError(
+            f"The loss is {loss.item()} in epoch {trainer.current_epoch + 1}, at step {step}, on the images "
+            f"{', '.join(names[:NAMES_SHOWN])}{more}. {self._what_is_left()} Things to try: a smaller optimizer.lr, "
+            "trainer.gradient_clip_val=100, trainer.precision=32-true, model.logvar_clamp=[-4,4]."
+        )
+
+    def _what_is_left(self) -> str:
+        folder = self.run_dir / "checkpoints"
+        last = f"{folder / 'last.ckpt'} holds the last whole epoch" if (folder / "last.ckpt").is_file() else ""
+        return (
+            f"{last or 'No epoch was finished yet'}; the weights of this moment, if they are numbers, go to {SAVED_AS}."
+        )

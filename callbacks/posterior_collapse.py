@@ -1,0 +1,56 @@
+"""Says so while the latents fall silent, and what can be done."""
+
+import logging
+
+import lightning as L
+from lightning.pytorch.trainer.states import TrainerFn
+
+from vae_lightning.module import VAEModule
+
+log = logging.getLogger("vae_lightning")
+
+
+class PosteriorCollapse(L.Callback):
+    """After each validation: a warning once the posterior is the prior for every image, and a word when it is not.
+
+    Source: Bowman et al. 2016, section 3.1, arXiv:1511.06349; active units as in Burda et al. 2016.
+
+    Args:
+        kl_nats: the posterior has collapsed where KL is below this and no unit is active.
+    """
+
+    needs_prior = True
+
+    def __init__(self, kl_nats: float = 1.0) -> None:
+        if kl_nats <= 0:
+            raise ValueError(f"callbacks.posterior_collapse.kl_nats={kl_nats}: must be above 0")
+        self.kl_nats = kl_nats
+        self.has_collapsed = False
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        assert isinstance(pl_module, VAEModule)
+        metrics = trainer.callback_metrics
+        kl_nats, active_units = float(metrics["val/kl_nats"]), int(metrics["val/active_units"])
+        had_collapsed, self.has_collapsed = self.has_collapsed, kl_nats < self.kl_nats and active_units == 0
+        if not trainer.is_global_zero or had_collapsed == self.has_collapsed:
+            return
+        found = f"epoch {trainer.current_epoch + 1}: KL {kl_nats:.3g} nats, {active_units} active units"
+        if self.has_collapsed:
+            log.warning(f"Posterior collapse, {found}: every image has the same latents. {_what_to_try(pl_module)}")
+        else:
+            log.info(f"The posterior has recovered, {found}.")
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.has_collapsed and trainer.is_global_zero:
+            assert isinstance(pl_module, VAEModule)
+            log.warning(f"Training ends with a collapsed posterior. {_what_to_try(pl_module)}")
+
+
+def _what_to_try(module: VAEModule) -> str:
+    beta = module.objective.beta
+    return (
+        f"Things to try: a smaller beta (now {beta:g}); beta_schedule=warmup or cyclical; kl=free_bits; "
+        "reconstruction=gaussian_shared, which weighs the pixels by their error; a smaller optimizer.lr."
+    )
