@@ -11,25 +11,20 @@ import hydra
 import yaml
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from vae_lightning.configuration import (
-    ConfigError,
-    check_arguments,
-    did_you_mean,
-    prepare_command_line,
-    register_configuration,
-)
+from vae_lightning.command_line import prepare_command_line
+from vae_lightning.configuration import SHOWN_METRICS, first_cause, register_configuration, to_plain
 
 if TYPE_CHECKING:  # torch and numpy are imported inside the functions: --help and shell completion answer at once
     import lightning as L
 
     from vae_lightning.data import FaceDataModule
+    from vae_lightning.models import Autoencoder
     from vae_lightning.module import VAEModule
 
 CONF_DIR = Path(__file__).parent / "conf"
 CTRL_C_EXIT_CODE = 130
-SHOWN_METRICS = ("loss", "elbo_nats", "reconstruction_nats", "kl_nats", "bits_per_dim", "active_units", "mse")
 log = logging.getLogger("vae_lightning")
 register_configuration()
 
@@ -41,6 +36,7 @@ def main(config: DictConfig) -> float | None:
     Raises:
         CompactHydraException: a setting or the data cannot be used; hydra prints the message without a traceback.
     """
+    from callbacks import NonFiniteLossError
     from vae_lightning.data import DataError
 
     try:
@@ -50,69 +46,8 @@ def main(config: DictConfig) -> float | None:
         raise CompactHydraException(first_cause(error)) from error
     try:
         return run(config, plain, module, datamodule, trainer)
-    except DataError as error:
+    except (DataError, NonFiniteLossError) as error:
         raise CompactHydraException(str(error)) from error
-
-
-def check_accelerator(accelerator: str) -> None:
-    """Refuses a GPU that is not there, in words that name the way out.
-
-    Raises:
-        ConfigError: PyTorch sees no such device.
-    """
-    import torch
-
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    there["gpu"] = there["cuda"] or there["mps"]
-    if not there.get(accelerator, True):
-        raise ConfigError(
-            f"trainer.accelerator={accelerator}: PyTorch sees no such device here; "
-            "trainer=default takes the best there is"
-        )
-
-
-def check_optimized_metric(name: str, splits: tuple[str, ...]) -> None:
-    """Refuses a name that the run will not measure: a sweep would search for nothing.
-
-    Raises:
-        ConfigError: with the names that there are.
-    """
-    measured = [f"{split}/{metric}" for split in splits for metric in SHOWN_METRICS]
-    if name not in measured:
-        hint = did_you_mean(name, measured)
-        raise ConfigError(f"optimized_metric={name}{hint}: this run measures {', '.join(measured)}")
-
-
-def to_plain(config: DictConfig) -> dict[str, Any]:
-    """The resolved config as dicts, lists and numbers, with `trainer.precision=auto` made definite."""
-    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    assert isinstance(plain, dict)
-    check_optimized_metric(plain["optimized_metric"], ("val", "test") if plain["test"] else ("val",))
-    check_accelerator(plain["trainer"].get("accelerator", "auto"))
-    if plain["trainer"].get("precision") == "auto":
-        plain["trainer"]["precision"] = best_precision(plain["trainer"].get("accelerator", "auto"))
-    check_arguments(plain)
-    return {str(name): value for name, value in plain.items()}
-
-
-def best_precision(accelerator: str) -> str:
-    """bf16-mixed where the accelerator that Lightning will choose computes in bfloat16, else 32-true."""
-    import torch
-
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif accelerator == "cpu" or not torch.backends.mps.is_available():
-        has_bfloat16 = torch.cpu._is_avx512_bf16_supported()
-    else:
-        has_bfloat16 = False  # Apple's GPUs: float32 is as fast
-    return "bf16-mixed" if has_bfloat16 else "32-true"
-
-
-def first_cause(error: BaseException) -> str:
-    """The message at the root of hydra's `Error in call to target …`."""
-    while isinstance(error, InstantiationException) and error.__cause__ is not None:
-        error = error.__cause__
-    return str(error)
 
 
 def build(config: DictConfig, plain: dict[str, Any]) -> "tuple[VAEModule, FaceDataModule, L.Trainer]":
@@ -123,7 +58,6 @@ def build(config: DictConfig, plain: dict[str, Any]) -> "tuple[VAEModule, FaceDa
     """
     import lightning as L
 
-    from callbacks import ImageGrid
     from vae_lightning.losses import Objective
     from vae_lightning.module import VAEModule
 
@@ -134,18 +68,50 @@ def build(config: DictConfig, plain: dict[str, Any]) -> "tuple[VAEModule, FaceDa
         reconstruction=instantiate(plain["reconstruction"]),
         beta=plain["beta"],
         beta_schedule=instantiate(plain["beta_schedule"]),
+        kl=instantiate(plain["kl"]),
+        perceptual=instantiate(plain["perceptual"]),
     )
+    warn_about_ignored(plain, model)
     module = VAEModule(model, objective, instantiate(plain["optimizer"]), config.seed, run_record(plain))
     datamodule = instantiate(plain["data"])
-    callbacks = [instantiate(node) for node in plain["callbacks"].values()]
-    for callback in callbacks:
-        if isinstance(callback, ImageGrid):
-            callback.check_model(model)
+    callbacks = make_callbacks(plain["callbacks"], model)
     loggers = [instantiate(node) for node in plain["logger"].values()]
     trainer = instantiate(
         plain["trainer"], callbacks=callbacks, logger=loggers or False, default_root_dir=config.run_dir
     )
     return module, datamodule, trainer
+
+
+def warn_about_ignored(plain: dict[str, Any], model: "Autoencoder") -> None:
+    """One line about what was set and cannot do anything: an autoencoder has no KL to weigh."""
+    if model.has_prior:
+        return
+    charges = {name: str(plain[name]["_target_"]).rpartition(".")[2] for name in ("kl", "beta_schedule")}
+    ignored = [f"beta={plain['beta']:g}"] if plain["beta"] != 1.0 else []
+    ignored += [f"{name} ({target})" for name, target in charges.items() if target not in ("AnalyticKL", "Constant")]
+    if ignored:
+        log.warning(f"posterior=deterministic has no KL, so this does nothing: {', '.join(ignored)}")
+
+
+def make_callbacks(nodes: dict[str, Any], model: "Autoencoder") -> "list[L.Callback]":
+    """The callbacks that fit the model, in the order in which they have to be called.
+
+    Raises:
+        ValueError: one was asked for what this model does not have.
+    """
+    from callbacks import EMA, ImageGrid
+
+    callbacks = {name: instantiate(node) for name, node in nodes.items()}
+    if not model.has_prior:
+        without = [name for name, callback in callbacks.items() if getattr(callback, "needs_prior", False)]
+        if without:
+            log.info(f"posterior=deterministic: left out {', '.join(without)}, which a model without prior cannot have")
+        callbacks = {name: callback for name, callback in callbacks.items() if name not in without}
+    for callback in callbacks.values():
+        if isinstance(callback, ImageGrid):
+            callback.check_model(model)
+    # the mean of the weights is exchanged back in the hook in which pictures are drawn: after them
+    return sorted(callbacks.values(), key=lambda callback: isinstance(callback, EMA))
 
 
 def quieten_lightning() -> None:
@@ -300,7 +266,8 @@ def say_where_to_look(run_dir: Path, metrics: dict[str, Any]) -> None:
     """The last words of a run: the numbers that compare runs, and the commands that show the pictures."""
     for split, name in (("val", "validation, best epoch"), ("test", "test, best epoch")):
         if f"{split}/loss" in metrics:
-            values = (f"{key} {metrics[f'{split}/{key}']:.4g}" for key in SHOWN_METRICS)
+            shown = [key for key in SHOWN_METRICS if f"{split}/{key}" in metrics]
+            values = (f"{key} {metrics[f'{split}/{key}']:.4g}" for key in shown)
             log.info(f"{name + ':':24}{', '.join(values)}")
     here = Path.cwd()
     run_dir = run_dir.relative_to(here) if run_dir.is_relative_to(here) else run_dir

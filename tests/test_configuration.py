@@ -9,14 +9,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import train
-from vae_lightning.configuration import (
-    ConfigError,
-    check_arguments,
-    continue_last_run,
-    explain_unknown_key,
-    folder_name,
-    name_jobs_by_what_is_swept,
-)
+from vae_lightning.command_line import continue_last_run, explain_unknown_key, name_jobs_by_what_is_swept
+from vae_lightning.configuration import ConfigError, check_arguments, first_cause, folder_name, to_plain
 from vae_lightning.run_folders import RunError
 
 CHOICES = sorted((path.parent.name, path.stem) for path in train.CONF_DIR.glob("*/*.yaml"))
@@ -36,7 +30,7 @@ def test_every_yaml_composes_and_instantiates(group: str, choice: str, tmp_path:
     extra = {"ddp": ["trainer.accelerator=cpu", "trainer.devices=1"], "gpu": ["trainer.accelerator=cpu"]}
     folder = ["data.root=/somewhere"] if choice == "folder" else []
     config = composed(override_for(group, choice), *extra.get(choice, []), *folder)
-    plain = train.to_plain(config)
+    plain = to_plain(config)
     module, datamodule, trainer = train.build(config, plain)
     assert module.model.image_size == datamodule.preprocessing.image_size
     assert trainer.precision in ("bf16-mixed", "32-true")
@@ -97,7 +91,7 @@ def test_known_keys_need_no_explanation() -> None:
 )
 def test_constructors_are_the_schema(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        train.to_plain(composed(*overrides))
+        to_plain(composed(*overrides))
 
 
 @pytest.mark.parametrize(
@@ -115,35 +109,35 @@ def test_constructors_are_the_schema(overrides: list[str], message: str) -> None
 def test_what_cannot_work_is_refused_before_data_is_read(overrides: list[str], message: str) -> None:
     config = composed(*overrides)
     with pytest.raises((ValueError, InstantiationException)) as caught:
-        train.build(config, train.to_plain(config))
-    assert re.search(message, train.first_cause(caught.value))
+        train.build(config, to_plain(config))
+    assert re.search(message, first_cause(caught.value))
 
 
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="this machine has a GPU")
 @pytest.mark.parametrize("override", ["trainer=gpu", "trainer.accelerator=cuda", "trainer.accelerator=mps"])
 def test_a_gpu_that_is_not_there_is_refused(override: str) -> None:
     with pytest.raises(ConfigError, match="trainer=default takes the best there is"):
-        train.to_plain(composed(override))
+        to_plain(composed(override))
 
 
 @pytest.mark.parametrize("overrides", [["val/los"], ["loss"], ["train/loss"], ["test/loss", "test=false"]])
 def test_optimized_metric_is_one_that_is_measured(overrides: list[str]) -> None:
     name, *others = overrides
     with pytest.raises(ConfigError, match=f"optimized_metric={name}.*this run measures val/loss"):
-        train.to_plain(composed(f"optimized_metric={name}", *others))
+        to_plain(composed(f"optimized_metric={name}", *others))
 
 
 def test_seed_zero_is_a_seed() -> None:
     config = composed("seed=0")
-    plain = train.to_plain(config)
+    plain = to_plain(config)
     first, second = (train.build(config, plain)[0].model for _ in range(2))
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         assert one.equal(other)
 
 
 def test_precision_is_made_definite_and_recorded() -> None:
-    assert train.to_plain(composed())["trainer"]["precision"] in ("bf16-mixed", "32-true")
-    assert train.to_plain(composed("trainer.precision=64-true"))["trainer"]["precision"] == "64-true"
+    assert to_plain(composed())["trainer"]["precision"] in ("bf16-mixed", "32-true")
+    assert to_plain(composed("trainer.precision=64-true"))["trainer"]["precision"] == "64-true"
 
 
 def test_jobs_are_named_by_what_is_swept() -> None:

@@ -1,5 +1,6 @@
 """The README's commands and pictures are real."""
 
+import math
 import re
 import shlex
 from pathlib import Path
@@ -14,7 +15,8 @@ from typer.testing import CliRunner
 
 import train
 from vae_lightning.cli import app
-from vae_lightning.losses import Objective, SquaredError
+from vae_lightning.configuration import to_plain
+from vae_lightning.losses import GaussianPerPixel, Objective
 from vae_lightning.models import Autoencoder
 from vae_lightning.module import VAEModule
 
@@ -43,7 +45,7 @@ def test_train_commands_compose_and_build(command: str, tmp_path: Path) -> None:
     on_any_machine = ["trainer.accelerator=cpu"] if "trainer=gpu" in overrides else []
     with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
         config = compose("config", [*first_of_sweep, *on_any_machine, f"run_dir='{tmp_path}'"])  # type: ignore[list-item]
-    assert train.build(config, train.to_plain(config))
+    assert train.build(config, to_plain(config))
 
 
 @pytest.mark.parametrize("verb", VAE_VERBS)
@@ -55,12 +57,15 @@ def test_verbs_exist_and_show_an_example(verb: str) -> None:
 
 def test_the_model_to_start_from_encodes_and_decodes() -> None:
     (code,) = (block for block in re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL) if "class TinyVAE" in block)
-    names: dict[str, Any] = {"nn": nn, "Autoencoder": Autoencoder}
+    names: dict[str, Any] = {"math": math, "nn": nn, "Autoencoder": Autoencoder}
     exec(code, names)
-    module = VAEModule(names["TinyVAE"](image_size=32, latent_dim=4), Objective(SquaredError()), torch.optim.Adam)
+    model = names["TinyVAE"](image_size=32, latent_dim=4, pixel_logvar=True)
+    module = VAEModule(model, Objective(GaussianPerPixel()), torch.optim.Adam)
     images = torch.rand(2, 3, 32, 32)
-    reconstruction = module.model.decode(module.model.encode(images).mean)
-    assert reconstruction.shape == images.shape
+    prediction = module.model.predict_pixels(module.model.encode(images).mean)
+    assert prediction.mean.shape == images.shape
+    assert prediction.logvar is not None
+    assert prediction.logvar.shape == images.shape
     assert module.configure_optimizers().param_groups[0]["params"]
 
 

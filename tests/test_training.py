@@ -13,6 +13,7 @@ from PIL import Image
 import train
 from callbacks.metrics_csv import read_metrics
 from vae_lightning import load_run
+from vae_lightning.configuration import to_plain
 from vae_lightning.module import RECORD_KEY
 from vae_lightning.run_folders import RunError
 from vae_lightning.runs import FORMAT, Run, to_pil
@@ -38,7 +39,7 @@ def run_training(tiny_celeba: Callable[..., Path], tmp_path: Path) -> Callable[.
         fixed = [f"run_dir='{run_dir}'", f"data.data_dir='{tmp_path / 'data'}'", f"data.root='{root}'"]
         with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
             config = compose("config", [*TINY, *fixed, *overrides])
-        plain = train.to_plain(config)
+        plain = to_plain(config)
         train.run(config, plain, *train.build(config, plain))
         return run_dir
 

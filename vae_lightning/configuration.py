@@ -1,25 +1,24 @@
-"""What a command line may say: typed root keys, arguments checked against constructors, names of sweep folders."""
+"""What a configuration may say: typed root keys, and arguments that are checked against constructors."""
 
 import difflib
 import inspect
 import os
-import re
-import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import CompactHydraException
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.utils import get_class
 from omegaconf import MISSING, OmegaConf
 
-from vae_lightning.run_folders import RunError, newest_run
+# of a run, most telling first; those that need a KL are missing for a plain autoencoder
+SHOWN_METRICS = ("loss", "elbo_nats", "reconstruction_nats", "kl_nats", "bits_per_dim", "active_units", "mse")
+METRICS_OF_KL = ("elbo_nats", "kl_nats", "bits_per_dim")
 
 
 class ConfigError(ValueError):
@@ -31,6 +30,7 @@ class RootConfig:
     """Types of the root keys: hydra refuses other keys, and values of other types."""
 
     beta: float = 1.0
+    posterior: str = "gaussian"
     seed: int = 0
     ckpt_path: str | None = None
     test: bool = True
@@ -39,7 +39,9 @@ class RootConfig:
     data: Any = MISSING
     model: Any = MISSING
     reconstruction: Any = MISSING
+    kl: Any = MISSING
     beta_schedule: Any = MISSING
+    perceptual: Any = None
     optimizer: Any = MISSING
     trainer: Any = MISSING
     callbacks: dict[str, Any] = field(default_factory=dict)
@@ -47,14 +49,90 @@ class RootConfig:
 
 
 def register_configuration() -> None:
-    """Makes the root schema and the resolver of folder names known to hydra; may be called twice."""
+    """Makes the root schema and the resolvers of folder names known to hydra; may be called twice."""
     ConfigStore.instance().store(name="schema", node=RootConfig)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+
+
+def run_folder() -> str:
+    """The folder that hydra has made for this run, or would make: `--cfg job --resolve` only looks."""
+    hydra: Any = HydraConfig.get()
+    return str(hydra.runtime.get("output_dir") or hydra.run.dir)
 
 
 def folder_name(overrides: str) -> str:
     """`beta=4,data.root=/faces` -> `beta=4,data.root=-faces`: one path component, whatever was swept."""
     return overrides.replace(os.sep, "-").strip(". ") or "job"
+
+
+def to_plain(config: Any) -> dict[str, Any]:
+    """A composed config, resolved, as dicts, lists and numbers, with `trainer.precision=auto` made definite."""
+    container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(container, dict)
+    plain = {str(name): value for name, value in container.items()}
+    check_optimized_metric(plain["optimized_metric"], measured_metrics(plain))
+    check_accelerator(plain["trainer"].get("accelerator", "auto"))
+    if plain["trainer"].get("precision") == "auto":
+        plain["trainer"]["precision"] = best_precision(plain["trainer"].get("accelerator", "auto"))
+    check_arguments(plain)
+    return plain
+
+
+def check_accelerator(accelerator: str) -> None:
+    """Refuses a GPU that is not there, in words that name the way out.
+
+    Raises:
+        ConfigError: PyTorch sees no such device.
+    """
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there["gpu"] = there["cuda"] or there["mps"]
+    if not there.get(accelerator, True):
+        raise ConfigError(
+            f"trainer.accelerator={accelerator}: PyTorch sees no such device here; "
+            "trainer=default takes the best there is"
+        )
+
+
+def measured_metrics(plain: Mapping[str, Any]) -> list[str]:
+    """The names of what the run will measure and a sweep may search by."""
+    is_vae = plain["model"].get("posterior") != "deterministic"
+    metrics = [metric for metric in SHOWN_METRICS if is_vae or metric not in METRICS_OF_KL]
+    splits = ("val", "test") if plain["test"] else ("val",)
+    return [f"{split}/{metric}" for split in splits for metric in metrics]
+
+
+def check_optimized_metric(name: str, measured: Sequence[str]) -> None:
+    """Refuses a name that the run will not measure: a sweep would search for nothing.
+
+    Raises:
+        ConfigError: with the names that there are.
+    """
+    if name not in measured:
+        hint = did_you_mean(name, measured)
+        raise ConfigError(f"optimized_metric={name}{hint}: this run measures {', '.join(measured)}")
+
+
+def best_precision(accelerator: str) -> str:
+    """bf16-mixed where the accelerator that Lightning will choose computes in bfloat16, else 32-true."""
+    import torch
+
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif accelerator == "cpu" or not torch.backends.mps.is_available():
+        has_bfloat16 = torch.cpu._is_avx512_bf16_supported()
+    else:
+        has_bfloat16 = False  # Apple's GPUs: float32 is as fast
+    return "bf16-mixed" if has_bfloat16 else "32-true"
+
+
+def first_cause(error: BaseException) -> str:
+    """The message at the root of hydra's `Error in call to target …`."""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    return str(error)
 
 
 # ---- the constructor's signature is the schema
@@ -168,70 +246,3 @@ def did_you_mean(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     nearest = difflib.get_close_matches(name, list(known), n=3)
     nearest.sort(key=lambda candidate: candidate[:1] != name[:1])
     return f" (did you mean {nearest[0]}?)" if nearest else ""
-
-
-# ---- the command line, before hydra sees it
-
-
-def explain_unknown_key(arguments: Sequence[str], conf_dir: Path) -> str | None:
-    """The known root key or group nearest to a misspelt one, for the first override that names an unknown one."""
-    groups = [path.name for path in conf_dir.iterdir() if path.is_dir()]
-    known = sorted({*groups, *(entry.name for entry in fields(RootConfig))})
-    for argument in arguments:
-        key = re.split(r"[./@=]", argument)[0]
-        if "=" in argument and not key.startswith(("-", "+", "~")) and key not in known:
-            hint = did_you_mean(key, known)
-            return f"{key}: there is no such key{hint}; the root keys and groups are {', '.join(known)}"
-    return None
-
-
-def name_jobs_by_what_is_swept(arguments: Sequence[str]) -> list[str]:
-    """Adds to a `-m` command line the keys that all jobs share, so that hydra leaves them out of folder names."""
-    if not {"-m", "--multirun"} & set(arguments):
-        return list(arguments)
-    assignments = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
-    try:
-        overrides = OverridesParser.create().parse_overrides(assignments)
-    except CompactHydraException:
-        return list(arguments)  # hydra parses them again and says what is wrong
-    shared = [override.key_or_group for override in overrides if not override.is_sweep_override()]
-    if len(shared) == len(overrides) or not shared:
-        return list(arguments)
-    quoted = ",".join(f"'{key}'" for key in shared if not key.startswith("hydra"))
-    return [*arguments, f"hydra.job.config.override_dirname.exclude_keys=[{quoted}]"]
-
-
-def continue_last_run(arguments: Sequence[str]) -> list[str]:
-    """Makes `ckpt_path=last` go on in the folder, and with the overrides, of the newest run that can be continued.
-
-    What is typed beside it counts more than what the run was started with (`trainer.max_epochs=20`).
-
-    Raises:
-        ConfigError: `-m` is asked for at once, or the named folder has no last checkpoint.
-        RunError: there is no run to continue.
-    """
-    if "ckpt_path=last" not in arguments:
-        return list(arguments)
-    if {"-m", "--multirun"} & set(arguments):
-        raise ConfigError("ckpt_path=last continues one run, -m starts many: leave one of them out")
-    named = [argument.split("=", 1)[1] for argument in arguments if argument.startswith("hydra.run.dir=")]
-    run_dir = Path(named[0].strip("'\"")) if named else newest_run()
-    if not (run_dir / "checkpoints" / "last.ckpt").is_file():
-        raise ConfigError(f"ckpt_path=last: {run_dir} has no checkpoints/last.ckpt; name another hydra.run.dir=…")
-    earlier = yaml.safe_load((run_dir / ".hydra" / "overrides.yaml").read_text()) or []
-    typed = {argument.split("=")[0].lstrip("+~") for argument in arguments}
-    kept = [override for override in earlier if override.split("=")[0].lstrip("+~") not in typed]
-    folder = [] if named else [f"hydra.run.dir='{run_dir}'"]
-    return [*kept, *arguments, *folder]
-
-
-def prepare_command_line(arguments: Sequence[str], conf_dir: Path) -> list[str]:
-    """The command line that hydra gets; ends the program with one clear line where it cannot be run."""
-    problem = explain_unknown_key(arguments, conf_dir)
-    if problem is None:
-        try:
-            return name_jobs_by_what_is_swept(continue_last_run(arguments))
-        except (ConfigError, RunError) as error:
-            problem = str(error)
-    sys.stderr.write(f"{problem}\n")
-    raise SystemExit(2)
