@@ -9,6 +9,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from PIL import Image
 
 jaxtyping.install_import_hook(
@@ -85,6 +86,37 @@ def torch_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _stand_in_for_vgg16(torch_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(torch_home))
+
+
+TINY_RUN = [
+    "data.image_size=32",
+    "data.batch_size=8",
+    "model.latent_dim=6",
+    "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
+    "trainer.log_every_n_steps=2",
+    "trainer.enable_progress_bar=false",
+]
+
+
+@pytest.fixture
+def run_training(tiny_celeba: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """`run_training("name", "trainer.max_epochs=2")` trains on 60 tiny images and returns the run folder."""
+    import train
+    from vae_lightning.configuration import to_plain
+
+    root = tiny_celeba(60)
+
+    def run(name: str, *overrides: str) -> Path:
+        run_dir = tmp_path / name
+        fixed = [f"run_dir='{run_dir}'", f"data.data_dir='{tmp_path / 'data'}'", f"data.root='{root}'"]
+        with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
+            config = compose("config", [*TINY_RUN, *fixed, *overrides])
+        plain = to_plain(config)
+        train.run(config, plain, *train.build(config, plain))
+        return run_dir
+
+    return run
 
 
 CELEBA_ROOT = os.environ.get("CELEBA_ROOT") or str(Path(__file__).parents[2] / "shared" / "celeba")

@@ -1,6 +1,7 @@
 """train.py and vae as processes of their own: what a person types, what the person sees."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,7 +34,12 @@ def vae(*arguments: str, cwd: Path, expect: int = 0) -> subprocess.CompletedProc
 
 def test_help_names_groups_and_examples(tmp_path: Path) -> None:
     text = train("--help", cwd=tmp_path).stdout
-    for words in ("-m beta=1,4,10", "model: conv", "reconstruction: bce, squared_error", "latent_dim: 128"):
+    for words in (
+        "-m beta=1,4,10",
+        "model: conv",
+        "reconstruction: absolute_error, bce, gaussian_per_pixel, gaussian_shared, squared_error",
+        "latent_dim: 128",
+    ):
         assert words in text
 
 
@@ -125,3 +131,16 @@ def test_damaged_data_ends_with_one_clear_message(
         assert word in errors
     assert "Traceback" not in errors
     assert not list(tmp_path.glob("data/cache/*/images.npy"))
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml")))
+def test_presets_can_be_read_before_they_run(preset: str, tmp_path: Path) -> None:
+    """`--cfg job --resolve`: no reference is left to look up, and nothing is written."""
+    finished = train(f"experiment={preset}", "--cfg", "job", "--resolve", cwd=tmp_path)
+    assert "${" not in finished.stdout
+    assert re.search(r"^run_dir: outputs/", finished.stdout, flags=re.MULTILINE)
+    assert list(tmp_path.iterdir()) == []
+    header = (ROOT / "conf" / "experiment" / f"{preset}.yaml").read_text()
+    assert f"python train.py experiment={preset}" in header
+    assert re.search(r"min\b", header), "says how long it takes"
+    assert re.search(r"mse 0\.\d+", header), "says what comes out"

@@ -277,3 +277,13 @@ def test_the_real_sample(celeba_root: Path, tmp_path: Path) -> None:
     assert batch["images"].shape == (8, 3, 64, 64)
     assert 80 < batch["images"].float().mean() < 180
     assert data.held_out_faces("val", 8).shape == (8, 3, 64, 64)
+
+
+def test_image_names_are_those_of_the_batch(celeba_of_100: Path) -> None:
+    data = open_data(celeba_of_100, train_size=20, subset_seed=3)
+    whole = data.image_source
+    for batch in data.train_dataloader():
+        for name, image in zip(data.image_names("train", batch["index"]), batch["images"], strict=True):
+            from_file = data.preprocessing((celeba_of_100 / "img_align_celeba" / name).read_bytes())
+            assert torch.equal(from_file.permute(2, 0, 1), image)
+            assert whole.partition[whole.filenames.index(name)] == 0

@@ -16,6 +16,7 @@ from vae_lightning.losses import (
     FreeBits,
     GaussianPerPixel,
     GaussianShared,
+    KLTerm,
     KLWeight,
     Objective,
     ReconstructionLoss,
@@ -199,6 +200,17 @@ def test_free_bits_by_hand() -> None:
     assert kl_per_latent.grad[:, 1].tolist() == [0.5, 0.5]
     with pytest.raises(ValueError, match="kl=analytic"):
         FreeBits(0.0)
+
+
+@pytest.mark.parametrize("term", [AnalyticKL(), FreeBits()])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_of_the_kl_are_finite_for_wide_and_narrow_posteriors(term: KLTerm, dtype: torch.dtype) -> None:
+    mean = torch.tensor([[0.0, 1e3, -30.0]], dtype=dtype).requires_grad_()
+    logvar = torch.tensor([[-80.0, 0.0, 40.0]], dtype=dtype).requires_grad_()
+    term(DiagonalGaussian(mean, logvar).kl_per_latent()).backward()
+    for tensor in (mean, logvar):
+        assert tensor.grad is not None
+        assert tensor.grad.isfinite().all()
 
 
 # ---- the objective

@@ -7,43 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from PIL import Image
 
-import train
 from callbacks.metrics_csv import read_metrics
 from vae_lightning import load_run
-from vae_lightning.configuration import to_plain
 from vae_lightning.module import RECORD_KEY
 from vae_lightning.run_folders import RunError
 from vae_lightning.runs import FORMAT, Run, to_pil
-
-TINY = [
-    "data.image_size=32",
-    "data.batch_size=8",
-    "model.latent_dim=6",
-    "trainer.accelerator=cpu",
-    "trainer.precision=32-true",
-    "trainer.log_every_n_steps=2",
-    "trainer.enable_progress_bar=false",
-]
-
-
-@pytest.fixture
-def run_training(tiny_celeba: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
-    """`run_training("name", "trainer.max_epochs=2")` trains on 60 tiny images and returns the run folder."""
-    root = tiny_celeba(60)
-
-    def run(name: str, *overrides: str) -> Path:
-        run_dir = tmp_path / name
-        fixed = [f"run_dir='{run_dir}'", f"data.data_dir='{tmp_path / 'data'}'", f"data.root='{root}'"]
-        with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
-            config = compose("config", [*TINY, *fixed, *overrides])
-        plain = to_plain(config)
-        train.run(config, plain, *train.build(config, plain))
-        return run_dir
-
-    return run
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -84,8 +54,15 @@ def test_checkpoints_hold_plain_data_and_describe_themselves(run_training: Calla
     assert record["data"]["source"] == "celeba"
 
 
-def test_resumed_run_equals_uninterrupted_run(run_training: Callable[..., Path]) -> None:
-    schedule = ["beta_schedule=warmup", "beta_schedule.duration=3", "data.horizontal_flip=true", "model.norm=batch"]
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        ["beta_schedule=warmup", "beta_schedule.duration=3", "data.horizontal_flip=true", "model.norm=batch"],
+        ["beta_schedule=cyclical", "beta_schedule.unit=step", "beta_schedule.duration=20", "optimizer=adamw"],
+        ["beta_schedule=capacity", "beta=10", "beta_schedule.duration=3", "reconstruction=gaussian_shared"],
+    ],
+)
+def test_resumed_run_equals_uninterrupted_run(schedule: list[str], run_training: Callable[..., Path]) -> None:
     whole = run_training("whole", "trainer.max_epochs=4", *schedule)
     run_training("parts", "trainer.max_epochs=2", *schedule)
     torch.manual_seed(12345)  # nothing may hang on the global generator
@@ -125,7 +102,15 @@ def test_one_batch_is_learned_by_heart(run_training: Callable[..., Path]) -> Non
     assert rows[-1]["train/mse"] < 0.002 < 0.02 < rows[0]["train/mse"]
 
 
-@pytest.mark.parametrize("extra", [["reconstruction=bce"], ["model.output_activation=tanh"], ["data.color=gray"]])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["reconstruction=bce"],
+        ["model.output_activation=tanh"],
+        ["data.color=gray", "model=linear"],
+        ["model=residual", "model.widths=[8,16]", "reconstruction=gaussian_per_pixel", "perceptual=vgg16"],
+    ],
+)
 def test_saved_and_loaded_model_draws_the_same_picture(extra: list[str], run_training: Callable[..., Path]) -> None:
     run_dir = run_training("run", "trainer.max_epochs=1", *extra)
     run = load_run(run_dir)

@@ -1,0 +1,113 @@
+"""Any model x any reconstruction term x any schedule x …: trains, or is refused at the start with a reason.
+
+The choices are found in conf/, so that a new YAML file is tested with all the others.
+"""
+
+import re
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
+
+import train
+from callbacks.metrics_csv import read_metrics
+from vae_lightning.configuration import first_cause, to_plain
+from vae_lightning.module import VAEModule
+
+TINY = [
+    "data.image_size=32",
+    "data.batch_size=4",
+    "data.train_size=8",
+    "data.val_size=4",
+    "model.latent_dim=5",
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=2",
+    "trainer.enable_progress_bar=false",
+    "trainer.num_sanity_val_steps=0",
+    "callbacks=[non_finite_loss]",
+    "logger=[csv]",
+]
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (train.CONF_DIR / group).glob("*.yaml"))
+
+
+def pairs(first: str, second: str) -> list[str]:
+    return [f"{first}={one} {second}={other}" for one, other in product(choices(first), choices(second))]
+
+
+EVERY_OBJECTIVE_ON_EVERY_MODEL = [
+    f"model={model} reconstruction={reconstruction} beta_schedule={schedule}"
+    for model, reconstruction, schedule in product(
+        choices("model"), choices("reconstruction"), choices("beta_schedule")
+    )
+]
+WITH_THE_REST = [
+    *pairs("kl", "beta_schedule"),
+    *pairs("kl", "model"),
+    *pairs("perceptual", "model"),
+    *pairs("optimizer", "model"),
+    *(f"{pair} posterior=deterministic" for pair in pairs("model", "reconstruction")),
+    *(f"{pair} model.output_activation=tanh" for pair in pairs("model", "reconstruction")),
+    *(f"{pair} data.color=gray" for pair in pairs("perceptual", "reconstruction")),
+    *(f"reconstruction={term} callbacks=[ema]" for term in choices("reconstruction")),
+    *(
+        f"beta_schedule={schedule} beta_schedule.unit=step"
+        for schedule in choices("beta_schedule")
+        if schedule != "constant"
+    ),
+    "reconstruction=gaussian_shared reconstruction.variance=learned",
+]
+
+
+# So that a refusal that spreads is noticed
+REFUSED = [
+    "kl=free_bits beta_schedule=capacity",
+    *(f"model={model} reconstruction=bce model.output_activation=tanh" for model in choices("model")),
+]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shared by all combinations, so that faces are rendered once."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def train_for_a_moment(data_dir: Path, tmp_path: Path) -> Callable[..., VAEModule]:
+    def run(overrides: list[str]) -> VAEModule:
+        fixed = ["data=faces", "data.faces_count=40", f"data.data_dir='{data_dir}'", f"run_dir='{tmp_path}'"]
+        with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
+            config = compose("config", [*fixed, *TINY, *overrides])
+        module, datamodule, trainer = train.build(config, to_plain(config))
+        trainer.fit(module, datamodule)
+        return module
+
+    return run
+
+
+@pytest.mark.parametrize("combination", [*EVERY_OBJECTIVE_ON_EVERY_MODEL, *WITH_THE_REST])
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+def test_trains_or_is_refused_with_a_reason(
+    combination: str, train_for_a_moment: Callable[..., VAEModule], tmp_path: Path
+) -> None:
+    try:
+        module = train_for_a_moment(combination.split())
+    except (ValueError, InstantiationException) as error:
+        reason = first_cause(error)
+        assert combination in REFUSED
+        assert re.search(r"\w+=\w+.*(set|take) \w+", reason), reason
+        return
+    assert combination not in REFUSED
+    assert all(parameter.isfinite().all() for parameter in module.parameters())
+    without_gradient = [name for name, parameter in module.named_parameters() if parameter.grad is None]
+    assert not without_gradient
+    losses = [row["val/loss"] for row in read_metrics(tmp_path / "metrics.csv") if "val/loss" in row]
+    assert len(losses) == 2
+    assert torch.tensor(losses).isfinite().all()
+    assert losses[0] != losses[1]  # it learns something, or at least moves
