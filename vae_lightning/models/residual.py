@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vae_lightning.models.base import Autoencoder, ModelError
+from vae_lightning.models.base import ModelError
 from vae_lightning.models.blocks import make_activation, make_norm
+from vae_lightning.models.maps import MapAutoencoder, check_halvings, doubling_widths
 
+FIRST_WIDTH = 64
 SMALLEST_MAP = 8
-FIRST_WIDTH, LARGEST_WIDTH = 64, 512
-SIZES_WITH_WIDTHS = (32, 64, 128, 256)
 BOTTLENECK = 4  # a block works on a quarter of its channels
 SQUEEZE = 16  # and squeezes them to a sixteenth for their attention
 # Touvron et al. 2021, section 4, takes 0.1 for networks as shallow as these
@@ -21,21 +21,11 @@ LAYER_SCALE = 0.1
 
 
 def widths_for(image_size: int) -> tuple[int, ...]:
-    """Widths that leave a map of 8x8: 64 -> 64-128-256-512, 128 -> 64-128-256-512-512.
-
-    Raises:
-        ModelError: no widths are known for this size.
-    """
-    if image_size not in SIZES_WITH_WIDTHS:
-        raise ModelError(
-            f"data.image_size={image_size}: model=residual knows its widths for {SIZES_WITH_WIDTHS}; choose one of "
-            f"them or give model.widths=[64,128,…], the first at full size, each further one after a halving"
-        )
-    num_widths = (image_size // SMALLEST_MAP).bit_length()
-    return tuple(min(FIRST_WIDTH * 2**stage, LARGEST_WIDTH) for stage in range(num_widths))
+    """Widths that leave a map of 8x8: 64 -> 64-128-256-512, 128 -> 64-128-256-512-512."""
+    return doubling_widths(FIRST_WIDTH, image_size, (image_size // SMALLEST_MAP).bit_length(), "residual")
 
 
-class ResidualVAE(Autoencoder):
+class ResidualVAE(MapAutoencoder):
     """Residual stages at halving sizes; linear heads read the flattened last map, 8x8x512 at 64x64.
 
     Args:
@@ -58,7 +48,9 @@ class ResidualVAE(Autoencoder):
     ) -> None:
         super().__init__(image_size=image_size, **others)
         widths = widths_for(image_size) if widths is None else tuple(widths)
-        check_stages(image_size, widths, num_blocks)
+        check_halvings(image_size, widths, halvings=len(widths) - 1)
+        if num_blocks < 0:
+            raise ModelError(f"model.num_blocks={num_blocks}: must be 0 or more")
         self.widths = widths
         side = image_size // 2 ** (len(widths) - 1)
         self.map_shape = (widths[-1], side, side)
@@ -67,17 +59,6 @@ class ResidualVAE(Autoencoder):
         self.posterior_head = nn.Linear(num_features, self.num_posterior_parameters)
         self.latent_projection = nn.Linear(self.latent_dim, num_features)
         self.decoder = _up_stages(self.num_pixel_maps, tuple(reversed(widths)), num_blocks, activation)
-
-    def posterior_parameters(
-        self, images: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch parameters"]:
-        features = self.encoder(images)  # (B, widths[-1], side, side)
-        parameters: Tensor = self.posterior_head(features.flatten(1))
-        return parameters
-
-    def pixel_parameters(self, latents: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch maps height width"]:
-        maps: Tensor = self.decoder(self.latent_projection(latents).unflatten(1, self.map_shape))
-        return maps
 
 
 class ResidualBottleneck(nn.Module):
@@ -128,20 +109,6 @@ def conv_norm_act(before: int, after: int, activation: str, kernel_size: int = 3
         make_norm("group", after),
         make_activation(activation),
     )
-
-
-def check_stages(image_size: int, widths: Sequence[int], num_blocks: int) -> None:
-    """Raises ModelError where no such network can be built."""
-    if not widths or min(widths) < 1:
-        raise ModelError(f"model.widths={list(widths)}: give at least one width, each at least 1")
-    if num_blocks < 0:
-        raise ModelError(f"model.num_blocks={num_blocks}: must be 0 or more")
-    halvings = len(widths) - 1
-    if image_size < 2**halvings or image_size % 2**halvings:
-        raise ModelError(
-            f"data.image_size={image_size}: model.widths={list(widths)} halve the image {halvings} times, "
-            f"so it must be a multiple of {2**halvings}; change one of the two"
-        )
 
 
 def _down_stages(channels: int, widths: Sequence[int], num_blocks: int, activation: str) -> nn.Sequential:
