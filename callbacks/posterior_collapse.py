@@ -5,6 +5,7 @@ import logging
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
+from vae_lightning.losses import Constant, FreeBits
 from vae_lightning.module import VAEModule
 
 log = logging.getLogger("vae_lightning")
@@ -49,8 +50,13 @@ class PosteriorCollapse(L.Callback):
 
 
 def _what_to_try(module: VAEModule) -> str:
-    beta = module.objective.beta
-    return (
-        f"Things to try: a smaller beta (now {beta:g}); beta_schedule=warmup or cyclical; kl=free_bits; "
-        "reconstruction=gaussian_shared, which weighs the pixels by their error; a smaller optimizer.lr."
-    )
+    """Remedies that are not in use yet."""
+    objective = module.objective
+    remedies = [f"a smaller beta (now {objective.beta:g})"]
+    if isinstance(objective.beta_schedule, Constant):
+        remedies.append("beta_schedule=warmup or cyclical")
+    if not isinstance(objective.kl, FreeBits) and not objective.has_capacity:
+        remedies.append("kl=free_bits or beta_schedule=capacity")
+    if objective.reconstruction.sigma(module.model.pixel_range) is None:
+        remedies.append("reconstruction=gaussian_shared, which weighs the pixels by their error")
+    return f"Things to try: {'; '.join(remedies)}; a smaller optimizer.lr."

@@ -63,10 +63,10 @@ class TraversalGrid(ImageGrid):
     def draw(self, model: Autoencoder, faces: UInt8[Tensor, "faces channels height width"]) -> Grid:
         posterior = model.encode(to_pixel_range(faces, model.pixel_range))
         if model.has_prior:
-            activity, unit = posterior.kl_per_latent().mean(0), "nats"
+            activity, unit, step = posterior.kl_per_latent().mean(0), "nats", ""
             centre, scale = torch.zeros_like(activity), torch.ones_like(activity)
         else:
-            activity, unit = posterior.mean.std(0, correction=0), "std"
+            activity, unit, step = posterior.mean.std(0, correction=0), "std", " std"
             centre, scale = posterior.mean.mean(0), activity
         chosen = self.dimensions
         if chosen is None:
@@ -79,6 +79,6 @@ class TraversalGrid(ImageGrid):
         return Grid(
             images=torch.cat([original, decode_uint8(model, latents)], dim=1),
             row_labels=[f"z[{number}]\n{activity[number]:.2f} {unit}" for number in chosen],
-            column_labels=["original", *(f"{value:+.3g}" if value else "0" for value in values.tolist())],
+            column_labels=["original", *(f"{value:+.3g}{step}" if value else "0" for value in values.tolist())],
             title="Traversals of single latents" + ("" if self.dimensions else ", most active first"),
         )

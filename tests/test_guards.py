@@ -15,8 +15,9 @@ from lightning.pytorch.trainer.states import TrainerFn, TrainerState
 import callbacks.ema
 from callbacks import EMA, NonFiniteLossError, PosteriorCollapse
 from callbacks.metrics_csv import read_metrics
+from callbacks.posterior_collapse import _what_to_try
 from vae_lightning import load_run
-from vae_lightning.losses import Objective, ObjectiveTerms, SquaredError
+from vae_lightning.losses import FreeBits, GaussianShared, LinearWarmup, Objective, ObjectiveTerms, SquaredError
 from vae_lightning.models import ConvVAE
 from vae_lightning.module import MODEL_PREFIX, VAEModule
 
@@ -233,6 +234,12 @@ def test_collapse_is_reported_while_it_happens(
     for remedy in ("smaller beta (now 1000)", "beta_schedule=warmup or cyclical", "kl=free_bits"):
         assert remedy in during[0]
     assert any(message.startswith("Training ends with a collapsed posterior") for message in messages)
+
+
+def test_only_what_is_not_in_use_is_advised() -> None:
+    objective = Objective(GaussianShared(), beta_schedule=LinearWarmup(), kl=FreeBits())
+    advice = _what_to_try(VAEModule(ConvVAE(image_size=32, latent_dim=2), objective, torch.optim.Adam))
+    assert advice == "Things to try: a smaller beta (now 1); a smaller optimizer.lr."
 
 
 def test_each_change_is_reported_once_and_health_is_not(caplog: pytest.LogCaptureFixture) -> None:
