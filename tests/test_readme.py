@@ -74,6 +74,15 @@ def test_there_are_commands_to_test() -> None:
     assert VAE_VERBS == ["bench", "reconstruct", "sample"]
 
 
+@pytest.mark.parametrize(
+    "group", ["model", "reconstruction", "kl", "beta_schedule", "perceptual", "experiment", "debug"]
+)
+def test_every_choice_is_named(group: str) -> None:
+    choices = {path.stem for path in (train.CONF_DIR / group).glob("*.yaml")}
+    assert choices
+    assert not [choice for choice in choices if not re.search(rf"[`={choice[0]}]{choice[1:]}\b", TEXT)]
+
+
 def test_pictures_and_files_are_there() -> None:
     for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", TEXT):
         assert (README.parent / path).is_file(), path
