@@ -32,7 +32,7 @@ class PerceptualTerm(nn.Module, ABC):
     def __init__(self, weight: float) -> None:
         super().__init__()
         if not math.isfinite(weight) or weight <= 0:
-            raise ValueError(f"perceptual.weight={weight}: must be above 0; perceptual=null leaves the term out")
+            raise ValueError(f"perceptual.weight={weight}: must be above 0; perceptual=none leaves the term out")
         self.weight = weight
 
     @abstractmethod
@@ -117,7 +117,7 @@ def cached_weights(weights_path: str | None) -> Path:
         raise WeightsError(
             f"perceptual=vgg16 needs VGG16's ImageNet weights, and nothing is downloaded behind your back. {asked}"
             f"Fetch {WEIGHTS.url} (528 MB) and put it at {in_cache}, or name it with perceptual.weights_path=…; "
-            "perceptual=null trains without the term"
+            "perceptual=none trains without the term"
         )
     return file
 
