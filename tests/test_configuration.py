@@ -1,4 +1,5 @@
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 import train
 from vae_lightning.command_line import continue_last_run, explain_unknown_key, name_jobs_by_what_is_swept
 from vae_lightning.configuration import ConfigError, check_arguments, first_cause, folder_name, to_plain
+from vae_lightning.data.rendering.factors import sample_pictures
 from vae_lightning.run_folders import RunError
 
+EXPERIMENTS = sorted(path.stem for path in (train.CONF_DIR / "experiment").glob("*.yaml"))
 CHOICES = sorted((path.parent.name, path.stem) for path in train.CONF_DIR.glob("*/*.yaml"))
 
 
@@ -183,3 +186,14 @@ def test_check_arguments_reads_base_classes() -> None:
     node = {"_target_": "vae_lightning.models.ConvVAE", "latent_dim": 3, "logvar_clamp": [-4, 4], "widths": None}
     check_arguments({"model": node})
     assert instantiate(OmegaConf.create(node)).logvar_clamp == (-4.0, 4.0)
+
+
+@pytest.mark.parametrize("overrides", [*([f"experiment={choice}"] for choice in EXPERIMENTS), ["debug=smoke"]])
+def test_presets_ask_for_no_more_faces_than_are_rendered(overrides: list[str]) -> None:
+    """Without CelebA a preset trains on rendered faces: its subsets have to fit into them."""
+    data = to_plain(composed(*overrides))["data"]
+    if data["train_size"] is None:
+        return
+    rendered = Counter(picture.partition for picture in sample_pictures(data["faces_count"], data["faces_seed"]))
+    for partition, split in enumerate(("train", "val", "test")):
+        assert data[f"{split}_size"] <= rendered[partition]
