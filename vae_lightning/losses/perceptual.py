@@ -59,6 +59,9 @@ class VGG16Perceptual(PerceptualTerm):
     Source: Johnson et al. 2016, equation 2, arXiv:1603.08155; Simonyan & Zisserman 2015, arXiv:1409.1556.
     """
 
+    imagenet_mean: Tensor
+    imagenet_std: Tensor
+
     def __init__(
         self,
         weight: float = 0.1,
@@ -70,6 +73,8 @@ class VGG16Perceptual(PerceptualTerm):
         if unknown or not layers:
             raise ValueError(f"perceptual.layers={list(layers)}: allowed are {', '.join(VGG16_LAYERS)}")
         self._ends = sorted(VGG16_LAYERS[layer] for layer in set(layers))
+        self.register_buffer("imagenet_mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("imagenet_std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
         # in a tuple, where nn.Module does not look for parameters
         self._network = (load_vgg16_features(cached_weights(weights_path), self._ends[-1] + 1),)
 
@@ -92,10 +97,8 @@ class VGG16Perceptual(PerceptualTerm):
     def _features(
         self, images: Float[Tensor, "batch channels height width"], pixel_range: PixelRange
     ) -> list[Float[Tensor, "batch features rows columns"]]:
-        mean, std = (
-            torch.tensor(values, device=images.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD)
-        )
-        maps = (to_unit_range(images, pixel_range) - mean) / std  # broadcasts gray to three channels
+        # broadcasts gray to three channels
+        maps = (to_unit_range(images, pixel_range) - self.imagenet_mean) / self.imagenet_std
         collected = []
         for position, layer in enumerate(self._network[0]):
             maps = layer(maps)
