@@ -101,7 +101,9 @@ def make_callbacks(nodes: dict[str, Any], model: "Autoencoder") -> "list[L.Callb
     """
     from callbacks import EMA, ImageGrid
 
-    callbacks = {name: instantiate(node) for name, node in nodes.items()}
+    for name in (name for name, node in nodes.items() if "_target_" not in node):
+        log.warning(f"callbacks.{name} is set and not chosen, so it does nothing: add it to callbacks=[…]")
+    callbacks = {name: instantiate(node) for name, node in nodes.items() if "_target_" in node}
     if not model.has_prior:
         without = [name for name, callback in callbacks.items() if getattr(callback, "needs_prior", False)]
         if without:

@@ -31,6 +31,9 @@ TINY = [
 ]
 
 
+POSTERIORS = ("gaussian", "deterministic")
+
+
 def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (train.CONF_DIR / group).glob("*.yaml"))
 
@@ -63,6 +66,25 @@ WITH_THE_REST = [
 ]
 
 
+CHANGED_PRESETS = [
+    *(
+        f"experiment={preset} {group}={choice}"
+        for preset in choices("experiment")
+        for group in ("model", "reconstruction", "kl", "beta_schedule", "perceptual", "optimizer")
+        for choice in choices(group)
+    ),
+    *(f"experiment={preset} callbacks=[checkpoint]" for preset in choices("experiment")),
+    *(f"experiment={preset} posterior={posterior}" for preset in choices("experiment") for posterior in POSTERIORS),
+]
+PRESETS_THAT_REFUSE = {
+    # S2's 2,048 hidden units are another model's
+    "experiment=linear_ae model=conv": "~model.hidden_dim takes it out",
+    "experiment=linear_ae model=residual": "~model.hidden_dim takes it out",
+    # S4's clamp is one of log-variances
+    "experiment=conv_low_beta posterior=deterministic": "set model.logvar_clamp=null or posterior=gaussian",
+    # S0's pixels are in [-1, 1]
+    "experiment=beta_vae_128 reconstruction=bce": "set model.output_activation=sigmoid",
+}
 # So that a refusal that spreads is noticed
 REFUSED = [
     "kl=free_bits beta_schedule=capacity",
@@ -97,3 +119,17 @@ def test_trains_or_is_refused_with_a_reason(combination: str, data_dir: Path, tm
     losses = [row["val/loss"] for row in read_metrics(tmp_path / "metrics.csv") if "val/loss" in row]
     assert len(losses) == 2
     assert torch.tensor(losses).isfinite().all()
+
+
+@pytest.mark.parametrize("combination", CHANGED_PRESETS)
+def test_presets_can_be_changed(combination: str, tmp_path: Path) -> None:
+    """Every choice can be made in every preset; what cannot be says how it can."""
+    fixed = [f"run_dir='{tmp_path}'", "data.image_size=32", "model.latent_dim=5", "trainer.accelerator=cpu"]
+    with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
+        config = compose("config", [*fixed, *combination.split()])
+    if combination in PRESETS_THAT_REFUSE:
+        with pytest.raises((ValueError, InstantiationException)) as caught:
+            train.build(config, to_plain(config))
+        assert PRESETS_THAT_REFUSE[combination] in first_cause(caught.value)
+    else:
+        assert train.build(config, to_plain(config))

@@ -145,6 +145,10 @@ def check_arguments(config: Mapping[str, Any]) -> None:
         ConfigError: an argument that the constructor does not take (with the nearest that it does), or a
             value of a type or a choice that its annotation does not allow.
     """
+    for group in ("model", "reconstruction", "kl", "beta_schedule", "perceptual", "optimizer"):
+        node = config.get(group)
+        if node and "_target_" not in node:
+            raise ConfigError(f"{group}.{next(iter(node))}: nothing is chosen that takes it; choose {group}=… first")
     for path, node in _target_nodes(config, ""):
         target = get_class(node["_target_"])
         parameters = _parameters(target)
@@ -157,7 +161,8 @@ def check_arguments(config: Mapping[str, Any]) -> None:
             if name not in parameters:
                 hint = did_you_mean(name, parameters)
                 raise ConfigError(
-                    f"{key}: {target.__name__} takes no such argument{hint}; it takes {', '.join(parameters)}"
+                    f"{key}: {target.__name__} takes no such argument{hint}; it takes {', '.join(parameters)}. "
+                    f"Where a preset sets it, ~{key} takes it out"
                 )
             if not _fits(value, parameters[name]):
                 raise ConfigError(f"{key}={value}: {target.__name__} takes {describe_type(parameters[name])} here")
