@@ -271,12 +271,13 @@ def say_where_to_look(run_dir: Path, metrics: dict[str, Any]) -> None:
             shown = [key for key in SHOWN_METRICS if f"{split}/{key}" in metrics]
             values = (f"{key} {metrics[f'{split}/{key}']:.4g}" for key in shown)
             log.info(f"{name + ':':24}{', '.join(values)}")
+    is_vae = "val/kl_nats" in metrics
     here = Path.cwd()
     run_dir = run_dir.relative_to(here) if run_dir.is_relative_to(here) else run_dir
     log.info(
         f"\nPictures    {run_dir / 'images'}  and  {run_dir / 'loss_curves.png'}\n"
         f"Dashboard   tensorboard --logdir {run_dir.parent}\n"
-        f"Use it      vae sample {run_dir}"
+        f"Use it      vae {'sample' if is_vae else 'reconstruct'} {run_dir}"
     )
 
 

@@ -29,6 +29,7 @@ def test_an_autoencoders_run_has_all_but_what_needs_a_prior(
     said = " ".join(record.getMessage() for record in caplog.records)
     assert "left out posterior_collapse, temperature, kl_per_latent" in said
     assert "does nothing" not in said
+    assert f"vae reconstruct {run_dir}" in said
     metrics = json.loads((run_dir / "metrics.json").read_text())
     measured = {name for name in metrics if name.startswith("val/")} - {"val/best_epoch"}
     assert measured == {f"val/{name}" for name in ("loss", "reconstruction_nats", "mse", "active_units")}
