@@ -1,0 +1,80 @@
+"""The short answer in words: which run is best, what beta does, what is missing."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from vae_lightning.report.sweep import Sweep
+from vae_lightning.report.table import Estimate, Setting, Table, series
+
+NAMES_SHOWN = 6
+
+
+def summarise(sweep: Sweep, table: Table) -> list[str]:
+    """Sentences, the most important first; plain text."""
+    return [*_best(table), *_effect_of_beta(table), *_what_compares(table), *_missing(sweep)]
+
+
+def _best(table: Table) -> list[str]:
+    best = table.best
+    if best is None:
+        return ["No run has finished with an ELBO yet, so there is no best one."]
+    where = name(best) or "the only setting"
+    if table.ranked_by == "bits_per_dim":
+        return [
+            f"Best: {where} with {spread(best.values['bits_per_dim'], 4)} bits per dimension ({table.split} split)."
+        ]
+    value = spread(best.values["elbo_nats"], 5)
+    return [f"Best ELBO: {value} nats per image at β = 1 ({table.split} split; higher is better), with {where}."]
+
+
+def _effect_of_beta(table: Table) -> list[str]:
+    sentences = []
+    for line, settings in series(table).items():
+        points = [entry for entry in settings if entry.is_measured and entry.mean("kl_nats") is not None]
+        betas = [entry.jobs[0].beta for entry in points]
+        if len(set(betas)) < 2:
+            continue
+        steps = " → ".join(f"{beta:g}" for beta in betas)
+        effects = " and ".join(_course(points, key, word) for key, word in (("kl_nats", "KL"), ("mse", "mse")))
+        sentences.append(f"{line}: over β = {steps}, {effects}.")
+    return sentences
+
+
+def _course(points: Sequence[Setting], key: str, word: str) -> str:
+    values = [entry.mean(key) for entry in points]
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return f"{word} is not known"
+    steps = " → ".join(f"{value:.3g}" for value in known)
+    moves = {later > earlier for earlier, later in pairwise(known)}
+    verb = "goes up and down" if len(moves) > 1 else "rises" if moves == {True} else "falls"
+    return f"{word} {verb} ({steps}{' nats' if key.endswith('_nats') else ''})"
+
+
+def _what_compares(table: Table) -> list[str]:
+    if table.ranked_by == "elbo_nats":
+        return []
+    return [
+        "The runs differ in their pixel term or in their images, so their ELBOs in nats do not compare: they are "
+        "ranked by bits_per_dim, which is of one likelihood for all."
+    ]
+
+
+def _missing(sweep: Sweep) -> list[str]:
+    unfinished = [job for job in sweep.jobs if job.status != "done"]
+    if not unfinished:
+        return []
+    named = [f"{sweep.label(job, ', ')} ({job.status})" for job in unfinished[:NAMES_SHOWN]]
+    more = f" and {len(unfinished) - NAMES_SHOWN} more" if len(unfinished) > NAMES_SHOWN else ""
+    done = len(sweep.jobs) - len(unfinished)
+    return [f"{done} of {len(sweep.jobs)} jobs are done. Missing: {'; '.join(named)}{more}."]
+
+
+def name(setting: Setting) -> str:
+    return ", ".join(f"{key}={value}" for key, value in setting.overrides.items())
+
+
+def spread(value: Estimate, digits: int) -> str:
+    """`-94.4 ± 0.8`, the standard error of several seeds behind the sign."""
+    mean = f"{value.mean:.{digits}g}".replace("-", "−")
+    return mean if value.standard_error is None else f"{mean} ± {value.standard_error:.2g}"
