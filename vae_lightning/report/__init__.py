@@ -17,6 +17,14 @@ from vae_lightning.report.table import Table, make_table, write_csv
 __all__ = ["write_report"]
 
 PICTURES = "report"
+PATTERNS = (
+    "rate_distortion.png",
+    "training_curves.png",
+    "reconstructions.png",
+    "interpolation.png",
+    "samples.png",
+    "traversal_*_*.png",
+)
 
 
 def write_report(sweep: Path) -> Path:
@@ -39,12 +47,20 @@ def write_report(sweep: Path) -> Path:
     if table.has_seeds:
         write_csv(content.folder / PICTURES / "runs.csv", make_table(content, join_seeds=False))
     exhibition = exhibit_sweep(content)
+    _remove_earlier_pictures(content.folder / PICTURES)
     figures = [*_charts(content, table), *_faces(content, exhibition)]
     page = page_html(content, table, summarise(content, table), _not_drawn(content, exhibition), figures)
     path = content.folder / "report.html"
     with replacing(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
     return path
+
+
+def _remove_earlier_pictures(folder: Path) -> None:
+    """A picture that cannot be drawn any more must not stay beside a page that does not show it."""
+    for pattern in PATTERNS:
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def _charts(sweep: Sweep, table: Table) -> list[Figure]:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import UInt8
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -17,6 +16,7 @@ COLORS = ("#0072b2", "#d55e00", "#007a5a", "#a3427f", "#000000", "#8a6d00", "#3a
 STYLES = ("-", "--", ":", "-.")
 PANELS = {"elbo_nats": "ELBO at β = 1", "reconstruction_nats": "reconstruction", "kl_nats": "KL", "mse": "mse"}
 UNITS = {"mse": "per pixel, [0, 1] scale"}
+LONGEST_OF_TWO_COLUMNS = 48  # characters
 MANY_ROWS = 10  # with fewer, all of a curve is shown
 
 
@@ -28,10 +28,14 @@ def draw_rate_distortion(table: Table) -> UInt8[np.ndarray, "h w 3"] | None:
     distortion = "reconstruction_nats" if table.ranked_by == "elbo_nats" else "mse"
     figure = Figure(figsize=(8, 6), dpi=110, layout="constrained", facecolor="white")
     axis = figure.subplots()
-    for number, (name, settings) in enumerate(series(table).items()):
-        points = [entry for entry in settings if entry.is_measured and None not in _position(entry, distortion)]
-        if not points:
-            continue
+    measured = {
+        name: [entry for entry in settings if entry.is_measured and None not in _position(entry, distortion)]
+        for name, settings in series(table).items()
+    }
+    lines = {name: points for name, points in measured.items() if points}
+    if not lines:
+        return None
+    for number, (name, points) in enumerate(lines.items()):
         color = COLORS[number % len(COLORS)]
         across, up = ([entry.values[key] for entry in points] for key in ("kl_nats", distortion))
         axis.errorbar(
@@ -48,14 +52,12 @@ def draw_rate_distortion(table: Table) -> UInt8[np.ndarray, "h w 3"] | None:
         for entry, x, y in zip(points, across, up, strict=True):
             label = f"β={entry.jobs[0].beta:g}"
             axis.annotate(label, (x.mean, y.mean), color=color, xytext=(6, 6), textcoords="offset points")
-    if not axis.has_data():
-        return None
     unit = UNITS.get(distortion, "nats per image")
     axis.set(xlabel="rate: KL, nats per image", ylabel=f"distortion: {PANELS[distortion]}, {unit}")
     axis.set_title(f"Rate and distortion, {table.split} split (lower left is better)")
     axis.margins(0.12)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=9)
+    _legend_below(figure)
     return _pixels(figure)
 
 
@@ -70,7 +72,7 @@ def draw_training_curves(sweep: Sweep) -> UInt8[np.ndarray, "h w 3"] | None:
     panels = [name for name in PANELS if any(math.isfinite(row.get(f"val/{name}", math.nan)) for row in rows)]
     if not panels:
         return None
-    figure = Figure(figsize=(9, 2.9 * len(panels) + 0.16 * len(jobs)), dpi=100, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(9, 2.9 * len(panels) + 0.2 * len(jobs)), dpi=100, layout="constrained", facecolor="white")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, name in zip(axes, panels, strict=True):
         visible: list[float] = []
@@ -93,8 +95,15 @@ def draw_training_curves(sweep: Sweep) -> UInt8[np.ndarray, "h w 3"] | None:
         axis.set(title=PANELS[name], ylabel=UNITS.get(name, "nats per image"))
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel("optimizer step")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
+    _legend_below(figure)
     return _pixels(figure)
+
+
+def _legend_below(figure: Figure) -> None:
+    """Outside, so that it hides nothing; in two columns where the names are short enough."""
+    handles, labels = figure.axes[-1].get_legend_handles_labels()
+    num_columns = 1 if max(map(len, labels)) > LONGEST_OF_TWO_COLUMNS else 2
+    figure.legend(handles, labels, loc="outside lower center", ncols=num_columns, fontsize=9)
 
 
 def _settled(values: Sequence[float]) -> Sequence[float]:

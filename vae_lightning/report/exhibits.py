@@ -22,7 +22,8 @@ UNIT = (0.0, 1.0)
 # of a data record: where two runs agree in these, their held-out faces are the same photographs, framed alike
 SAME_FACES = ("source", "root", "partition", "subset_seed", "crop", "test_count")
 
-Images = UInt8[Tensor, "count channels height width"]
+# the underscores leave the sizes free: one exhibit holds pictures of different counts
+Images = UInt8[Tensor, "_count _channels _height _width"]
 Faces = dict[str, Images]  # by the settings of the data
 
 
@@ -80,7 +81,7 @@ def exhibit_sweep(sweep: Sweep) -> Exhibition:
             reference = reference or (job, latents)
             exhibits[job.name] = show_traversals(run, exhibit, latents, reference[1])
         # ValueError: a damaged checkpoint (RunError), lost data (DataError), arguments that a model refuses
-        except (ValueError, OSError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, OSError, RuntimeError, LookupError, TypeError, AttributeError) as error:
             problems[job.name] = str(error).splitlines()[0] if str(error) else type(error).__name__
     shown = [exhibits[job.name] for job in sweep.jobs if job.name in exhibits]
     if reference is None:

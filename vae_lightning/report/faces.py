@@ -129,42 +129,53 @@ def _samples(sweep: Sweep, exhibits: list[Exhibit]) -> Picture | None:
 
 
 def _traversal(sweep: Sweep, exhibition: Exhibition, number: int, by_index: bool) -> Picture | None:
-    latent, reference = exhibition.latents[number], exhibition.reference
-    assert reference is not None
-    shown = [
-        (exhibit, exhibit.by_index[number] if by_index else exhibit.matched[number])
-        for exhibit in _with_traversals(exhibition)
-    ]
-    rows = [(_traversal_label(sweep.label(exhibit.job), row, by_index), row.images) for exhibit, row in shown if row]
+    rows = []
+    for exhibit in exhibition.exhibits:
+        row = _moved_latent(exhibit, number, by_index)
+        if row is not None:
+            is_reference = exhibit.job is exhibition.reference
+            rows.append((_traversal_label(sweep.label(exhibit.job), row, by_index, is_reference), row.images))
     if not rows:
         return None
-    name = sweep.label(reference, ", ")
-    unit = "nats of KL" if reference.has_prior else "standard deviations"
-    active = f"z[{latent}] of {name} ({exhibition.activities[number]:.2f} {unit})"
-    missing = len(shown) - len(rows)
-    captions = {
-        True: f"z[{latent}] in every run. Training permutes latents: rows need not show the same thing."
-        + (f" {missing} with fewer latents left out." if missing else ""),
-        False: f"{active}, and in each other run the latent whose effect on this face is most similar. "
-        "cos is the similarity, 0 to 1; «reversed» where it works the other way round and is shown mirrored.",
-    }
+    latent = exhibition.latents[number]
     return Picture(
         f"traversal_{number + 1}_{'by_index' if by_index else 'matched'}.png",
         grid(rows, [f"{value:+g}" if value else "0" for value in VALUES]),
         f"Traversal {number + 1}: z[{latent}]" + (" by index" if by_index else ""),
-        captions[by_index],
+        _caption_by_index(exhibition, latent, len(rows)) if by_index else _caption_matched(sweep, exhibition, number),
         f"One face with one latent moved from {VALUES[0]:g} to {VALUES[-1]:g}, a row for each of {_runs(rows)}"
         + (f", always latent {latent}." if by_index else ", latents matched by their effect."),
         is_aside=by_index,
     )
 
 
-def _with_traversals(exhibition: Exhibition) -> list[Exhibit]:
-    return [exhibit for exhibit in exhibition.exhibits if exhibit.matched]
+def _moved_latent(exhibit: Exhibit, number: int, by_index: bool) -> TraversalRow | None:
+    if not exhibit.matched:  # its data or its checkpoint is gone
+        return None
+    return exhibit.by_index[number] if by_index else exhibit.matched[number]
 
 
-def _traversal_label(label: str, row: TraversalRow, by_index: bool) -> str:
+def _caption_matched(sweep: Sweep, exhibition: Exhibition, number: int) -> str:
+    assert exhibition.reference is not None
+    name = sweep.label(exhibition.reference, ", ")
+    unit = "nats of KL" if exhibition.reference.has_prior else "standard deviation"
+    return (
+        f"z[{exhibition.latents[number]}] of {name} ({exhibition.activities[number]:.2f} {unit}), and in each other run "
+        "the latent whose effect on this face is most similar. cos is the similarity, 0 to 1; reversed: it works the "
+        "other way round there and is shown mirrored."
+    )
+
+
+def _caption_by_index(exhibition: Exhibition, latent: int, num_rows: int) -> str:
+    missing = sum(bool(exhibit.matched) for exhibit in exhibition.exhibits) - num_rows
+    fewer = f" Runs with fewer latents left out: {missing}." if missing else ""
+    return f"z[{latent}] in every run. Training permutes latents: the rows need not show the same thing.{fewer}"
+
+
+def _traversal_label(label: str, row: TraversalRow, by_index: bool, is_reference: bool) -> str:
     if by_index:
         return label
+    if is_reference:
+        return f"{label}\nz[{row.match.latent}], reference"
     reversed_too = " reversed" if row.match.sign < 0 else ""
     return f"{label}\nz[{row.match.latent}]{reversed_too}\ncos {row.match.similarity:.2f}"

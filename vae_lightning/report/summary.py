@@ -67,11 +67,12 @@ def _missing(sweep: Sweep) -> list[str]:
     named = [f"{sweep.label(job, ', ')} ({job.status})" for job in unfinished[:NAMES_SHOWN]]
     more = f" and {len(unfinished) - NAMES_SHOWN} more" if len(unfinished) > NAMES_SHOWN else ""
     done = len(sweep.jobs) - len(unfinished)
-    return [f"{done} of {len(sweep.jobs)} jobs are done. Missing: {'; '.join(named)}{more}."]
+    running = " An interrupted one may still be running." if any(j.status == "interrupted" for j in unfinished) else ""
+    return [f"{done} of {len(sweep.jobs)} jobs are done. Missing: {'; '.join(named)}{more}.{running}"]
 
 
 def name(setting: Setting) -> str:
-    return ", ".join(f"{key}={value}" for key, value in setting.overrides.items())
+    return ", ".join(f"{key}={value}" for key, value in setting.overrides.items() if value)
 
 
 def spread(value: Estimate, digits: int) -> str:

@@ -16,6 +16,7 @@ from vae_lightning.run_folders import RunError
 
 Status = Literal["done", "interrupted", "failed", "not started"]
 SIGNS_OF_A_JOB = (".hydra", "config.yaml", "metrics.json", "checkpoints")
+OF_THE_COMMAND = ("ckpt_path", "run_dir")  # where a run goes on or goes to, not what it is
 LONGEST_VALUE = 28  # characters of an override's value in a picture's label
 
 
@@ -40,6 +41,13 @@ class Job:
             node = node.get(part) if isinstance(node, dict) else None
         return node
 
+    def override(self, key: str) -> str:
+        """The override's value; of a job that was started without it the resolved one, where that is plain."""
+        if key in self.overrides:
+            return self.overrides[key]
+        value = self.setting(key)
+        return _spelt_alike(str(value)) if isinstance(value, str | int | float) else ""
+
     @property
     def beta(self) -> float | None:
         value = as_number(self.overrides["beta"]) if "beta" in self.overrides else self.setting("beta")
@@ -61,7 +69,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Sweep:
-    """All jobs of one sweep folder, by beta first, then by the other overrides."""
+    """All jobs of one sweep folder, by beta first, then by the other overrides; plain autoencoders last."""
 
     folder: Path
     jobs: list[Job]
@@ -70,20 +78,23 @@ class Sweep:
     def varied(self) -> list[str]:
         """Keys of the overrides that differ between jobs, in the order of the command line."""
         keys = list(dict.fromkeys(key for job in self.jobs for key in job.overrides))
-        return [key for key in keys if len({job.overrides.get(key) for job in self.jobs}) > 1]
+        return [key for key in keys if len({job.override(key) for job in self.jobs}) > 1]
 
     @property
     def shared(self) -> dict[str, str]:
         """Overrides that all jobs have in common."""
         varied = self.varied
-        return {key: value for key, value in self.jobs[0].overrides.items() if key not in varied}
+        keys = dict.fromkeys(key for job in self.jobs for key in job.overrides)
+        return {key: self.jobs[0].override(key) for key in keys if key not in varied}
 
     def label(self, job: Job, separator: str = "\n") -> str:
         """The job's own overrides in few words, for rows and lines of pictures."""
         last_parts = [key.rpartition(".")[2] for key in self.varied]
         words = []
         for key, last in zip(self.varied, last_parts, strict=True):
-            value = job.overrides.get(key, "")
+            value = job.override(key)
+            if not value:
+                continue
             shown = value if len(value) <= LONGEST_VALUE else f"{value[: LONGEST_VALUE - 1]}…"
             words.append(f"{last if last_parts.count(last) == 1 else key}={shown}")
         return separator.join(words) or job.name
@@ -105,10 +116,7 @@ def read_sweep(folder: Path) -> Sweep:
     jobs = [read_job(child) for child in children if any((child / sign).exists() for sign in SIGNS_OF_A_JOB)]
     if not jobs:
         raise RunError(f"{folder} holds no run; {expected}, one run folder per job in it")
-    started = [job.overrides for job in jobs]
-    for overrides, name in planned_jobs(folder):
-        if overrides not in started:
-            jobs.append(Job(name, folder / name, "not started", overrides))
+    jobs += not_started(folder, jobs)
     return Sweep(folder, sorted(jobs, key=_beta_then_name))
 
 
@@ -164,22 +172,31 @@ def best_epoch(history: Iterable[dict[str, float]]) -> dict[str, float]:
     return {name: value for name, value in best.items() if name.startswith("val/")}
 
 
-def planned_jobs(folder: Path) -> list[tuple[dict[str, str], str]]:
-    """Overrides and name of every job that multirun.yaml announces; empty where it cannot be told without hydra."""
+def not_started(folder: Path, jobs: Sequence[Job]) -> list[Job]:
+    """Jobs that multirun.yaml announces and that have no folder yet."""
+    planned = planned_jobs(folder)
+    if len(planned) <= len(jobs):
+        return []
+    swept = {key for overrides in planned for key in overrides if len({other[key] for other in planned}) > 1}
+    started = [{key: job.overrides.get(key) for key in swept} for job in jobs]
+    missing = [overrides for overrides in planned if {key: overrides[key] for key in swept} not in started]
+    names = [",".join(f"{key}={overrides[key]}" for key in overrides if key in swept) for overrides in missing]
+    return [Job(name, folder / name, "not started", own) for name, own in zip(names, missing, strict=True)]
+
+
+def planned_jobs(folder: Path) -> list[dict[str, str]]:
+    """Overrides of every job that multirun.yaml announces; empty where it cannot be told without hydra."""
     plan = _read(folder / "multirun.yaml", [])
     try:
-        task = [str(line) for line in plan["hydra"]["overrides"]["task"]]
-    except (KeyError, TypeError):
+        sweeper = plan["hydra"].get("sweeper") or {}
+        params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+        lines = [*params, *(str(line) for line in plan["hydra"]["overrides"]["task"])]
+    except (KeyError, TypeError, AttributeError):
         return []
-    choices = [split_choices(line) for line in task]
-    if any(re.search(r"\b(range|interval|glob|choice|shuffle|sort|tag)\(", line) for line in task):
+    is_search = not str(sweeper.get("_target_", "BasicSweeper")).endswith("BasicSweeper")
+    if is_search or any(re.search(r"\b(range|interval|glob|choice|shuffle|sort|tag)\(", line) for line in lines):
         return []
-    jobs = []
-    for combination in itertools.product(*choices):
-        overrides = split_overrides(combination)
-        own = (line for line, options in zip(combination, choices, strict=True) if len(options) > 1)
-        jobs.append((overrides, ",".join(own).replace("/", "-")))
-    return jobs
+    return [split_overrides(combination) for combination in itertools.product(*map(split_choices, lines))]
 
 
 def split_choices(line: str) -> list[str]:
@@ -194,7 +211,7 @@ def split_choices(line: str) -> list[str]:
 def split_overrides(lines: Iterable[Any]) -> dict[str, str]:
     """`+model.width=3` -> {"model.width": "3"}, spelt alike however it was typed."""
     pairs = (str(line).lstrip("+~").partition("=") for line in lines)
-    return {key: _spelt_alike(value) for key, _, value in pairs}
+    return {key: _spelt_alike(value) for key, _, value in pairs if key not in OF_THE_COMMAND}
 
 
 def _spelt_alike(value: str) -> str:
@@ -221,7 +238,8 @@ def natural_order(value: str) -> tuple[int, float, str]:
 def _beta_then_name(job: Job) -> tuple[Any, ...]:
     beta = job.beta
     others = sorted((key, natural_order(value)) for key, value in job.overrides.items() if key != "beta")
-    return (math.inf if beta is None else beta, others, job.name)
+    # autoencoders last: their beta does nothing
+    return (not job.has_prior, math.inf if beta is None else beta, others, job.name)
 
 
 def _read(path: Path, problems: list[str]) -> Any:

@@ -92,7 +92,7 @@ def make_table(sweep: Sweep, join_seeds: bool = True) -> Table:
     split = split_to_compare(sweep.jobs)
     groups: dict[tuple[str, ...], list[Job]] = {}
     for job in sweep.jobs:
-        groups.setdefault(tuple(job.overrides.get(key, "") for key in keys), []).append(job)
+        groups.setdefault(tuple(job.override(key) for key in keys), []).append(job)
     settings = [
         Setting(dict(zip(keys, values, strict=True)), jobs, estimate(jobs, split)) for values, jobs in groups.items()
     ]
@@ -138,13 +138,13 @@ def rank(setting: Setting, ranked_by: str) -> tuple[int, float]:
 
 def series(table: Table) -> dict[str, list[Setting]]:
     """Settings that differ in beta alone, ascending: one line each in a picture, named by architecture and latents."""
-    named = {"beta", "model", "model.latent_dim"}
+    named = {"beta", "model", "model.latent_dim", "posterior"}
     lines: dict[str, list[Setting]] = {}
     for setting in table.settings:
         job = setting.jobs[0]
         if job.beta is None or not job.config:
             continue
-        others = [f"{key}={value}" for key, value in setting.overrides.items() if key not in named]
+        others = [f"{key}={value}" for key, value in setting.overrides.items() if value and key not in named]
         lines.setdefault(", ".join([job.architecture, *others]), []).append(setting)
     return {name: sorted(lines[name], key=lambda entry: entry.jobs[0].beta or 0.0) for name in sorted(lines)}
 
