@@ -29,9 +29,9 @@ from vae_lightning.pixels import to_uint8
 from vae_lightning.report import write_report
 from vae_lightning.report.curves import draw_rate_distortion
 from vae_lightning.report.exhibits import exhibit_sweep, fit_to
-from vae_lightning.report.summary import summarise
+from vae_lightning.report.summary import spread, summarise
 from vae_lightning.report.sweep import planned_jobs, read_sweep, split_choices, split_overrides
-from vae_lightning.report.table import make_table, mean_and_standard_error, series
+from vae_lightning.report.table import Estimate, make_table, mean_and_standard_error, series
 from vae_lightning.report.traversals import match_latents, measure_latents, traversal_row
 from vae_lightning.run_folders import RunError
 from vae_lightning.runs import Run
@@ -149,7 +149,7 @@ def test_seeds_of_one_setting_give_mean_and_standard_error(tmp_path: Path) -> No
     assert (four["beta"], four["runs"], four["status"]) == ("4", "3", "done")
     assert float(four["elbo_nats"]) == -100.0
     assert float(four["elbo_nats_standard_error"]) == pytest.approx(4 / 3**0.5)  # deviations -4, 0, 4: s = 4
-    assert "−100 ± 2.3" in Page(path).text
+    assert "−100.0 ± 2.3" in Page(path).text
     runs = [(row["beta"], row["seed"]) for row in read_csv(tmp_path / "report" / "runs.csv")]
     assert runs == [("4", "0"), ("1", "0"), ("4", "1"), ("4", "2"), ("1", "1")]
 
@@ -158,6 +158,21 @@ def test_standard_error_against_numbers_by_hand() -> None:
     estimate = mean_and_standard_error([1.0, 3.0])
     assert (estimate.mean, estimate.standard_error) == (2.0, 1.0)  # s = sqrt(2), over sqrt(2)
     assert mean_and_standard_error([7.0]).standard_error is None
+
+
+@pytest.mark.parametrize(
+    ("estimate", "words"),
+    [
+        (Estimate(-357.37, 117.95), "−357 ± 118"),
+        (Estimate(16.0, 0.0), "16 ± 0"),
+        (Estimate(0.0145394, 0.00094726), "0.01454 ± 0.00095"),
+        (Estimate(12345.6), "12346"),
+        (Estimate(0.0), "0"),
+        (Estimate(float("nan")), "no number"),
+    ],
+)
+def test_numbers_are_shown_with_the_digits_that_they_have(estimate: Estimate, words: str) -> None:
+    assert spread(estimate, 5) == words
 
 
 def test_different_pixel_terms_are_ranked_by_bits(tmp_path: Path) -> None:
@@ -264,6 +279,16 @@ def test_unfinished_runs_are_never_the_best(tmp_path: Path) -> None:
     assert [entry.overrides["beta"] for entry in table.settings] == ["2", "1"]
     assert table.best is not None
     assert table.best.overrides == {"beta": "1"}
+
+
+def test_numbers_that_are_none_stand_below_all_others(tmp_path: Path) -> None:
+    write_job(tmp_path, ["beta=1"], measured(float("nan"), float("nan")))
+    write_job(tmp_path, ["beta=2"], measured(-500.0, 0.5), beta=2.0)
+    path = write_report(tmp_path)
+    rows = read_csv(tmp_path / "report.csv")
+    assert [row["beta"] for row in rows] == ["2", "1"]
+    assert "nan or inf" in rows[1]["problems"]
+    assert "with beta=2" in Page(path).text
 
 
 def test_planned_jobs_are_those_that_hydra_would_make(tmp_path: Path) -> None:

@@ -159,10 +159,10 @@ def _caption_matched(sweep: Sweep, exhibition: Exhibition, number: int) -> str:
     assert exhibition.reference is not None
     name = sweep.label(exhibition.reference, ", ")
     unit = "nats of KL" if exhibition.reference.has_prior else "standard deviation"
+    latent = f"z[{exhibition.latents[number]}] of {name} ({exhibition.activities[number]:.2f} {unit})"
     return (
-        f"z[{exhibition.latents[number]}] of {name} ({exhibition.activities[number]:.2f} {unit}), and in each other run "
-        "the latent whose effect on this face is most similar. cos is the similarity, 0 to 1; reversed: it works the "
-        "other way round there and is shown mirrored."
+        f"{latent}, and in each other run the latent whose effect on this face is most similar. cos is the "
+        "similarity, 0 to 1; reversed: it works the other way round there and is shown mirrored."
     )
 
 

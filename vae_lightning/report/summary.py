@@ -1,5 +1,6 @@
 """The short answer in words: which run is best, what beta does, what is missing."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -56,7 +57,8 @@ def _what_compares(table: Table) -> list[str]:
         return []
     return [
         "The runs differ in their pixel term or in their images, so their ELBOs in nats do not compare: they are "
-        "ranked by bits_per_dim, which is of one likelihood for all."
+        "ranked by bits_per_dim, which is of one likelihood for all. Between images of different size or colour it is "
+        "only a hint: those are different tasks."
     ]
 
 
@@ -76,6 +78,16 @@ def name(setting: Setting) -> str:
 
 
 def spread(value: Estimate, digits: int) -> str:
-    """`-94.4 ± 0.8`, the standard error of several seeds behind the sign."""
-    mean = f"{value.mean:.{digits}g}".replace("-", "−")
-    return mean if value.standard_error is None else f"{mean} ± {value.standard_error:.2g}"
+    """`−94.4 ± 0.8`: with a standard error as many decimals as it has, else so many significant digits."""
+    if not math.isfinite(value.mean):
+        return "no number"
+    error = value.standard_error
+    is_whole = not error and value.mean == round(value.mean)
+    decimals = _decimals(error, 2) if error else 0 if is_whole else _decimals(value.mean, digits)
+    mean = f"{value.mean:.{decimals}f}".replace("-", "−")
+    return mean if error is None else f"{mean} ± {error:.{decimals}f}"
+
+
+def _decimals(value: float, digits: int) -> int:
+    """Decimals that show `value` with so many significant digits, none for large ones."""
+    return max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0

@@ -131,6 +131,8 @@ def read_job(folder: Path) -> Job:
     if not metrics:
         metrics = best_epoch(history)
     config, data = (_read(folder / name, problems) for name in ("config.yaml", "data.json"))
+    if not all(map(math.isfinite, metrics.values())):
+        problems.append("some of its numbers are nan or inf")
     if status == "failed":
         problems.append(why_it_failed(folder))
     return Job(

@@ -14,7 +14,8 @@ from vae_lightning.runs import Run
 REACH = 2.0  # an effect is what lies between -REACH and +REACH
 VALUES = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 SMALLEST_KL_NATS = 0.01  # a latent below says nothing about the face; the direction of its effect is noise
-CHUNK = 64  # images decoded at once
+MOST_ACTIVE = 64  # latents whose effects are looked at: with all 256 of a large model a report would take minutes
+CHUNK = 32  # latents decoded at once
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Latents:
     centre: Float[Tensor, " latent"]
     scale: Float[Tensor, " latent"]
     activity: Float[Tensor, " latent"]  # KL in nats; an autoencoder's standard deviation
-    active: Int64[Tensor, " active"]  # those that say anything, most active first
+    active: Int64[Tensor, " active"]  # those that say anything, most active first, MOST_ACTIVE at most
     effects: Float[Tensor, "active channels height width"]  # pixels in [0, 1]: between -1 and 1
 
 
@@ -60,7 +61,7 @@ def measure_latents(run: Run, faces: UInt8[Tensor, "faces channels height width"
         centre = posterior.mean.mean(0)
         is_active = activity > 0
     order = activity.argsort(descending=True)
-    active = order[is_active[order]] if is_active.any() else order
+    active = (order[is_active[order]] if is_active.any() else order)[:MOST_ACTIVE]
     code = posterior.mean[0]
     effects = [
         traverse(run, code, centre, scale, part, (REACH,)) - traverse(run, code, centre, scale, part, (-REACH,))
