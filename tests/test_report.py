@@ -291,6 +291,23 @@ def test_numbers_that_are_none_stand_below_all_others(tmp_path: Path) -> None:
     assert "with beta=2" in Page(path).text
 
 
+def test_an_interrupted_seed_does_not_move_the_mean(tmp_path: Path) -> None:
+    for seed, elbo in ((0, -100.0), (1, -110.0)):
+        write_job(tmp_path, ["beta=1", f"seed={seed}"], measured(elbo, 0.02, split="val"))
+    early = write_job(tmp_path, ["beta=1", "seed=2"])
+    (early / "metrics.csv").write_text("epoch,step,val/loss,val/elbo_nats,val/mse\n0,5,900,-900,0.1\n")
+    (setting,) = make_table(read_sweep(tmp_path)).settings
+    assert setting.status == "2 done, 1 interrupted"
+    assert setting.values["elbo_nats"] == Estimate(-105.0, pytest.approx(5.0))
+
+
+def test_a_sweep_of_one_job_has_a_report(tmp_path: Path) -> None:
+    write_job(tmp_path, ["beta=1"], measured(-100.0, 0.02))
+    page = Page(write_report(tmp_path))
+    assert "with the only setting" in page.text
+    assert "beta=1: no checkpoint" in page.text
+
+
 def test_planned_jobs_are_those_that_hydra_would_make(tmp_path: Path) -> None:
     assert split_choices("crop=148,[15,40,163,188],'a,b'") == ["crop=148", "crop=[15,40,163,188]", "crop='a,b'"]
     assert split_choices("name=null") == ["name=null"]
@@ -469,6 +486,13 @@ def test_damaged_jobs_do_not_stop_the_rest(sweep: Path) -> None:
     assert "reconstructions by 2 runs" in " ".join(alt for alt, _ in page.pictures)
     assert re.search(r"beta=4: .*best\.ckpt is no checkpoint that can be read safely", page.text)
     assert "posterior=deterministic: no checkpoint" in page.text
+
+
+def test_a_run_without_a_best_epoch_is_shown_by_its_last(sweep: Path) -> None:
+    for name in JOBS:
+        (sweep / name / "checkpoints" / "best.ckpt").rename(sweep / name / "checkpoints" / "last.ckpt")
+    exhibition = exhibit_sweep(read_sweep(sweep))
+    assert [exhibit.reconstructions is not None for exhibit in exhibition.exhibits] == [True] * len(JOBS)
 
 
 def test_lost_data_leaves_the_samples(sweep: Path) -> None:
