@@ -203,7 +203,7 @@ def test_beta_makes_one_line_per_architecture_and_latent_size(tmp_path: Path) ->
     )
     picture = draw_rate_distortion(table)
     assert picture is not None
-    for color in ((0, 114, 178), (213, 94, 0)):  # both lines are there
+    for color in ((0, 114, 178), (179, 71, 0)):  # both lines are there
         assert (np.abs(picture.astype(int) - color).sum(-1) < 6).sum() > 100
 
 
@@ -300,6 +300,16 @@ def test_an_interrupted_seed_does_not_move_the_mean(tmp_path: Path) -> None:
     assert setting.status == "2 done, 1 interrupted"
     assert setting.values["elbo_nats"].mean == -105.0
     assert setting.values["elbo_nats"].standard_error == pytest.approx(5.0)  # s = sqrt(50), over sqrt(2)
+
+
+def test_labels_of_rows_stay_as_high_as_an_image(tmp_path: Path) -> None:
+    for value in "ab":
+        write_job(tmp_path, [*(f"key{number}={value}" for number in range(7)), "model.x=1", f"data.x={value * 99}"])
+    sweep = read_sweep(tmp_path)
+    lines = sweep.label(sweep.jobs[0]).split("\n")
+    assert lines[0] == "key0=a, key1=a"
+    assert len(lines) == 4
+    assert max(map(len, lines)) < 60
 
 
 def test_a_sweep_of_one_job_has_a_report(tmp_path: Path) -> None:

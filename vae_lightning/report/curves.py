@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from vae_lightning.report.sweep import Sweep
 from vae_lightning.report.table import Setting, Table, series
 
-# Okabe and Ito's colours, told apart by the colour-blind, without those too light on white
-COLORS = ("#0072b2", "#d55e00", "#007a5a", "#a3427f", "#000000", "#8a6d00", "#3a7fa8")
+# After Okabe and Ito, told apart by the colour-blind; all dark enough for words on white (contrast above 4.5)
+COLORS = ("#0072b2", "#b34700", "#007a5a", "#a3427f", "#000000", "#806500", "#2f6d94")
 STYLES = ("-", "--", ":", "-.")
 PANELS = {"elbo_nats": "ELBO at β = 1", "reconstruction_nats": "reconstruction", "kl_nats": "KL", "mse": "mse"}
 UNITS = {"mse": "per pixel, [0, 1] scale"}

@@ -13,6 +13,7 @@ from vae_lightning.report.traversals import VALUES
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 Row = tuple[str, Images]
+OF_AUTOENCODERS = " The values of plain autoencoders are standard deviations over held-out faces, around the mean."
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,7 @@ def _caption_matched(sweep: Sweep, exhibition: Exhibition, number: int) -> str:
     return (
         f"{latent}, and in each other run the latent whose effect on this face is most similar. cos is the "
         "similarity, 0 to 1; reversed: it works the other way round there and is shown mirrored."
+        + ("" if all(exhibit.has_prior for exhibit in exhibition.exhibits) else OF_AUTOENCODERS)
     )
 
 
@@ -178,4 +180,4 @@ def _traversal_label(label: str, row: TraversalRow, by_index: bool, is_reference
     if is_reference:
         return f"{label}\nz[{row.match.latent}], reference"
     reversed_too = " reversed" if row.match.sign < 0 else ""
-    return f"{label}\nz[{row.match.latent}]{reversed_too}\ncos {row.match.similarity:.2f}"
+    return f"{label}\nz[{row.match.latent}]{reversed_too}, cos {row.match.similarity:.2f}"

@@ -17,6 +17,7 @@ from vae_lightning.run_folders import RunError
 Status = Literal["done", "interrupted", "failed", "not started"]
 SIGNS_OF_A_JOB = (".hydra", "config.yaml", "metrics.json", "checkpoints")
 OF_THE_COMMAND = ("ckpt_path", "run_dir")  # where a run goes on or goes to, not what it is
+MOST_LINES = 5  # of a label, beside an image of 128 pixels
 LONGEST_VALUE = 28  # characters of an override's value in a picture's label
 
 
@@ -88,7 +89,7 @@ class Sweep:
         return {key: self.jobs[0].override(key) for key in keys if key not in varied}
 
     def label(self, job: Job, separator: str = "\n") -> str:
-        """The job's own overrides in few words, for rows and lines of pictures."""
+        """The job's own overrides in few words, for rows and lines of pictures; on a few lines at most."""
         last_parts = [key.rpartition(".")[2] for key in self.varied]
         words = []
         for key, last in zip(self.varied, last_parts, strict=True):
@@ -97,6 +98,9 @@ class Sweep:
                 continue
             shown = value if len(value) <= LONGEST_VALUE else f"{value[: LONGEST_VALUE - 1]}…"
             words.append(f"{last if last_parts.count(last) == 1 else key}={shown}")
+        if separator == "\n":
+            per_line = -(-len(words) // MOST_LINES) or 1
+            words = [", ".join(words[start : start + per_line]) for start in range(0, len(words), per_line)]
         return separator.join(words) or job.name
 
 
