@@ -23,7 +23,6 @@ from vae_lightning.report.sweep import read_sweep
 from vae_lightning.report.traversals import match_latents, measure_latents, traversal_row
 from vae_lightning.runs import Run
 
-
 TINY_MODEL = ["model=linear", "model.hidden_dim=24", "trainer.max_epochs=1", "callbacks=[checkpoint]", "logger=[csv]"]
 JOBS = {
     "beta=1": ["beta=1"],

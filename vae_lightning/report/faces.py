@@ -56,6 +56,12 @@ def grid(rows: list[Row], column_labels: list[str]) -> Pixels:
     return labelled_grid(images, [label for label, _ in rows], column_labels)
 
 
+def _label(sweep: Sweep, exhibit: Exhibit) -> str:
+    """A run that did not get to its end is not to be judged like the others."""
+    state = "" if exhibit.job.status == "done" else f"\n({exhibit.job.status})"
+    return sweep.label(exhibit.job) + state
+
+
 def _with_originals(sweep: Sweep, exhibits: list[Exhibit], kind: str) -> list[Row]:
     """One row per run; above each group that saw the same data, its faces at the largest size they come in."""
     rows: list[Row] = []
@@ -69,7 +75,7 @@ def _with_originals(sweep: Sweep, exhibits: list[Exhibit], kind: str) -> list[Ro
             white = torch.full_like(faces[:1], 255).expand(NUM_STEPS - 2, -1, -1, -1)
             faces = torch.cat([faces[:1], white, faces[-1:]])
         rows.append(("originals", faces))
-        rows += [(sweep.label(exhibit.job), getattr(exhibit, kind)) for exhibit in group]
+        rows += [(_label(sweep, exhibit), getattr(exhibit, kind)) for exhibit in group]
     return rows
 
 
@@ -114,7 +120,7 @@ def _runs(rows: list[Row]) -> str:
 
 
 def _samples(sweep: Sweep, exhibits: list[Exhibit]) -> Picture | None:
-    rows = [(sweep.label(shown.job), shown.samples) for shown in exhibits if shown.samples is not None]
+    rows = [(_label(sweep, shown), shown.samples) for shown in exhibits if shown.samples is not None]
     if not rows:
         return None
     without = [sweep.label(shown.job, ", ") for shown in exhibits if not shown.has_prior]
@@ -135,7 +141,7 @@ def _traversal(sweep: Sweep, exhibition: Exhibition, number: int, by_index: bool
         row = _moved_latent(exhibit, number, by_index)
         if row is not None:
             is_reference = exhibit.job is exhibition.reference
-            rows.append((_traversal_label(sweep.label(exhibit.job), row, by_index, is_reference), row.images))
+            rows.append((_traversal_label(_label(sweep, exhibit), row, by_index, is_reference), row.images))
     if not rows:
         return None
     latent = exhibition.latents[number]
