@@ -24,9 +24,10 @@ class Cell:
 def table_html(table: Table, caption: str) -> str:
     """A table that sorts by click and by keyboard; wider than a phone, it scrolls on its own."""
     head = [(key, "words") for key in table.varied]
+    head += [("status", "words")]  # before the numbers, where a phone shows it without scrolling
     head += [("runs", "")] if table.has_seeds else []
     head += [(HEADINGS.get(name, name), "") for name in COLUMNS]
-    head += [("status", "words"), ("what is wrong", "words")]
+    head += [("what is wrong", "words")]
     headings = "".join(
         f'<th scope="col" class="{kind}" aria-sort="none"><button type="button">{escape(name)}</button></th>'
         for name, kind in head
@@ -40,10 +41,11 @@ def table_html(table: Table, caption: str) -> str:
 
 def _row(table: Table, setting: Setting) -> str:
     cells = [Cell(setting.overrides[key], setting.overrides[key], "words") for key in table.varied]
+    cells += [Cell(setting.status, setting.status, "words")]
     cells += [Cell(str(len(setting.jobs)), str(len(setting.jobs)))] if table.has_seeds else []
     cells += [_number(setting, name) for name in COLUMNS]
     problems = " · ".join(setting.problems)
-    cells += [Cell(setting.status, setting.status, "words"), Cell(problems, problems, "words long")]
+    cells += [Cell(problems, problems, "words long")]
     marked = ' class="best"' if setting is table.best else ""
     inside = "".join(
         f'<td class="{cell.kind}" data-value="{escape(cell.value)}">{escape(cell.text)}</td>' for cell in cells
