@@ -9,8 +9,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from callbacks.metrics_csv import MetricsCsv, read_metrics
+from callbacks.metrics_csv import MetricsCsv
 from vae_lightning.files import write_picture
+from vae_lightning.metrics_csv import read_metrics
 
 PANELS = {"loss": "loss", "reconstruction_nats": "reconstruction", "kl_nats": "KL"}
 

@@ -9,6 +9,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from vae_lightning.metrics_csv import read_metrics
+
 FIRST_COLUMNS = ["epoch", "step"]
 
 
@@ -69,12 +71,3 @@ class MetricsCsv(Logger):
             writer.writeheader()
             writer.writerows(rows)
         unfinished.replace(self.path)
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows of a `metrics.csv`, empty cells left out; no rows where there is no file."""
-    if not path.is_file():
-        return []
-    lines = path.read_text().splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]  # a killed run may leave half a line
-    return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(whole)]

@@ -99,22 +99,26 @@ TINY_RUN = [
 ]
 
 
-@pytest.fixture
-def run_training(tiny_celeba: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
-    """`run_training("name", "trainer.max_epochs=2")` trains on 60 tiny images and returns the run folder."""
+def train_tiny(root: Path, data_dir: Path, run_dir: Path, *overrides: str) -> Path:
+    """Trains on the CelebA at `root` and returns the run folder."""
     import train
     from vae_lightning.configuration import to_plain
 
+    fixed = [f"run_dir='{run_dir}'", f"data.data_dir='{data_dir}'", f"data.root='{root}'"]
+    with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
+        config = compose("config", [*TINY_RUN, *fixed, *overrides])
+    plain = to_plain(config)
+    train.run(config, plain, *train.build(config, plain))
+    return run_dir
+
+
+@pytest.fixture
+def run_training(tiny_celeba: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """`run_training("name", "trainer.max_epochs=2")` trains on 60 tiny images and returns the run folder."""
     root = tiny_celeba(60)
 
     def run(name: str, *overrides: str) -> Path:
-        run_dir = tmp_path / name
-        fixed = [f"run_dir='{run_dir}'", f"data.data_dir='{tmp_path / 'data'}'", f"data.root='{root}'"]
-        with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
-            config = compose("config", [*TINY_RUN, *fixed, *overrides])
-        plain = to_plain(config)
-        train.run(config, plain, *train.build(config, plain))
-        return run_dir
+        return train_tiny(root, tmp_path / "data", tmp_path / name, *overrides)
 
     return run
 

@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "files": set(),
     "run_folders": set(),
     "grids": set(),
+    "metrics_csv": set(),
     "data": set(),
     "distributions": {"pixels"},
     "models": {"distributions", "pixels"},
@@ -22,6 +23,7 @@ MAY_IMPORT = {
     "statistics": {"distributions", "losses"},
     "module": {"models", "losses", "distributions", "pixels", "statistics"},
     "runs": {"module", "data", "models", "distributions", "pixels", "run_folders"},
+    "report": {"runs", "run_folders", "metrics_csv", "grids", "files", "pixels", "models"},
     "configuration": set(),
     "command_line": {"configuration", "run_folders"},
 }

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from callbacks import TraversalGrid
-from callbacks.metrics_csv import read_metrics
 from vae_lightning import load_run
 from vae_lightning.configuration import ConfigError
+from vae_lightning.metrics_csv import read_metrics
 from vae_lightning.models import ConvVAE
 from vae_lightning.pixels import to_pixel_range
 from vae_lightning.run_folders import RunError

@@ -8,7 +8,7 @@ import torch
 from callbacks import InterpolationGrid, MetricsCsv, ReconstructionGrid, TemperatureGrid, TraversalGrid
 from callbacks.kl_per_latent import draw_kl_per_latent
 from callbacks.loss_curves import draw_loss_curves
-from callbacks.metrics_csv import read_metrics
+from vae_lightning.metrics_csv import read_metrics
 from vae_lightning.models import ConvVAE
 from vae_lightning.pixels import to_pixel_range, to_uint8
 

@@ -14,10 +14,10 @@ from lightning.pytorch.trainer.states import TrainerFn, TrainerState
 
 import callbacks.ema
 from callbacks import EMA, NonFiniteLossError, PosteriorCollapse
-from callbacks.metrics_csv import read_metrics
 from callbacks.posterior_collapse import _what_to_try
 from vae_lightning import load_run
 from vae_lightning.losses import FreeBits, GaussianShared, LinearWarmup, Objective, ObjectiveTerms, SquaredError
+from vae_lightning.metrics_csv import read_metrics
 from vae_lightning.models import ConvVAE
 from vae_lightning.module import MODEL_PREFIX, VAEModule
 

@@ -71,7 +71,7 @@ def test_the_model_to_start_from_encodes_and_decodes() -> None:
 
 def test_there_are_commands_to_test() -> None:
     assert len(TRAIN_COMMANDS) >= 8
-    assert VAE_VERBS == ["bench", "reconstruct", "sample"]
+    assert VAE_VERBS == ["bench", "reconstruct", "report", "sample"]
 
 
 @pytest.mark.parametrize(

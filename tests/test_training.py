@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from callbacks.metrics_csv import read_metrics
 from vae_lightning import load_run
+from vae_lightning.metrics_csv import read_metrics
 from vae_lightning.module import RECORD_KEY
 from vae_lightning.run_folders import RunError
 from vae_lightning.runs import FORMAT, Run, to_pil

@@ -99,6 +99,19 @@ def reconstruct(
     _write_grid(rows, labels, vae, out, name)
 
 
+@app.command(epilog="Example: vae report multirun/2026-11-20_12-00-00")
+@ends_with_one_line
+def report(
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="multirun/<time>, or `last` for the newest sweep.")],
+) -> None:
+    """Compare all runs of a sweep on one page: numbers, curves, and the same faces in every run."""
+    from vae_lightning.report import write_report
+    from vae_lightning.run_folders import newest_sweep
+
+    folder = Path(sweep)
+    typer.echo(write_report(newest_sweep() if sweep == "last" and not folder.exists() else folder))
+
+
 @app.command(epilog="Example: vae bench data.root=/path/to/celeba model.latent_dim=64 --repeats 5")
 @ends_with_one_line
 def bench(

@@ -22,6 +22,18 @@ def newest_run() -> Path:
     return max(checkpoints, key=lambda path: path.stat().st_mtime).parent.parent
 
 
+def newest_sweep() -> Path:
+    """The sweep folder in multirun/ whose last job was started the latest.
+
+    Raises:
+        RunError: there is none.
+    """
+    started = list(Path("multirun").glob("*/*/.hydra/overrides.yaml"))  # a report written later does not touch these
+    if not started:
+        raise RunError("last: no sweep in multirun/ here; name its folder, or make one: python train.py -m beta=1,4,10")
+    return max(started, key=lambda path: path.stat().st_mtime).parents[2]
+
+
 def checkpoint_file(path: Path, checkpoint: str = "best") -> Path:
     """The checkpoint that a path names: itself, one in a run folder, or for `last` one of the newest run.
 

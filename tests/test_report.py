@@ -1,0 +1,289 @@
+"""`vae report`: what is read of a sweep, how it is ranked, what the page says."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+from written_sweeps import Page, measured, read_csv, write_job
+
+from vae_lightning.cli import app
+from vae_lightning.report import write_report
+from vae_lightning.report.curves import draw_rate_distortion
+from vae_lightning.report.summary import spread, summarise
+from vae_lightning.report.sweep import planned_jobs, read_sweep, split_choices, split_overrides
+from vae_lightning.report.table import Estimate, make_table, mean_and_standard_error, series
+from vae_lightning.run_folders import RunError
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def test_the_best_elbo_stands_first_and_autoencoders_stand_last(tmp_path: Path) -> None:
+    write_job(tmp_path, ["beta=1"], measured(-120.0, 0.03), beta=1.0)
+    write_job(tmp_path, ["beta=4"], measured(-100.0, 0.05), beta=4.0)
+    write_job(tmp_path, ["beta=10"], measured(-110.0, 0.06), beta=10.0)
+    for name, mse in (("8", 0.002), ("9", 0.001)):
+        changes = {"posterior": "deterministic"}
+        write_job(tmp_path, [f"beta={name}", "posterior=deterministic"], measured(None, mse), model=changes)
+    write_job(tmp_path, ["beta=2"])
+    path = write_report(tmp_path)
+    rows = read_csv(tmp_path / "report.csv")
+    assert [row["beta"] for row in rows] == ["4", "10", "1", "9", "8", "2"]
+    assert [row["elbo_nats"] for row in rows] == ["-100.0", "-110.0", "-120.0", "", "", ""]
+    assert [row["status"] for row in rows] == ["done"] * 5 + ["failed"]
+    assert {row["split"] for row in rows[:5]} == {"test"}
+    assert rows[0]["seconds"] == "90.0"
+    assert "data" not in rows[0]  # the same in all jobs
+    page = Page(path)
+    assert (
+        "Best ELBO: −100 nats per image at β = 1 (test split; higher is better), with beta=4, posterior=gaussian."
+        in page.text
+    )
+    assert "data=faces" in page.text
+
+
+def test_seeds_of_one_setting_give_mean_and_standard_error(tmp_path: Path) -> None:
+    for seed, elbo in enumerate((-96.0, -100.0, -104.0)):
+        write_job(tmp_path, ["beta=4", f"seed={seed}"], measured(elbo, 0.02), beta=4.0)
+    write_job(tmp_path, ["beta=1", "seed=0"], measured(-99.0, 0.02))
+    write_job(tmp_path, ["beta=1", "seed=1"])  # not finished: it must not move the mean
+    path = write_report(tmp_path)
+    one, four = read_csv(tmp_path / "report.csv")
+    assert (one["beta"], one["runs"], one["status"]) == ("1", "2", "1 done, 1 failed")
+    assert (float(one["elbo_nats"]), one["elbo_nats_standard_error"]) == (-99.0, "")
+    assert (four["beta"], four["runs"], four["status"]) == ("4", "3", "done")
+    assert float(four["elbo_nats"]) == -100.0
+    assert float(four["elbo_nats_standard_error"]) == pytest.approx(4 / 3**0.5)  # deviations -4, 0, 4: s = 4
+    assert "−100.0 ± 2.3" in Page(path).text
+    runs = [(row["beta"], row["seed"]) for row in read_csv(tmp_path / "report" / "runs.csv")]
+    assert runs == [("4", "0"), ("1", "0"), ("4", "1"), ("4", "2"), ("1", "1")]
+
+
+def test_standard_error_against_numbers_by_hand() -> None:
+    estimate = mean_and_standard_error([1.0, 3.0])
+    assert (estimate.mean, estimate.standard_error) == (2.0, 1.0)  # s = sqrt(2), over sqrt(2)
+    assert mean_and_standard_error([7.0]).standard_error is None
+
+
+@pytest.mark.parametrize(
+    ("estimate", "words"),
+    [
+        (Estimate(-357.37, 117.95), "−357 ± 118"),
+        (Estimate(16.0, 0.0), "16 ± 0"),
+        (Estimate(0.0145394, 0.00094726), "0.01454 ± 0.00095"),
+        (Estimate(12345.6), "12346"),
+        (Estimate(0.0), "0"),
+        (Estimate(float("nan")), "no number"),
+    ],
+)
+def test_numbers_are_shown_with_the_digits_that_they_have(estimate: Estimate, words: str) -> None:
+    assert spread(estimate, 5) == words
+
+
+def test_different_pixel_terms_are_ranked_by_bits(tmp_path: Path) -> None:
+    bce = {"_target_": "vae_lightning.losses.BCE"}
+    metrics = measured(-1700.0, 0.01) | {"test/bits_per_dim": 3.0}
+    write_job(tmp_path, ["reconstruction=bce"], metrics, reconstruction=bce)
+    write_job(tmp_path, ["reconstruction=squared_error"], measured(-100.0, 0.02) | {"test/bits_per_dim": 5.0})
+    path = write_report(tmp_path)
+    assert [row["reconstruction"] for row in read_csv(tmp_path / "report.csv")] == ["bce", "squared_error"]
+    assert "do not compare" in Page(path).text
+
+
+def test_beta_makes_one_line_per_architecture_and_latent_size(tmp_path: Path) -> None:
+    for latent_dim, kls in ((16, (9.0, 4.0, 1.0)), (32, (12.0, 6.0, 3.0))):
+        for beta, kl in zip((1, 4, 10), kls, strict=True):
+            overrides = [f"beta={beta}", f"model.latent_dim={latent_dim}"]
+            metrics = measured(-100.0 - beta, 0.01 * beta, kl)
+            write_job(tmp_path, overrides, metrics, beta=float(beta), model={"latent_dim": latent_dim})
+    sweep = read_sweep(tmp_path)
+    table = make_table(sweep)
+    lines = series(table)
+    assert list(lines) == ["ConvVAE, 16 latents", "ConvVAE, 32 latents"]
+    assert [entry.jobs[0].beta for entry in lines["ConvVAE, 32 latents"]] == [1.0, 4.0, 10.0]
+    answer = summarise(sweep, table)
+    assert (
+        "ConvVAE, 16 latents: over β = 1 → 4 → 10, KL falls (9 → 4 → 1 nats) and mse rises (0.01 → 0.04 → 0.1)."
+        in answer
+    )
+    picture = draw_rate_distortion(table)
+    assert picture is not None
+    for color in ((0, 114, 178), (179, 71, 0)):  # both lines are there
+        assert (np.abs(picture.astype(int) - color).sum(-1) < 6).sum() > 100
+
+
+SORT_AND_TELL = """
+const table = document.querySelector("table.sortable");
+const seen = {};
+for (const name of ["beta", "elbo_nats"]) {
+  const heading = [...table.tHead.rows[0].cells].find((cell) => cell.textContent === name);
+  for (const press of [1, 2]) {
+    heading.querySelector("button").click();
+    seen[name + press] = [heading.ariaSort, ...[...table.tBodies[0].rows].map((row) => row.cells[0].textContent)];
+  }
+}
+document.body.textContent = "SEEN" + JSON.stringify(seen) + "END";
+"""
+
+
+@pytest.mark.browser
+@pytest.mark.process
+@pytest.mark.skipif(not CHROMIUM, reason="no headless browser: chromium or google-chrome must be on the PATH")
+def test_headings_sort_by_number_with_empty_cells_below(tmp_path: Path) -> None:
+    for beta, elbo in ((1, -90.0), (4, -120.0), (10, None)):
+        write_job(tmp_path, [f"beta={beta}"], measured(elbo, 0.03), beta=float(beta))
+    page = write_report(tmp_path)
+    page.write_text(page.read_text().replace("</body>", f"<script>{SORT_AND_TELL}</script></body>"))
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+    command = [str(CHROMIUM), *flags, *quiet, "--dump-dom", page.as_uri()]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    (seen,) = re.findall(r"SEEN(.*?)END", shown)
+    assert json.loads(seen) == {
+        "beta1": ["ascending", "1", "4", "10"],
+        "beta2": ["descending", "10", "4", "1"],
+        "elbo_nats1": ["ascending", "4", "1", "10"],
+        "elbo_nats2": ["descending", "1", "4", "10"],
+    }
+
+
+def test_status_is_judged_from_what_is_on_disk(tmp_path: Path) -> None:
+    task = ["beta=1,2,3,4,5", "data=faces"]
+    (tmp_path / "multirun.yaml").write_text(yaml.safe_dump({"hydra": {"overrides": {"task": task}}}))
+    write_job(tmp_path, ["beta=1"], measured(-100.0, 0.02))
+    interrupted = write_job(tmp_path, ["beta=2"])
+    (interrupted / "metrics.csv").write_text(
+        "epoch,step,val/loss,val/elbo_nats,val/mse\n0,5,210,-210,0.5\n1,10,150,-150,0.2\n2,15,190,-190,0.4\n3,2"
+    )
+    broken = write_job(tmp_path, ["beta=3"])
+    (broken / "non_finite_batch.txt").write_text("000001.jpg\n")
+    refused = write_job(tmp_path, ["beta=4"])
+    (refused / "config.yaml").unlink()
+    path = write_report(tmp_path)
+    rows = {row["beta"]: row for row in read_csv(tmp_path / "report.csv")}
+    states = ["done", "interrupted", "failed", "failed", "not started"]
+    assert [rows[str(beta)]["status"] for beta in range(1, 6)] == states
+    # the interrupted one has validation numbers only, of its best epoch; then all are of that split
+    assert {row["split"] for row in rows.values() if row["split"]} == {"val"}
+    assert float(rows["2"]["elbo_nats"]) == -150.0
+    assert "no number" in rows["3"]["problems"]
+    assert "refused before any data was read" in rows["4"]["problems"]
+    page = Page(path)
+    assert "1 of 5 jobs are done. Missing: beta=2 (interrupted); beta=3 (failed)" in page.text
+    assert "beta=5 (not started)" in page.text
+
+
+def test_unfinished_runs_are_never_the_best(tmp_path: Path) -> None:
+    write_job(tmp_path, ["beta=1"], measured(-100.0, 0.02, split="val"))
+    ahead = write_job(tmp_path, ["beta=2"])
+    (ahead / "metrics.csv").write_text("epoch,step,val/loss,val/elbo_nats,val/mse\n0,5,90,-90,0.1\n")
+    table = make_table(read_sweep(tmp_path))
+    assert [entry.overrides["beta"] for entry in table.settings] == ["2", "1"]
+    assert table.best is not None
+    assert table.best.overrides == {"beta": "1"}
+
+
+def test_numbers_that_are_none_stand_below_all_others(tmp_path: Path) -> None:
+    write_job(tmp_path, ["beta=1"], measured(float("nan"), float("nan")))
+    write_job(tmp_path, ["beta=2"], measured(-500.0, 0.5), beta=2.0)
+    path = write_report(tmp_path)
+    rows = read_csv(tmp_path / "report.csv")
+    assert [row["beta"] for row in rows] == ["2", "1"]
+    assert "nan or inf" in rows[1]["problems"]
+    assert "with beta=2" in Page(path).text
+
+
+def test_an_interrupted_seed_does_not_move_the_mean(tmp_path: Path) -> None:
+    for seed, elbo in ((0, -100.0), (1, -110.0)):
+        write_job(tmp_path, ["beta=1", f"seed={seed}"], measured(elbo, 0.02, split="val"))
+    early = write_job(tmp_path, ["beta=1", "seed=2"])
+    (early / "metrics.csv").write_text("epoch,step,val/loss,val/elbo_nats,val/mse\n0,5,900,-900,0.1\n")
+    (setting,) = make_table(read_sweep(tmp_path)).settings
+    assert setting.status == "2 done, 1 interrupted"
+    assert setting.values["elbo_nats"].mean == -105.0
+    assert setting.values["elbo_nats"].standard_error == pytest.approx(5.0)  # s = sqrt(50), over sqrt(2)
+
+
+def test_labels_of_rows_stay_as_high_as_an_image(tmp_path: Path) -> None:
+    for value in "ab":
+        write_job(tmp_path, [*(f"key{number}={value}" for number in range(7)), "model.x=1", f"data.x={value * 99}"])
+    sweep = read_sweep(tmp_path)
+    lines = sweep.label(sweep.jobs[0]).split("\n")
+    assert lines[0] == "key0=a, key1=a"
+    assert len(lines) == 4
+    assert max(map(len, lines)) < 60
+
+
+def test_a_sweep_of_one_job_has_a_report(tmp_path: Path) -> None:
+    write_job(tmp_path, ["beta=1"], measured(-100.0, 0.02))
+    page = Page(write_report(tmp_path))
+    assert "with the only setting" in page.text
+    assert "beta=1: no checkpoint" in page.text
+
+
+def test_planned_jobs_are_those_that_hydra_would_make(tmp_path: Path) -> None:
+    assert split_choices("crop=148,[15,40,163,188],'a,b'") == ["crop=148", "crop=[15,40,163,188]", "crop='a,b'"]
+    assert split_choices("name=null") == ["name=null"]
+    assert split_overrides(["+a=True", "b=1e-3", "c='x'"]) == {"a": "true", "b": "0.001", "c": "x"}
+    plan = tmp_path / "multirun.yaml"
+
+    def planned(task: list[str], sweeper: dict[str, Any] | None = None) -> list[dict[str, str]]:
+        plan.write_text(yaml.safe_dump({"hydra": {"overrides": {"task": task}, "sweeper": sweeper}}))
+        return planned_jobs(tmp_path)
+
+    assert planned(["beta=1,4", "seed=0", "data.root=/a,/b"]) == [
+        {"beta": beta, "seed": "0", "data.root": root} for beta in ("1", "4") for root in ("/a", "/b")
+    ]
+    assert planned(["seed=0"], {"params": {"beta": "1,4"}}) == [{"beta": beta, "seed": "0"} for beta in ("1", "4")]
+    assert planned(["beta=range(1,4)"]) == []
+    assert planned(["beta=1,4"], {"_target_": "hydra_plugins.hydra_optuna_sweeper.OptunaSweeper"}) == []
+
+
+def test_a_continued_run_is_no_other_setting(tmp_path: Path) -> None:
+    write_job(tmp_path, ["beta=1"], measured(-1.0, 0.1))
+    continued = write_job(tmp_path, ["beta=2"], measured(-2.0, 0.1))
+    (continued / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(["beta=2", "data=faces", "ckpt_path=last"]))
+    assert read_sweep(tmp_path).varied == ["beta"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder / "nowhere", "there is no such folder"),
+        (lambda folder: folder, "holds no run"),
+        (lambda folder: (folder / "page").touch() or folder / "page", "is a file"),
+        (lambda folder: write_job(folder, ["beta=1"], measured(-1.0, 0.1)), "is one run"),
+    ],
+)
+def test_what_is_no_sweep_is_refused(make: Callable[[Path], Path], message: str, tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    with pytest.raises(RunError, match=message) as caught:
+        write_report(folder)
+    assert str(folder) in str(caught.value)
+    assert "multirun/<time>" in str(caught.value)
+    shown = CliRunner().invoke(app, ["report", str(folder)])
+    assert shown.exit_code == 2
+    assert message in shown.output.replace("\n", " ")
+    assert not list(tmp_path.rglob("report.html"))
+
+
+def test_names_and_values_are_escaped(tmp_path: Path) -> None:
+    hostile = '<script>alert("1")</script>'
+    folder = write_job(tmp_path, ["beta=1"], measured(-1.0, 0.1))
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(["beta=1", f"name={hostile}", f"x={hostile}"]))
+    (folder / "data.json").write_text(json.dumps({"source": hostile, "root": "'\"><img src=x onerror=alert(1)>"}))
+    other = write_job(tmp_path, ["beta=2"])
+    (other / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(["beta=2", "name=b", f"x={hostile}"]))
+    page = Page(write_report(tmp_path))
+    assert hostile in page.text
+    tags = [tag for tag, _ in page.elements]
+    assert tags.count("script") == 1
+    assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
+    assert {str(attributes.get("data-value")) for tag, attributes in page.elements if tag == "td"} >= {hostile}

@@ -1,0 +1,17 @@
+"""Reading of `metrics.csv`, which a run's logger (callbacks.MetricsCsv) writes."""
+
+import csv
+from pathlib import Path
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The rows of a `metrics.csv`, empty cells left out; no rows where there is no file.
+
+    Raises:
+        ValueError: a cell is no number.
+    """
+    if not path.is_file():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]  # a killed run may leave half a line
+    return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(whole)]

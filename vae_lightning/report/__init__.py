@@ -1,0 +1,108 @@
+"""A sweep folder -> one page that compares its runs: numbers, curves, and the same faces in every run.
+
+Reads what runs left on disk; nothing is trained.
+"""
+
+from pathlib import Path
+
+from vae_lightning.files import replacing, write_picture
+from vae_lightning.report.curves import draw_rate_distortion, draw_training_curves
+from vae_lightning.report.exhibits import Exhibition, exhibit_sweep
+from vae_lightning.report.faces import draw_faces
+from vae_lightning.report.page import Figure, page_html
+from vae_lightning.report.summary import summarise
+from vae_lightning.report.sweep import Sweep, read_sweep
+from vae_lightning.report.table import Table, make_table, write_csv
+
+__all__ = ["write_report"]
+
+PICTURES = "report"
+PATTERNS = (
+    "rate_distortion.png",
+    "training_curves.png",
+    "reconstructions.png",
+    "interpolation.png",
+    "samples.png",
+    "traversal_*_*.png",
+)
+
+
+def write_report(sweep: Path) -> Path:
+    """Writes `report.html`, `report.csv` and the pictures in `report/` into a sweep's folder.
+
+    Where settings were run with several seeds, `report/runs.csv` has a line for each run.
+
+    Args:
+        sweep: the folder that `python train.py -m …` made, with one run folder per job.
+
+    Returns:
+        The page: one file that needs no other.
+
+    Raises:
+        RunError: not a folder, not a sweep, or without any run.
+    """
+    content = read_sweep(Path(sweep).expanduser())
+    table = make_table(content)
+    write_csv(content.folder / "report.csv", table)
+    if table.has_seeds:
+        write_csv(content.folder / PICTURES / "runs.csv", make_table(content, join_seeds=False))
+    exhibition = exhibit_sweep(content)
+    _remove_earlier_pictures(content.folder / PICTURES)
+    figures = [*_charts(content, table), *_faces(content, exhibition)]
+    page = page_html(content, table, summarise(content, table), _not_drawn(content, exhibition), figures)
+    path = content.folder / "report.html"
+    with replacing(path) as unfinished:
+        unfinished.write_text(page, encoding="utf-8")
+    return path
+
+
+def _remove_earlier_pictures(folder: Path) -> None:
+    """A picture that cannot be drawn any more must not stay beside a page that does not show it."""
+    for pattern in PATTERNS:
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
+def _charts(sweep: Sweep, table: Table) -> list[Figure]:
+    drawn = {
+        "rate_distortion": (
+            draw_rate_distortion(table),
+            "Rate and distortion",
+            "Each point is a finished setting, each line one architecture and latent size over β.",
+            "Curve of reconstruction error against KL, points labelled with their beta.",
+        ),
+        "training_curves": (
+            draw_training_curves(sweep),
+            "Training",
+            "Validation after each epoch. The first, far worse ones may lie outside.",
+            "Validation terms of all runs over optimizer steps, a line per run.",
+        ),
+    }
+    return [
+        Figure(write_picture(sweep.folder / PICTURES / f"{name}.png", picture), title, caption, alt, is_chart=True)
+        for name, (picture, title, caption, alt) in drawn.items()
+        if picture is not None
+    ]
+
+
+def _faces(sweep: Sweep, exhibition: Exhibition) -> list[Figure]:
+    return [
+        Figure(
+            write_picture(sweep.folder / PICTURES / picture.name, picture.pixels),
+            picture.title,
+            picture.caption,
+            picture.alt,
+            is_aside=picture.is_aside,
+        )
+        for picture in draw_faces(sweep, exhibition)
+    ]
+
+
+def _not_drawn(sweep: Sweep, exhibition: Exhibition) -> list[str]:
+    shown = {exhibit.job.name for exhibit in exhibition.exhibits}
+    missing = [
+        f"{job.name}: no checkpoint"
+        for job in sweep.jobs
+        if job.name not in shown and job.name not in exhibition.problems
+    ]
+    return [*(f"{name}: {problem}" for name, problem in exhibition.problems.items()), *missing]

@@ -1,0 +1,117 @@
+"""Numbers of all runs -> curves: what beta trades against what, and how training went."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from vae_lightning.report.sweep import Sweep
+from vae_lightning.report.table import Setting, Table, series
+
+# After Okabe and Ito, told apart by the colour-blind; all dark enough for words on white (contrast above 4.5)
+COLORS = ("#0072b2", "#b34700", "#007a5a", "#a3427f", "#000000", "#806500", "#2f6d94")
+STYLES = ("-", "--", ":", "-.")
+PANELS = {"elbo_nats": "ELBO at β = 1", "reconstruction_nats": "reconstruction", "kl_nats": "KL", "mse": "mse"}
+UNITS = {"mse": "per pixel, [0, 1] scale"}
+LONGEST_OF_TWO_COLUMNS = 48  # characters
+MANY_ROWS = 10  # with fewer, all of a curve is shown
+
+
+def draw_rate_distortion(table: Table) -> UInt8[np.ndarray, "h w 3"] | None:
+    """KL against reconstruction, a line over beta per architecture and latent size; None without a finished VAE.
+
+    Where the runs' pixel terms differ, distortion is the mse: it means the same in all of them.
+    """
+    distortion = "reconstruction_nats" if table.ranked_by == "elbo_nats" else "mse"
+    figure = Figure(figsize=(8, 6), dpi=110, layout="constrained", facecolor="white")
+    axis = figure.subplots()
+    measured = {
+        name: [entry for entry in settings if entry.is_measured and None not in _position(entry, distortion)]
+        for name, settings in series(table).items()
+    }
+    lines = {name: points for name, points in measured.items() if points}
+    if not lines:
+        return None
+    for number, (name, points) in enumerate(lines.items()):
+        color = COLORS[number % len(COLORS)]
+        across, up = ([entry.values[key] for entry in points] for key in ("kl_nats", distortion))
+        axis.errorbar(
+            [value.mean for value in across],
+            [value.mean for value in up],
+            xerr=[value.standard_error or 0.0 for value in across],
+            yerr=[value.standard_error or 0.0 for value in up],
+            marker="o",
+            capsize=3,
+            label=name,
+            color=color,
+            linestyle=STYLES[number // len(COLORS) % len(STYLES)],
+        )
+        for entry, x, y in zip(points, across, up, strict=True):
+            label = f"β={entry.jobs[0].beta:g}"
+            axis.annotate(label, (x.mean, y.mean), color=color, xytext=(6, 6), textcoords="offset points")
+    unit = UNITS.get(distortion, "nats per image")
+    axis.set(xlabel="rate: KL, nats per image", ylabel=f"distortion: {PANELS[distortion]}, {unit}")
+    axis.set_title(f"Rate and distortion, {table.split} split (lower left is better)")
+    axis.margins(0.12)
+    axis.grid(alpha=0.3)
+    _legend_below(figure)
+    return _pixels(figure)
+
+
+def _position(setting: Setting, distortion: str) -> tuple[float | None, float | None]:
+    return setting.mean("kl_nats"), setting.mean(distortion)
+
+
+def draw_training_curves(sweep: Sweep) -> UInt8[np.ndarray, "h w 3"] | None:
+    """Validation terms of every run over optimizer steps; None where no run was validated."""
+    jobs = [job for job in sweep.jobs if any("val/mse" in row for row in job.history)]
+    rows = [row for job in jobs for row in job.history]
+    panels = [name for name in PANELS if any(math.isfinite(row.get(f"val/{name}", math.nan)) for row in rows)]
+    if not panels:
+        return None
+    figure = Figure(figsize=(9, 2.9 * len(panels) + 0.2 * len(jobs)), dpi=100, layout="constrained", facecolor="white")
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, name in zip(axes, panels, strict=True):
+        visible: list[float] = []
+        for number, job in enumerate(jobs):
+            rows = [row for row in job.history if math.isfinite(row.get(f"val/{name}", math.nan))]
+            values = [row[f"val/{name}"] for row in rows]
+            state = "" if job.status == "done" else f" ({job.status})"
+            axis.plot(
+                [row["step"] for row in rows],
+                values,
+                linestyle=STYLES[number // len(COLORS) % len(STYLES)],
+                color=COLORS[number % len(COLORS)],
+                marker="o" if len(rows) <= MANY_ROWS else None,
+                markersize=4,
+                label=sweep.label(job, ", ") + state,
+            )
+            visible += _settled(values)
+        room = 0.06 * (max(visible) - min(visible)) + 1e-6
+        axis.set_ylim(min(visible) - room, max(visible) + room)
+        axis.set(title=PANELS[name], ylabel=UNITS.get(name, "nats per image"))
+        axis.grid(alpha=0.3)
+    axes[-1].set_xlabel("optimizer step")
+    _legend_below(figure)
+    return _pixels(figure)
+
+
+def _legend_below(figure: Figure) -> None:
+    """Outside, so that it hides nothing; in two columns where the names are short enough."""
+    handles, labels = figure.axes[-1].get_legend_handles_labels()
+    num_columns = 1 if max(map(len, labels)) > LONGEST_OF_TWO_COLUMNS else 2
+    figure.legend(handles, labels, loc="outside lower center", ncols=num_columns, fontsize=9)
+
+
+def _settled(values: Sequence[float]) -> Sequence[float]:
+    """A curve without its first tenth, which is so much worse that it would flatten all the rest."""
+    return values if len(values) <= MANY_ROWS else values[len(values) // 10 :]
+
+
+def _pixels(figure: Figure) -> UInt8[np.ndarray, "h w 3"]:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()

@@ -1,0 +1,93 @@
+"""The short answer in words: which run is best, what beta does, what is missing."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from vae_lightning.report.sweep import Sweep
+from vae_lightning.report.table import Estimate, Setting, Table, series
+
+NAMES_SHOWN = 6
+
+
+def summarise(sweep: Sweep, table: Table) -> list[str]:
+    """Sentences, the most important first; plain text."""
+    return [*_best(table), *_effect_of_beta(table), *_what_compares(table), *_missing(sweep)]
+
+
+def _best(table: Table) -> list[str]:
+    best = table.best
+    if best is None:
+        return ["No run has finished with an ELBO yet, so there is no best one."]
+    where = name(best) or "the only setting"
+    if table.ranked_by == "bits_per_dim":
+        return [
+            f"Best: {where} with {spread(best.values['bits_per_dim'], 4)} bits per dimension ({table.split} split)."
+        ]
+    value = spread(best.values["elbo_nats"], 5)
+    return [f"Best ELBO: {value} nats per image at β = 1 ({table.split} split; higher is better), with {where}."]
+
+
+def _effect_of_beta(table: Table) -> list[str]:
+    sentences = []
+    for line, settings in series(table).items():
+        points = [entry for entry in settings if entry.is_measured and entry.mean("kl_nats") is not None]
+        betas = [entry.jobs[0].beta for entry in points]
+        if len(set(betas)) < 2:
+            continue
+        steps = " → ".join(f"{beta:g}" for beta in betas)
+        effects = " and ".join(_course(points, key, word) for key, word in (("kl_nats", "KL"), ("mse", "mse")))
+        sentences.append(f"{line}: over β = {steps}, {effects}.")
+    return sentences
+
+
+def _course(points: Sequence[Setting], key: str, word: str) -> str:
+    values = [entry.mean(key) for entry in points]
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return f"{word} is not known"
+    steps = " → ".join(f"{value:.3g}" for value in known)
+    moves = {later > earlier for earlier, later in pairwise(known)}
+    verb = "goes up and down" if len(moves) > 1 else "rises" if moves == {True} else "falls"
+    return f"{word} {verb} ({steps}{' nats' if key.endswith('_nats') else ''})"
+
+
+def _what_compares(table: Table) -> list[str]:
+    if table.ranked_by == "elbo_nats":
+        return []
+    return [
+        "The runs differ in their pixel term or in their images, so their ELBOs in nats do not compare: they are "
+        "ranked by bits_per_dim, which is of one likelihood for all. Between images of different size or colour it is "
+        "only a hint: those are different tasks."
+    ]
+
+
+def _missing(sweep: Sweep) -> list[str]:
+    unfinished = [job for job in sweep.jobs if job.status != "done"]
+    if not unfinished:
+        return []
+    named = [f"{sweep.label(job, ', ')} ({job.status})" for job in unfinished[:NAMES_SHOWN]]
+    more = f" and {len(unfinished) - NAMES_SHOWN} more" if len(unfinished) > NAMES_SHOWN else ""
+    done = len(sweep.jobs) - len(unfinished)
+    running = " An interrupted one may still be running." if any(j.status == "interrupted" for j in unfinished) else ""
+    return [f"{done} of {len(sweep.jobs)} jobs are done. Missing: {'; '.join(named)}{more}.{running}"]
+
+
+def name(setting: Setting) -> str:
+    return ", ".join(f"{key}={value}" for key, value in setting.overrides.items() if value)
+
+
+def spread(value: Estimate, digits: int) -> str:
+    """`−94.4 ± 0.8`: with a standard error as many decimals as it has, else so many significant digits."""
+    if not math.isfinite(value.mean):
+        return "no number"
+    error = value.standard_error
+    is_whole = not error and value.mean == round(value.mean)
+    decimals = _decimals(error, 2) if error else 0 if is_whole else _decimals(value.mean, digits)
+    mean = f"{value.mean:.{decimals}f}".replace("-", "−")
+    return mean if error is None else f"{mean} ± {error:.{decimals}f}"
+
+
+def _decimals(value: float, digits: int) -> int:
+    """Decimals that show `value` with so many significant digits, none for large ones."""
+    return max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0

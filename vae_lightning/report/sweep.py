@@ -1,0 +1,274 @@
+"""A sweep folder on disk -> what each of its jobs was, how far it came and what it measured."""
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from vae_lightning.metrics_csv import read_metrics
+from vae_lightning.run_folders import RunError
+
+Status = Literal["done", "interrupted", "failed", "not started"]
+SIGNS_OF_A_JOB = (".hydra", "config.yaml", "metrics.json", "checkpoints")
+OF_THE_COMMAND = ("ckpt_path", "run_dir")  # where a run goes on or goes to, not what it is
+MOST_LINES = 5  # of a label, beside an image of 128 pixels
+LONGEST_VALUE = 28  # characters of an override's value in a picture's label
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the sweep, as far as it can be read."""
+
+    name: str  # of its folder: the overrides that tell it from the others
+    folder: Path
+    status: Status
+    overrides: dict[str, str] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)  # resolved; empty where it cannot be read
+    metrics: dict[str, float] = field(default_factory=dict)  # final, or those of the best epoch so far
+    history: list[dict[str, float]] = field(default_factory=list)  # rows of metrics.csv
+    data: dict[str, Any] = field(default_factory=dict)  # the data really used; empty until a run has finished
+    problems: tuple[str, ...] = ()
+
+    def setting(self, key: str) -> Any:
+        """The resolved value at a dotted key; None where there is none."""
+        node: Any = self.config
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        return node
+
+    def override(self, key: str) -> str:
+        """The override's value; of a job that was started without it the resolved one, where that is plain."""
+        if key in self.overrides:
+            return self.overrides[key]
+        value = self.setting(key)
+        return _spelt_alike(str(value)) if isinstance(value, str | int | float) else ""
+
+    @property
+    def beta(self) -> float | None:
+        value = as_number(self.overrides["beta"]) if "beta" in self.overrides else self.setting("beta")
+        return float(value) if isinstance(value, int | float) else None
+
+    @property
+    def has_prior(self) -> bool:
+        """False for a plain autoencoder."""
+        return self.setting("model.posterior") != "deterministic"
+
+    @property
+    def architecture(self) -> str:
+        """The model's class and number of latents, in words."""
+        name = str(self.setting("model._target_") or "model").rpartition(".")[2]
+        latents = self.setting("model.latent_dim")
+        words = name if latents is None else f"{name}, {latents} latents"
+        return words if self.has_prior else f"{words}, plain autoencoder"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All jobs of one sweep folder, by beta first, then by the other overrides; plain autoencoders last."""
+
+    folder: Path
+    jobs: list[Job]
+
+    @property
+    def varied(self) -> list[str]:
+        """Keys of the overrides that differ between jobs, in the order of the command line."""
+        keys = list(dict.fromkeys(key for job in self.jobs for key in job.overrides))
+        return [key for key in keys if len({job.override(key) for job in self.jobs}) > 1]
+
+    @property
+    def shared(self) -> dict[str, str]:
+        """Overrides that all jobs have in common."""
+        varied = self.varied
+        keys = dict.fromkeys(key for job in self.jobs for key in job.overrides)
+        return {key: self.jobs[0].override(key) for key in keys if key not in varied}
+
+    def label(self, job: Job, separator: str = "\n") -> str:
+        """The job's own overrides in few words, for rows and lines of pictures; on a few lines at most."""
+        last_parts = [key.rpartition(".")[2] for key in self.varied]
+        words = []
+        for key, last in zip(self.varied, last_parts, strict=True):
+            value = job.override(key)
+            if not value:
+                continue
+            shown = value if len(value) <= LONGEST_VALUE else f"{value[: LONGEST_VALUE - 1]}…"
+            words.append(f"{last if last_parts.count(last) == 1 else key}={shown}")
+        if separator == "\n":
+            per_line = -(-len(words) // MOST_LINES) or 1
+            words = [", ".join(words[start : start + per_line]) for start in range(0, len(words), per_line)]
+        return separator.join(words) or job.name
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """Reads a sweep folder; nothing in it is changed.
+
+    Raises:
+        RunError: no folder there, one run instead of a sweep, or no run in it.
+    """
+    expected = "expected is a sweep's folder, multirun/<time>, as python train.py -m beta=1,4,10 makes it"
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "there is no such folder"
+        raise RunError(f"{folder}: {what}; {expected}")
+    if any((folder / sign).exists() for sign in (".hydra", "checkpoints", "metrics.json")):
+        raise RunError(f"{folder} is one run; {expected}. Its sweep would be {folder.resolve().parent}")
+    children = sorted(child for child in folder.iterdir() if child.is_dir())
+    jobs = [read_job(child) for child in children if any((child / sign).exists() for sign in SIGNS_OF_A_JOB)]
+    if not jobs:
+        raise RunError(f"{folder} holds no run; {expected}, one run folder per job in it")
+    jobs += not_started(folder, jobs)
+    return Sweep(folder, sorted(jobs, key=_beta_then_name))
+
+
+def read_job(folder: Path) -> Job:
+    """What one job left behind; what cannot be read is among its problems."""
+    problems: list[str] = []
+    lines = _read(folder / ".hydra" / "overrides.yaml", problems)
+    overrides = split_overrides(lines if isinstance(lines, list) else folder.name.split(","))
+    history = _read_history(folder / "metrics.csv", problems)
+    metrics = _numbers(_read(folder / "metrics.json", problems))
+    status = judge(folder, history)
+    if not metrics:
+        metrics = best_epoch(history)
+    config, data = (_read(folder / name, problems) for name in ("config.yaml", "data.json"))
+    if not all(map(math.isfinite, metrics.values())):
+        problems.append("some of its numbers are nan or inf")
+    if status == "failed":
+        problems.append(why_it_failed(folder))
+    return Job(
+        name=folder.name,
+        folder=folder,
+        status=status,
+        overrides=overrides,
+        config=config if isinstance(config, dict) else {},
+        metrics=metrics,
+        history=history,
+        data=data if isinstance(data, dict) else {},
+        problems=tuple(problems),
+    )
+
+
+def judge(folder: Path, history: Sequence[dict[str, float]]) -> Status:
+    """How far a run came. One that is still running looks like one that was interrupted."""
+    if (folder / "metrics.json").is_file():  # written last, also where it was damaged afterwards
+        return "done"
+    if (folder / "non_finite_batch.txt").is_file():
+        return "failed"
+    if history or any(folder.glob("checkpoints/*.ckpt")):
+        return "interrupted"
+    return "failed"
+
+
+def why_it_failed(folder: Path) -> str:
+    if (folder / "non_finite_batch.txt").is_file():
+        return "the loss was no number; non_finite_batch.txt names the images of that batch"
+    if (folder / "config.yaml").is_file():
+        return "it ended before its first logged step and left no checkpoint"
+    return "it was refused before any data was read; run it alone to see why"
+
+
+def best_epoch(history: Iterable[dict[str, float]]) -> dict[str, float]:
+    """The validation numbers of the epoch with the lowest val/loss; empty where no epoch was validated."""
+    rows = [row for row in history if math.isfinite(row.get("val/loss", math.nan))]
+    best = min(rows, key=lambda row: row["val/loss"], default={})
+    return {name: value for name, value in best.items() if name.startswith("val/")}
+
+
+def not_started(folder: Path, jobs: Sequence[Job]) -> list[Job]:
+    """Jobs that multirun.yaml announces and that have no folder yet."""
+    planned = planned_jobs(folder)
+    if len(planned) <= len(jobs):
+        return []
+    swept = {key for overrides in planned for key in overrides if len({other[key] for other in planned}) > 1}
+    started = [{key: job.overrides.get(key) for key in swept} for job in jobs]
+    missing = [overrides for overrides in planned if {key: overrides[key] for key in swept} not in started]
+    names = [",".join(f"{key}={overrides[key]}" for key in overrides if key in swept) for overrides in missing]
+    return [Job(name, folder / name, "not started", own) for name, own in zip(names, missing, strict=True)]
+
+
+def planned_jobs(folder: Path) -> list[dict[str, str]]:
+    """Overrides of every job that multirun.yaml announces; empty where it cannot be told without hydra."""
+    plan = _read(folder / "multirun.yaml", [])
+    try:
+        sweeper = plan["hydra"].get("sweeper") or {}
+        params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+        lines = [*params, *(str(line) for line in plan["hydra"]["overrides"]["task"])]
+    except (KeyError, TypeError, AttributeError):
+        return []
+    is_search = not str(sweeper.get("_target_", "BasicSweeper")).endswith("BasicSweeper")
+    if is_search or any(re.search(r"\b(range|interval|glob|choice|shuffle|sort|tag)\(", line) for line in lines):
+        return []
+    return [split_overrides(combination) for combination in itertools.product(*map(split_choices, lines))]
+
+
+def split_choices(line: str) -> list[str]:
+    """`beta=1,4` -> beta=1 and beta=4. Commas in quotes or brackets divide nothing."""
+    key, _, value = line.partition("=")
+    # a value is quoted strings, brackets (one level inside another) and other characters
+    inner = r"\[(?:[^\[\]]|\[[^\]]*\])*\]|\{[^}]*\}|\([^)]*\)"
+    values = re.findall(rf"""(?:'[^']*'|"[^"]*"|{inner}|[^,])+""", value)
+    return [f"{key}={option}" for option in values] or [line]
+
+
+def split_overrides(lines: Iterable[Any]) -> dict[str, str]:
+    """`+model.width=3` -> {"model.width": "3"}, spelt alike however it was typed."""
+    pairs = (str(line).lstrip("+~").partition("=") for line in lines)
+    return {key: _spelt_alike(value) for key, _, value in pairs if key not in OF_THE_COMMAND}
+
+
+def _spelt_alike(value: str) -> str:
+    """Hydra rewrites what was typed: true to True, 1e-3 to 0.001, quotes away; None and null are one."""
+    value = value.strip("'\"")
+    words = {"true": "true", "false": "false", "null": "null", "none": "null"}
+    number = as_number(value)
+    return words.get(value.lower(), value if number is None else f"{number:.12g}")
+
+
+def as_number(value: str) -> float | None:
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def natural_order(value: str) -> tuple[int, float, str]:
+    """Numbers by size before words by letters: 4 before 10."""
+    number = as_number(value)
+    return (1, 0.0, value) if number is None or math.isnan(number) else (0, number, "")
+
+
+def _beta_then_name(job: Job) -> tuple[Any, ...]:
+    beta = job.beta
+    others = sorted((key, natural_order(value)) for key, value in job.overrides.items() if key != "beta")
+    # autoencoders last: their beta does nothing
+    return (not job.has_prior, math.inf if beta is None else beta, others, job.name)
+
+
+def _read(path: Path, problems: list[str]) -> Any:
+    """The content of a JSON or YAML file; None where there is none, or none that can be read."""
+    if not path.is_file():
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, OSError, yaml.YAMLError) as error:
+        problems.append(f"{path.name} is damaged: {str(error).splitlines()[0]}")
+        return None
+
+
+def _read_history(path: Path, problems: list[str]) -> list[dict[str, float]]:
+    try:
+        return [row for row in read_metrics(path) if "step" in row]
+    except (ValueError, OSError, TypeError, AttributeError) as error:
+        problems.append(f"{path.name} is damaged: {str(error).splitlines()[0]}")
+        return []
+
+
+def _numbers(content: Any) -> dict[str, float]:
+    if not isinstance(content, dict):
+        return {}
+    return {str(name): float(value) for name, value in content.items() if isinstance(value, int | float)}
