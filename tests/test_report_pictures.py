@@ -9,6 +9,8 @@ import pytest
 import torch
 import yaml
 from conftest import train_tiny, write_celeba
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from torch import nn
 from typer.testing import CliRunner
 from written_sweeps import Page, measured, read_csv, write_job
@@ -18,6 +20,7 @@ from vae_lightning.cli import app
 from vae_lightning.models import LinearVAE
 from vae_lightning.pixels import to_uint8
 from vae_lightning.report import write_report
+from vae_lightning.report.curves import _legend_below
 from vae_lightning.report.exhibits import exhibit_sweep, fit_to
 from vae_lightning.report.sweep import read_sweep
 from vae_lightning.report.traversals import match_latents, measure_latents, traversal_row
@@ -247,3 +250,15 @@ def test_images_are_fitted_to_one_grid_by_the_nearest_pixel() -> None:
     for channel in fitted[0]:
         assert channel.tolist() == [[0, 0, 50, 50]] * 2 + [[100, 100, 200, 200]] * 2
     assert (fitted[1:] == 255).all()
+
+
+def test_long_names_stay_inside_the_picture() -> None:
+    figure = Figure(figsize=(8, 6), dpi=110, layout="constrained")
+    figure.subplots().plot([0, 1], [0, 1], label=f"callbacks=[{','.join(['reconstruction'] * 12)}], lr=0.1")
+    _legend_below(figure)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (legend,) = figure.legends
+    box = legend.get_window_extent(canvas.get_renderer())
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    assert "lr=0.1" in legend.get_texts()[0].get_text()

@@ -1,6 +1,7 @@
 """Numbers of all runs -> curves: what beta trades against what, and how training went."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +17,7 @@ COLORS = ("#0072b2", "#b34700", "#007a5a", "#a3427f", "#000000", "#806500", "#2f
 STYLES = ("-", "--", ":", "-.")
 PANELS = {"elbo_nats": "ELBO at β = 1", "reconstruction_nats": "reconstruction", "kl_nats": "KL", "mse": "mse"}
 UNITS = {"mse": "per pixel, [0, 1] scale"}
-LONGEST_OF_TWO_COLUMNS = 48  # characters
+LONGEST_OF_TWO_COLUMNS, LONGEST_OF_ONE_COLUMN = 48, 95  # characters of a line in a legend
 MANY_ROWS = 10  # with fewer, all of a curve is shown
 
 
@@ -103,7 +104,8 @@ def _legend_below(figure: Figure) -> None:
     """Outside, so that it hides nothing; in two columns where the names are short enough."""
     handles, labels = figure.axes[-1].get_legend_handles_labels()
     num_columns = 1 if max(map(len, labels)) > LONGEST_OF_TWO_COLUMNS else 2
-    figure.legend(handles, labels, loc="outside lower center", ncols=num_columns, fontsize=9)
+    wrapped = [textwrap.fill(label, LONGEST_OF_ONE_COLUMN, subsequent_indent="    ") for label in labels]
+    figure.legend(handles, wrapped, loc="outside lower center", ncols=num_columns, fontsize=9)
 
 
 def _settled(values: Sequence[float]) -> Sequence[float]:
