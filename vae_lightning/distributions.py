@@ -10,6 +10,8 @@ from torch import Tensor
 from vae_lightning.pixels import NUM_LEVELS, PixelRange, as_level, to_unit_range
 
 SMALLEST_SIGMA = 1 / (NUM_LEVELS - 1)  # of a pixel in [0, 1]: one grey level; a narrower density is about rounding
+UNIFORM_PIXEL_VARIANCE = 1 / 12  # of a pixel in [0, 1]: where a running variance starts
+RUNNING_WEIGHT = 0.02  # of one batch in a running variance of pixels: some 50 batches of memory
 SMALLEST_MASS = 1e-30  # below, differences of float32's erfc lose their digits
 
 

@@ -11,7 +11,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vae_lightning.distributions import PixelPrediction, discretised_gaussian_nll
+from vae_lightning.distributions import (
+    RUNNING_WEIGHT,
+    UNIFORM_PIXEL_VARIANCE,
+    PixelPrediction,
+    discretised_gaussian_nll,
+)
 from vae_lightning.losses import KLWeight, Objective, ObjectiveTerms
 from vae_lightning.models import Autoencoder
 from vae_lightning.pixels import mean_squared_error, to_pixel_range
@@ -21,9 +26,6 @@ Batch = Mapping[str, Tensor]
 RECORD_KEY = "run_record"
 BEST_KEY = "best_validation"
 MODEL_PREFIX = "model."  # of the model's weights in a checkpoint's state_dict
-UNIFORM_PIXEL_VARIANCE = 1 / 12
-# Weight of one batch in the running training error that calibrates bits_per_dim: some 50 batches of memory
-CALIBRATION_WEIGHT = 0.02
 EVALUATION_NOISE_SEED = 20_140_416
 
 
@@ -154,7 +156,7 @@ class VAEModule(L.LightningModule):
 
     def _calibrate(self, mse: Float[Tensor, " batch"], step: int) -> None:
         """Follows the training error: the variance that makes N(reconstruction, variance) most likely."""
-        weight = max(1 / (step + 1), CALIBRATION_WEIGHT)
+        weight = max(1 / (step + 1), RUNNING_WEIGHT)
         self.pixel_variance.lerp_(mse.detach().mean().clamp_min(1e-8), weight)
 
     def _statistics(self, stage: str) -> ObjectiveStatistics:

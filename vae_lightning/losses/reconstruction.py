@@ -7,13 +7,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vae_lightning.distributions import PixelPrediction, floored_logvar, gaussian_nll
+from vae_lightning.distributions import (
+    RUNNING_WEIGHT,
+    UNIFORM_PIXEL_VARIANCE,
+    PixelPrediction,
+    floored_logvar,
+    gaussian_nll,
+)
 from vae_lightning.pixels import PixelRange
 
 Images = Float[Tensor, "batch channels height width"]
-UNIFORM_PIXEL_LOGVAR = -math.log(12)
-# Weight of one batch in the running variance that evaluation uses: some 50 batches of memory
-RUNNING_WEIGHT = 0.02
 
 
 class ReconstructionLoss(nn.Module, ABC):
@@ -128,7 +131,7 @@ class GaussianShared(ReconstructionLoss):
         if variance not in ("optimal", "learned"):
             raise ValueError(f"reconstruction.variance={variance!r}: allowed are optimal, learned")
         self.is_learned = variance == "learned"
-        initial = torch.tensor(UNIFORM_PIXEL_LOGVAR)
+        initial = torch.tensor(math.log(UNIFORM_PIXEL_VARIANCE))
         if self.is_learned:
             self.logvar = nn.Parameter(initial)
         else:
