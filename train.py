@@ -1,6 +1,8 @@
 """Train, validate and test one VAE, or with -m one per point of a sweep: python train.py --help."""
 
 import logging
+import os
+import signal
 import sys
 import time
 import warnings
@@ -9,12 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from vae_lightning.command_line import prepare_command_line
-from vae_lightning.configuration import SHOWN_METRICS, first_cause, register_configuration, to_plain
+from vae_lightning.command_line import is_sweep, prepare_command_line
+from vae_lightning.configuration import (
+    CONF_DIR,
+    SHOWN_METRICS,
+    ConfigError,
+    first_cause,
+    optimized_metrics,
+    swept_overrides,
+    to_plain,
+)
 
 if TYPE_CHECKING:  # torch and numpy are imported inside the functions: --help and shell completion answer at once
     import lightning as L
@@ -23,31 +35,97 @@ if TYPE_CHECKING:  # torch and numpy are imported inside the functions: --help a
     from vae_lightning.models import Autoencoder
     from vae_lightning.module import VAEModule
 
-CONF_DIR = Path(__file__).parent / "conf"
-CTRL_C_EXIT_CODE = 130
+CTRL_C_EXIT_CODE, SIGTERM_EXIT_CODE = 130, 143
 log = logging.getLogger("vae_lightning")
-register_configuration()
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(config: DictConfig) -> float | None:
-    """One run. Returns the metric that a searching sweep optimises.
+def main(config: DictConfig) -> Any:
+    """One run, or one job of a sweep. Returns the metrics that a searching sweep optimises.
 
     Raises:
         CompactHydraException: a setting or the data cannot be used; hydra prints the message without a traceback.
+            A job of a grid only logs it, because hydra would end the sweep.
     """
     from callbacks import NonFiniteLossError
     from vae_lightning.data import DataError
+    from vae_lightning.run_folders import RunError
+    from vae_lightning.run_status import describe_error
+    from vae_lightning.sweep import release_memory
 
+    hydra_config = HydraConfig.get()
+    in_sweep = hydra_config.mode == RunMode.MULTIRUN
+    if "BasicLauncher" not in hydra_config.launcher._target_:
+        config.trainer.enable_progress_bar = False  # nobody sees it: the sweep shows one for all its jobs
+    os.chdir(hydra_config.runtime.cwd)  # a Ray worker on another machine starts somewhere else
     try:
-        plain = to_plain(config)
-        module, datamodule, trainer = build(config, plain)
+        return run_or_skip(config, in_sweep)
+    except (ConfigError, DataError, RunError, NonFiniteLossError) as error:
+        message = str(error)
+    except Exception as error:
+        if not in_sweep:
+            raise
+        log.exception("The job failed")
+        message = describe_error(error)
+    # after the handlers, where nothing holds the error's frames and their tensors any more
+    release_memory()
+    if in_sweep and "BasicSweeper" in hydra_config.sweeper._target_:
+        log.error(message)
+        return None
+    raise CompactHydraException(message)
+
+
+def run_or_skip(config: DictConfig, in_sweep: bool) -> Any:
+    """Trains, unless this is a job of a sweep that is done; one that was interrupted goes on."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    from vae_lightning.identity import identity_of
+    from vae_lightning.sweep import run_job, run_recorded
+
+    def go_on() -> dict[str, Any]:
+        config.ckpt_path = config.ckpt_path or "last"
+        return train(config)
+
+    def fingerprint() -> str:
+        return str(instantiate(to_plain(config)["data"]).fingerprint_now())
+
+    run_dir = Path(config.run_dir)
+    if rank_zero_only.rank > 0:  # the first process keeps the record for all
+        metrics = train(config)
+    elif in_sweep:
+        metrics = run_job(run_dir, identity_of(config), fingerprint, lambda: train(config), go_on)
+    else:
+        metrics = run_recorded(run_dir, identity_of(config), lambda: train(config))
+    values = tuple(metrics.get(name) for name in optimized_metrics(config))
+    return values[0] if len(values) == 1 else values
+
+
+def train(config: DictConfig) -> dict[str, Any]:
+    """Builds everything and runs it.
+
+    Raises:
+        ConfigError: parts that do not fit each other, or an argument that its class refuses.
+    """
+    plain = to_plain(config)
+    try:
+        built = build(config, plain)
     except (ValueError, InstantiationException) as error:
-        raise CompactHydraException(first_cause(error)) from error
+        raise ConfigError(first_cause(error)) from error
+    return run(config, plain, *built)
+
+
+def check(config: DictConfig, runs_here: bool) -> None:
+    """Builds a job's parts and throws them away; `config` is without hydra's node.
+
+    Raises:
+        ConfigError: the job cannot work.
+    """
     try:
-        return run(config, plain, module, datamodule, trainer)
-    except (DataError, NonFiniteLossError) as error:
-        raise CompactHydraException(str(error)) from error
+        plain = to_plain(config, runs_here=runs_here)
+        instantiate(plain["data"])
+        make_callbacks(plain["callbacks"], build_module(plain).model)
+    except (ValueError, InstantiationException) as error:
+        raise ConfigError(first_cause(error)) from error
 
 
 def build(config: DictConfig, plain: dict[str, Any]) -> "tuple[VAEModule, FaceDataModule, L.Trainer]":
@@ -56,13 +134,26 @@ def build(config: DictConfig, plain: dict[str, Any]) -> "tuple[VAEModule, FaceDa
     Raises:
         ValueError: parts that do not fit each other, or an argument that its class refuses.
     """
+    module = build_module(plain)
+    datamodule = instantiate(plain["data"])
+    callbacks = make_callbacks(plain["callbacks"], module.model)
+    loggers = [instantiate(node) for node in plain["logger"].values()]
+    trainer = instantiate(
+        plain["trainer"], callbacks=callbacks, logger=loggers or False, default_root_dir=config.run_dir
+    )
+    return module, datamodule, trainer
+
+
+def build_module(plain: dict[str, Any]) -> "VAEModule":
+    """The model with its objective, seeded."""
     import lightning as L
 
     from vae_lightning.losses import Objective
     from vae_lightning.module import VAEModule
+    from vae_lightning.runs import record_of
 
     quieten_lightning()
-    L.seed_everything(config.seed, workers=True, verbose=False)
+    L.seed_everything(plain["seed"], workers=True, verbose=False)
     model = instantiate(plain["model"])
     objective = Objective(
         reconstruction=instantiate(plain["reconstruction"]),
@@ -72,14 +163,7 @@ def build(config: DictConfig, plain: dict[str, Any]) -> "tuple[VAEModule, FaceDa
         perceptual=instantiate(plain["perceptual"]),
     )
     warn_about_ignored(plain, model)
-    module = VAEModule(model, objective, instantiate(plain["optimizer"]), config.seed, run_record(plain))
-    datamodule = instantiate(plain["data"])
-    callbacks = make_callbacks(plain["callbacks"], model)
-    loggers = [instantiate(node) for node in plain["logger"].values()]
-    trainer = instantiate(
-        plain["trainer"], callbacks=callbacks, logger=loggers or False, default_root_dir=config.run_dir
-    )
-    return module, datamodule, trainer
+    return VAEModule(model, objective, instantiate(plain["optimizer"]), plain["seed"], record_of(plain))
 
 
 def warn_about_ignored(plain: dict[str, Any], model: "Autoencoder") -> None:
@@ -129,38 +213,28 @@ def quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=r"The number of training batches \(\d+\) is smaller than the logging")
 
 
-def run_record(plain: dict[str, Any]) -> dict[str, Any]:
-    """What every checkpoint says about itself."""
-    import lightning
-    import torch
-
-    from vae_lightning.runs import FORMAT
-
-    return {
-        "format": FORMAT,
-        "config": {name: value for name, value in plain.items() if name not in ("callbacks", "logger")},
-        "versions": {"torch": str(torch.__version__), "lightning": str(lightning.__version__)},
-    }
-
-
 def run(
     config: DictConfig,
     plain: dict[str, Any],
     module: "VAEModule",
     datamodule: "FaceDataModule",
     trainer: "L.Trainer",
-) -> float | None:
-    """Fits, tests the best checkpoint, writes what the run folder holds, says where to look."""
+) -> dict[str, Any]:
+    """Fits, tests the best checkpoint, writes what the run folder holds; returns the final metrics."""
+    from callbacks import log_hyperparameters, mean_throughput
     from vae_lightning.files import replacing, write_json
+    from vae_lightning.runs import checkpoint_to_resume
 
     run_dir = Path(config.run_dir)
-    resume_from = checkpoint_to_resume(config, run_dir)
+    resume_from = checkpoint_to_resume(config.ckpt_path, run_dir)
     if trainer.is_global_zero:
         with replacing(run_dir / "config.yaml") as unfinished:
             unfinished.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
     if trainer.local_rank == 0:
         datamodule.prepare_data()  # before Lightning announces the training: it may take a minute, and may fail
         describe(module, datamodule, trainer, run_dir)
+    if trainer.is_global_zero:
+        write_json(run_dir / "data.json", datamodule.record())
     started = time.perf_counter()
     fit(trainer, module, datamodule, resume_from, run_dir)
     metrics: dict[str, Any] = {"seconds": time.perf_counter() - started, "epochs": trainer.current_epoch}
@@ -171,11 +245,10 @@ def run(
         tested = {name: float(value) for name, value in trainer.callback_metrics.items()}
         metrics |= {name: value for name, value in tested.items() if name.startswith("test/")}
     if trainer.is_global_zero:
-        write_json(run_dir / "data.json", datamodule.record())
         write_json(run_dir / "metrics.json", metrics)
-        log_hyperparameters(plain, trainer, metrics)
+        log_hyperparameters(plain, swept_overrides(), trainer, metrics)
         say_where_to_look(run_dir, metrics)
-    return metrics.get(config.optimized_metric)
+    return metrics
 
 
 def describe(module: "VAEModule", datamodule: "FaceDataModule", trainer: "L.Trainer", run_dir: Path) -> None:
@@ -189,79 +262,27 @@ def describe(module: "VAEModule", datamodule: "FaceDataModule", trainer: "L.Trai
     )
 
 
-def checkpoint_to_resume(config: DictConfig, run_dir: Path) -> Path | None:
-    """The checkpoint that training starts from. `last` is the one in this run's own folder.
-
-    Raises:
-        CompactHydraException: the file is not there, or is no checkpoint of ours.
-    """
-    from vae_lightning.run_folders import RunError
-    from vae_lightning.runs import read_checkpoint
-
-    if config.ckpt_path is None:
-        return None
-    is_last = config.ckpt_path == "last"
-    path = run_dir / "checkpoints" / "last.ckpt" if is_last else Path(config.ckpt_path).expanduser()
-    if not path.is_file():
-        raise CompactHydraException(f"ckpt_path={config.ckpt_path}: there is no file {path}")
-    try:
-        read_checkpoint(path)
-    except RunError as error:
-        raise CompactHydraException(f"ckpt_path={config.ckpt_path}: {error}") from error
-    return path
-
-
 def fit(
     trainer: "L.Trainer", module: "VAEModule", datamodule: "FaceDataModule", resume_from: Path | None, run_dir: Path
 ) -> None:
-    """Trains; Ctrl-C leaves a checkpoint and says how to go on."""
+    """Trains; Ctrl-C and SIGTERM leave a checkpoint and say how to go on."""
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+
     try:
         trainer.fit(module, datamodule, ckpt_path=resume_from, weights_only=True)
-    except SystemExit:
+    except SystemExit as stopped:
         if not trainer.interrupted:
             raise
         last = run_dir / "checkpoints" / "last.ckpt"
-        how = f"Go on with: python train.py ckpt_path=last hydra.run.dir={run_dir}" if last.is_file() else ""
+        alone = not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN
+        how = f"Go on with: python train.py ckpt_path=last hydra.run.dir={run_dir}" if last.is_file() and alone else ""
         log.warning(f"Interrupted after {trainer.global_step} steps. {how}")
-        raise SystemExit(CTRL_C_EXIT_CODE) from None
-
-
-def mean_throughput(trainer: "L.Trainer") -> dict[str, float]:
-    """Images per second over the whole training, validation left out."""
-    from callbacks import Throughput
-
-    timers = [callback for callback in trainer.callbacks if isinstance(callback, Throughput)]  # type: ignore[attr-defined]
-    if not timers or not timers[0].seconds_spent:
-        return {}
-    return {"train/images_per_second": timers[0].images_seen / timers[0].seconds_spent}
-
-
-def log_hyperparameters(plain: dict[str, Any], trainer: "L.Trainer", metrics: dict[str, Any]) -> None:
-    """TensorBoard's HParams page: what a person varies against what came out."""
-    from lightning.pytorch.loggers import TensorBoardLogger
-    from torch.utils.tensorboard.summary import hparams
-
-    def class_name(group: str) -> str:
-        return str(plain[group]["_target_"]).rpartition(".")[2]
-
-    # TensorBoard sorts them and shows the first five: those that a sweep is about
-    varied = {
-        "beta": plain["beta"],
-        "latent_dim": plain["model"]["latent_dim"],
-        "lr": plain["optimizer"]["lr"],
-        "model": class_name("model"),
-        "reconstruction": class_name("reconstruction"),
-        "schedule": class_name("beta_schedule"),
-        "seed": plain["seed"],
-        "size": plain["data"]["image_size"],
-    }
-    split = "test" if "test/loss" in metrics else "val"
-    final = {f"{split}/{name}": metrics[f"{split}/{name}"] for name in SHOWN_METRICS if f"{split}/{name}" in metrics}
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            for summary in hparams(varied, final):  # the metrics themselves have been logged already
-                logger.experiment._get_file_writer().add_summary(summary)
-            logger.finalize("success")
+        if not isinstance(stopped, SIGTERMException):
+            raise SystemExit(CTRL_C_EXIT_CODE) from None
+        if os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+            # SLURM takes a job that ends after SIGTERM for a completed one: let submitit queue it again
+            signal.raise_signal(getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"))
+        raise SystemExit(SIGTERM_EXIT_CODE) from None
 
 
 def say_where_to_look(run_dir: Path, metrics: dict[str, Any]) -> None:
@@ -281,10 +302,20 @@ def say_where_to_look(run_dir: Path, metrics: dict[str, Any]) -> None:
     )
 
 
-if __name__ == "__main__":
-    sys.argv[1:] = prepare_command_line(sys.argv[1:], CONF_DIR)
-    try:
+def start(typed: list[str]) -> int:
+    """The whole program: a run, a sweep, or what hydra prints about them. Returns the exit code."""
+    sys.argv[1:] = prepare_command_line(typed, CONF_DIR)
+    if not is_sweep(typed):
         main()
+        return 0
+    from vae_lightning.sweep import conduct
+
+    return conduct(sys.argv[1:], typed, CONF_DIR, check, main)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(start(sys.argv[1:]))
     except KeyboardInterrupt:  # before or after the fit, which handles it itself
         sys.stderr.write("Interrupted; what was half done is thrown away, the same command starts again.\n")
         sys.exit(CTRL_C_EXIT_CODE)

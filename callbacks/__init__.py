@@ -1,5 +1,6 @@
 """Lightning callbacks and a logger: pictures, curves, speed, numbers."""
 
+from callbacks.dashboard import log_hyperparameters
 from callbacks.ema import EMA
 from callbacks.image_grid import Grid, ImageGrid
 from callbacks.interpolation import InterpolationGrid
@@ -10,7 +11,7 @@ from callbacks.non_finite_loss import NonFiniteLoss, NonFiniteLossError
 from callbacks.posterior_collapse import PosteriorCollapse
 from callbacks.reconstruction import ReconstructionGrid
 from callbacks.temperature import TemperatureGrid
-from callbacks.throughput import Throughput
+from callbacks.throughput import Throughput, mean_throughput
 from callbacks.traversal import TraversalGrid
 
 __all__ = [
@@ -28,4 +29,6 @@ __all__ = [
     "TemperatureGrid",
     "Throughput",
     "TraversalGrid",
+    "log_hyperparameters",
+    "mean_throughput",
 ]

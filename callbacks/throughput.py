@@ -39,3 +39,11 @@ class Throughput(L.Callback):
         self.seconds_spent += seconds
         pl_module.log_now({"train/images_per_second": self._num_images / seconds})
         self._restart()
+
+
+def mean_throughput(trainer: L.Trainer) -> dict[str, float]:
+    """Images per second over the whole training, validation left out."""
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Throughput)]  # type: ignore[attr-defined]
+    if not timers or not timers[0].seconds_spent:
+        return {}
+    return {"train/images_per_second": timers[0].images_seen / timers[0].seconds_spent}

@@ -1,9 +1,11 @@
-"""The command line before hydra sees it: misspelt keys, names of sweep folders, going on with the last run."""
+"""The command line before hydra sees it: misspelt keys, folders of runs and sweeps, going on with the last run."""
 
+import itertools
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from datetime import datetime
 from pathlib import Path
 
 import yaml
@@ -12,6 +14,23 @@ from hydra.errors import CompactHydraException
 
 from vae_lightning.configuration import ConfigError, RootConfig, did_you_mean
 from vae_lightning.run_folders import RunError, newest_run
+
+SWEEP_FLAGS = {"-m", "--multirun"}
+QUESTIONS = {
+    "-h",
+    "--help",
+    "--hydra-help",
+    "-c",
+    "--cfg",
+    "-i",
+    "--info",
+    "-p",
+    "--package",
+    "-sc",
+    "--shell-completion",
+    "--version",
+}
+OF_THE_COMMAND = ("sweep", "hparams_search", "ckpt_path")  # where jobs lie and come from, not what they are
 
 
 def explain_unknown_key(arguments: Sequence[str], conf_dir: Path) -> str | None:
@@ -26,9 +45,66 @@ def explain_unknown_key(arguments: Sequence[str], conf_dir: Path) -> str | None:
     return None
 
 
+def is_sweep(arguments: Sequence[str]) -> bool:
+    """Whether hydra will make several jobs of this command line."""
+    return bool(SWEEP_FLAGS & set(arguments)) and not is_a_question(arguments)
+
+
+def is_a_question(arguments: Sequence[str]) -> bool:
+    """Whether hydra will only print something."""
+    return any(argument.split("=")[0] in QUESTIONS for argument in arguments)
+
+
+def choose_folder(arguments: Sequence[str]) -> list[str]:
+    """Adds the folder of the run or the sweep, made here so that two commands of one second never share one.
+
+    Raises:
+        ConfigError: `sweep=NAME` without -m, for a search without -m, or with a name that is no folder's.
+    """
+    values = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    if not SWEEP_FLAGS & set(arguments):
+        for key in ("sweep", "hparams_search"):
+            if key in values:
+                raise ConfigError(f"{key}={values[key]} is about a sweep of several jobs: add -m")
+    if is_a_question(arguments) or not {"hydra.run.dir", "hydra.sweep.dir"}.isdisjoint(values):
+        return list(arguments)
+    if not is_sweep(arguments):
+        return [*arguments, f"hydra.run.dir='{new_folder(Path('outputs'))}'"]
+    if "sweep" not in values:
+        return [*arguments, f"sweep='{new_folder(Path('multirun')).name}'"]
+    name = values["sweep"].strip("'\"")
+    if not re.fullmatch(r"\w[\w .+-]*", name):
+        raise ConfigError(
+            f"sweep={name}: expected is the name of a folder in multirun/: letters, digits, space . + - _"
+        )
+    return list(arguments)
+
+
+def new_folder(parent: Path) -> Path:
+    """An empty folder named by the time, and by a number where somebody else has just taken that name."""
+    parent.mkdir(parents=True, exist_ok=True)
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    for number in itertools.count(1):
+        folder = parent / (now if number == 1 else f"{now}_{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError
+
+
+def remove_unused_folder(arguments: Sequence[str], typed: Sequence[str]) -> None:
+    """Takes back the folder that `choose_folder` made for a sweep that is refused."""
+    for argument in set(arguments) - set(typed):
+        folder = Path("multirun") / argument.removeprefix("sweep=").strip("'")
+        if argument.startswith("sweep=") and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
 def name_jobs_by_what_is_swept(arguments: Sequence[str]) -> list[str]:
     """Adds to a `-m` command line the keys that all jobs share, so that hydra leaves them out of folder names."""
-    if not {"-m", "--multirun"} & set(arguments):
+    if not SWEEP_FLAGS & set(arguments):
         return list(arguments)
     assignments = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     try:
@@ -36,9 +112,11 @@ def name_jobs_by_what_is_swept(arguments: Sequence[str]) -> list[str]:
     except CompactHydraException:
         return list(arguments)  # hydra parses them again and says what is wrong
     shared = [override.key_or_group for override in overrides if not override.is_sweep_override()]
-    if len(shared) == len(overrides) or not shared:
+    is_swept = len(shared) < len(overrides) or "hparams_search" in shared
+    unnamed = [key for key in shared if not key.startswith("hydra") and (is_swept or key in OF_THE_COMMAND)]
+    if not unnamed:
         return list(arguments)
-    quoted = ",".join(f"'{key}'" for key in shared if not key.startswith("hydra"))
+    quoted = ",".join(f"'{key}'" for key in unnamed)
     return [*arguments, f"hydra.job.config.override_dirname.exclude_keys=[{quoted}]"]
 
 
@@ -53,7 +131,7 @@ def continue_last_run(arguments: Sequence[str]) -> list[str]:
     """
     if "ckpt_path=last" not in arguments:
         return list(arguments)
-    if {"-m", "--multirun"} & set(arguments):
+    if SWEEP_FLAGS & set(arguments):
         raise ConfigError("ckpt_path=last continues one run, -m starts many: leave one of them out")
     named = [argument.split("=", 1)[1] for argument in arguments if argument.startswith("hydra.run.dir=")]
     run_dir = Path(named[0].strip("'\"")) if named else newest_run()
@@ -71,7 +149,7 @@ def prepare_command_line(arguments: Sequence[str], conf_dir: Path) -> list[str]:
     problem = explain_unknown_key(arguments, conf_dir)
     if problem is None:
         try:
-            return name_jobs_by_what_is_swept(continue_last_run(arguments))
+            return name_jobs_by_what_is_swept(choose_folder(continue_last_run(arguments)))
         except (ConfigError, RunError) as error:
             problem = str(error)
     sys.stderr.write(f"{problem}\n")

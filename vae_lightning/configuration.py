@@ -2,7 +2,6 @@
 
 import difflib
 import inspect
-import os
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,11 +12,16 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import MISSING, OmegaConf
 
+from vae_lightning.identity import job_folder
+
 # of a run, most telling first; those that need a KL are missing for a plain autoencoder
 SHOWN_METRICS = ("loss", "elbo_nats", "reconstruction_nats", "kl_nats", "bits_per_dim", "active_units", "mse")
+CONF_DIR = Path(__file__).parents[1] / "conf"
+OF_HYDRA = (Path("hydra/help"), Path("hydra/job_logging"), Path("hydra/hydra_logging"))  # groups with nothing to choose
 METRICS_OF_KL = ("elbo_nats", "kl_nats", "bits_per_dim")
 
 
@@ -34,7 +38,8 @@ class RootConfig:
     seed: int = 0
     ckpt_path: str | None = None
     test: bool = True
-    optimized_metric: str = "val/loss"
+    sweep: str | None = None
+    optimized_metric: Any = "val/loss"
     run_dir: str = MISSING
     data: Any = MISSING
     model: Any = MISSING
@@ -51,8 +56,9 @@ class RootConfig:
 def register_configuration() -> None:
     """Makes the root schema and the resolvers of folder names known to hydra; may be called twice."""
     ConfigStore.instance().store(name="schema", node=RootConfig)
-    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+    OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+    OmegaConf.register_new_resolver("choices", list_choices, replace=True)
 
 
 def run_folder() -> str:
@@ -61,18 +67,37 @@ def run_folder() -> str:
     return str(hydra.runtime.get("output_dir") or hydra.run.dir)
 
 
-def folder_name(overrides: str) -> str:
-    """`beta=4,data.root=/faces` -> `beta=4,data.root=-faces`: one path component, whatever was swept."""
-    return overrides.replace(os.sep, "-").strip(". ") or "job"
+def swept_overrides() -> dict[str, str]:
+    """What tells this job of a sweep from the others; empty outside of a sweep."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return {}
+    hydra: Any = HydraConfig.get()
+    shared = {*hydra.job.config.override_dirname.exclude_keys, "sweep"}
+    pairs = (str(override).lstrip("+").partition("=") for override in hydra.overrides.task)
+    return {key: value for key, _, value in pairs if key not in shared}
 
 
-def to_plain(config: Any) -> dict[str, Any]:
-    """A composed config, resolved, as dicts, lists and numbers, with `trainer.precision=auto` made definite."""
+def list_choices() -> str:
+    """Every group with its choices, for the help page."""
+    groups: dict[Path, list[str]] = {}
+    for path in sorted(CONF_DIR.glob("*/**/*.yaml")):
+        groups.setdefault(path.parent.relative_to(CONF_DIR), []).append(path.stem)
+    return "\n".join(f"{group}: {', '.join(choices)}" for group, choices in groups.items() if group not in OF_HYDRA)
+
+
+def to_plain(config: Any, *, runs_here: bool = True) -> dict[str, Any]:
+    """A composed config, resolved, as dicts, lists and numbers, with `trainer.precision=auto` made definite.
+
+    Raises:
+        ConfigError: something in it cannot be; the accelerator is looked for only where the run `runs_here`.
+    """
     container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
     plain = {str(name): value for name, value in container.items()}
-    check_optimized_metric(plain["optimized_metric"], measured_metrics(plain))
-    check_accelerator(plain["trainer"].get("accelerator", "auto"))
+    for name in optimized_metrics(plain):
+        check_optimized_metric(name, measured_metrics(plain))
+    if runs_here:
+        check_accelerator(plain["trainer"].get("accelerator", "auto"))
     if plain["trainer"].get("precision") == "auto":
         plain["trainer"]["precision"] = best_precision(plain["trainer"].get("accelerator", "auto"))
     check_arguments(plain)
@@ -102,6 +127,12 @@ def measured_metrics(plain: Mapping[str, Any]) -> list[str]:
     metrics = [metric for metric in SHOWN_METRICS if is_vae or metric not in METRICS_OF_KL]
     splits = ("val", "test") if plain["test"] else ("val",)
     return [f"{split}/{metric}" for split in splits for metric in metrics]
+
+
+def optimized_metrics(plain: Mapping[str, Any]) -> list[str]:
+    """What a sweep searches by: one metric, or several that are traded against each other."""
+    names = plain["optimized_metric"]
+    return [str(name) for name in names] if isinstance(names, list | tuple) else [str(names)]
 
 
 def check_optimized_metric(name: str, measured: Sequence[str]) -> None:
@@ -251,3 +282,6 @@ def did_you_mean(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     nearest = difflib.get_close_matches(name, list(known), n=3)
     nearest.sort(key=lambda candidate: candidate[:1] != name[:1])
     return f" (did you mean {nearest[0]}?)" if nearest else ""
+
+
+register_configuration()  # on import, because a Ray worker composes nothing itself and still needs the resolvers

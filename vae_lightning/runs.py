@@ -2,7 +2,7 @@
 
 import io
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from vae_lightning.data import FaceDataModule, Preprocessing
 from vae_lightning.data.preprocessing import as_crop
 from vae_lightning.distributions import Posterior
+from vae_lightning.made_with import made_with
 from vae_lightning.models import Autoencoder, ConvVAE, LinearVAE, ResidualVAE
 from vae_lightning.module import MODEL_PREFIX, RECORD_KEY
 from vae_lightning.pixels import to_pixel_range, to_uint8, to_unit_range
@@ -215,3 +216,27 @@ def to_pil(images: Float[Tensor, "batch channels height width"]) -> list[Image.I
     """float [0, 1] -> PIL images."""
     levels = to_uint8(images, (0.0, 1.0)).permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image) for image in levels]
+
+
+def record_of(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """What every checkpoint of a run with this resolved configuration says about itself."""
+    config = {name: value for name, value in plain.items() if name not in ("callbacks", "logger")}
+    return {"format": FORMAT, "config": config, "versions": made_with()["libraries"]}
+
+
+def checkpoint_to_resume(ckpt_path: str | None, run_dir: Path) -> Path | None:
+    """The checkpoint that training starts from. `last` is the one in this run's own folder.
+
+    Raises:
+        RunError: the file is not there, or is no checkpoint of ours.
+    """
+    if ckpt_path is None:
+        return None
+    path = run_dir / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path).expanduser()
+    if not path.is_file():
+        raise RunError(f"ckpt_path={ckpt_path}: there is no file {path}")
+    try:
+        read_checkpoint(path)
+    except RunError as error:
+        raise RunError(f"ckpt_path={ckpt_path}: {error}") from error
+    return path

@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -167,10 +167,16 @@ class FaceDataModule(LightningDataModule):
         rows = self._select_rows(self.image_source, split)[index.numpy()]
         return [self.image_source.filenames[row] for row in rows.tolist()]
 
-    def _open_splits(self) -> None:
-        if self._image_source is not None:
-            return
-        source = resolve_source(
+    def fingerprint_now(self) -> str:
+        """The fingerprint that a run started now would record; nothing is decoded.
+
+        Raises: DataError.
+        """
+        source = self._find_source()
+        return _join(source.fingerprint(self._select_rows(source, split)) for split in SPLITS)
+
+    def _find_source(self) -> ImageSource:
+        return resolve_source(
             self.source,
             self.root,
             self.data_dir,
@@ -178,15 +184,19 @@ class FaceDataModule(LightningDataModule):
             faces_seed=self.faces_seed,
             warn=rank_zero_only(logger.warning),
         )
-        digest = hashlib.blake2b(digest_size=16)
+
+    def _open_splits(self) -> None:
+        if self._image_source is not None:
+            return
+        source = self._find_source()
+        fingerprints = []
         for split in SPLITS:
             rows = self._select_rows(source, split)
-            fingerprint = source.fingerprint(rows)
-            digest.update(fingerprint.encode())
-            images = open_cache(source, rows, self.preprocessing, self.data_dir / "cache", split, fingerprint)
+            fingerprints.append(source.fingerprint(rows))
+            images = open_cache(source, rows, self.preprocessing, self.data_dir / "cache", split, fingerprints[-1])
             attributes = None if source.attributes is None else source.attributes[rows]
             self._splits[split] = BatchDataset(images, attributes)
-        self._fingerprint = digest.hexdigest()
+        self._fingerprint = _join(fingerprints)
         self._image_source = source
 
     def _select_rows(self, source: ImageSource, split: Split) -> np.ndarray:
@@ -225,6 +235,10 @@ class FaceDataModule(LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=on_cuda,
         )
+
+
+def _join(fingerprints: Iterable[str]) -> str:
+    return hashlib.blake2b("".join(fingerprints).encode(), digest_size=16).hexdigest()
 
 
 def _choose(name: str, value: str, allowed: tuple[str, ...]) -> str:

@@ -1,0 +1,71 @@
+"""Which run a configuration stands for, and in which folder of a sweep it lies."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from vae_lightning.run_status import read_status
+
+PLAN = "sweep.json"
+# where a run lies, how it is shown and what it is searched by: the same run with others is the same run
+NOT_OF_THE_RESULT = ("run_dir", "ckpt_path", "sweep", "logger", "optimized_metric", "hydra")
+ONLY_SHOWN = (("trainer", "enable_progress_bar"), ("trainer", "enable_model_summary"), ("data", "data_dir"))
+SHOWN_DIGITS = 6
+
+
+def identity_of(config: Any) -> str:
+    """A hash of everything in the resolved configuration that the result may depend on; `beta=1` is `beta=1.0`."""
+    settings = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(settings, dict)
+    for name in NOT_OF_THE_RESULT:
+        settings.pop(name, None)
+    for group, name in ONLY_SHOWN:
+        settings.get(group, {}).pop(name, None)
+    resolved = OmegaConf.to_container(OmegaConf.create({**settings, "run_dir": ""}), resolve=True)
+    text = json.dumps(_alike(resolved), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+
+
+def _alike(value: Any) -> Any:
+    """1.0 as 1, wherever it stands."""
+    if isinstance(value, dict):
+        return {str(name): _alike(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_alike(entry) for entry in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def folder_name(overrides: str) -> str:
+    """`beta=4,data.root=/faces` -> `beta=4,data.root=-faces`: one path component, whatever was swept."""
+    return overrides.replace(os.sep, "-").strip(". ") or "job"
+
+
+def job_folder(overrides: str, _root_: Any) -> str:
+    """The folder of a job below that of its sweep; hydra asks for it as `${job_folder:…}`.
+
+    The one that holds this very run already, or is planned for it; else one named by the overrides, and where
+    another run lies there (the same command with other settings), by the start of its identity as well.
+    """
+    sweep_dir, identity = Path(_root_.hydra.sweep.dir), identity_of(_root_)
+    planned = {job["identity"]: job["name"] for job in read_plan(sweep_dir).get("jobs", [])}
+    if identity in planned:
+        return str(planned[identity])
+    for status in sorted(sweep_dir.glob("*/status.json")):
+        if read_status(status.parent).get("identity") == identity:
+            return status.parent.name
+    name = folder_name(overrides)
+    taken = (sweep_dir / name / "status.json").exists() or (sweep_dir / name / "checkpoints").exists()
+    return f"{name} {identity[:SHOWN_DIGITS]}" if taken or name in planned.values() else name
+
+
+def read_plan(sweep_dir: Path) -> dict[str, Any]:
+    """What the command that started the sweep wrote down; empty where there is nothing to be read."""
+    try:
+        plan = json.loads((sweep_dir / PLAN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return plan if isinstance(plan, dict) else {}

@@ -1,0 +1,141 @@
+"""How far a run has come, in its own folder: `status.json`, and a lock that only a living process holds."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from vae_lightning.files import write_json
+from vae_lightning.run_folders import RunError
+
+State = Literal["done", "running", "interrupted", "failed", "not started"]
+STATUS, LOCK = "status.json", ".lock"
+MOST_CRASHES = 3  # starts in one session that got no further than the one before
+PATIENCE_SECONDS = 2.0  # somebody who only looks holds the lock for an instant
+
+
+class RunIsTakenError(RunError):
+    """Another process works in the folder."""
+
+
+class KeepsCrashingError(RunError):
+    """The run's process was killed again and again at the same place."""
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """What `status.json` says; empty where there is none, or a damaged one."""
+    try:
+        content = json.loads((folder / STATUS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def state_of(folder: Path) -> State:
+    """What can be said now. A run whose process was killed still says `running`, but nobody holds its lock."""
+    state: State = read_status(folder).get("state", "not started")
+    if state == "running" and not _is_held(folder / LOCK):
+        return "interrupted"
+    return state
+
+
+def _is_held(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:  # somebody else's folder: a lock that cannot be tried is not known to be held
+        return False
+    lock.release()
+    return False
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keeps every other process out of a run folder; a killed process lets go by itself.
+
+    Raises:
+        RunIsTakenError: somebody is in there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=PATIENCE_SECONDS)
+    except Timeout:
+        status = read_status(folder)
+        who = f"process {status.get('process')} on {status.get('host')}" if status else "another process"
+        raise RunIsTakenError(f"{folder} is being worked on by {who}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def recorded(folder: Path, identity: str, session: str, made_with: dict[str, Any]) -> Iterator[None]:
+    """Writes `running` before the block and `done`, `interrupted` or `failed` with its reason after it.
+
+    Args:
+        folder: of the run, claimed.
+        identity: of its resolved configuration.
+        session: names the command that starts it, the same in all attempts that an engine makes by itself.
+        made_with: versions of what computes.
+
+    Raises:
+        KeepsCrashingError: this session's attempts end without a trace and without a new checkpoint.
+    """
+    earlier = read_status(folder)
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    saved_at = checkpoint.stat().st_mtime if checkpoint.is_file() else None
+    repeats = earlier.get("state") == "running" and (earlier.get("session"), earlier.get("saved_at")) == (
+        session,
+        saved_at,
+    )
+    attempt = earlier.get("attempt", 1) + 1 if repeats else 1
+    status = {
+        "state": "running",
+        "reason": None,
+        "identity": identity,
+        "session": session,
+        "attempt": attempt,
+        "saved_at": saved_at,
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "started": time.time(),
+        "ended": None,
+        "made_with": made_with,
+    }
+
+    def end(state: State, reason: str | None = None) -> None:
+        write_json(folder / STATUS, {**status, "state": state, "reason": reason, "ended": time.time()})
+
+    if attempt > MOST_CRASHES:
+        reason = f"its process was killed {MOST_CRASHES} times without getting any further (out of memory?)"
+        end("failed", reason)
+        raise KeepsCrashingError(reason)
+    write_json(folder / STATUS, status)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        end("interrupted")
+        raise
+    except Exception as error:
+        end("failed", describe_error(error))
+        raise
+    end("done")
+
+
+def describe_error(error: BaseException) -> str:
+    """An error in one line: the words of a message meant for people, else with its type."""
+    words = " ".join(str(error).split())
+    return words if isinstance(error, ValueError) and words else f"{type(error).__name__}: {words}"
