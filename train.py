@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from vae_lightning.command_line import is_sweep, prepare_command_line
+from vae_lightning.command_line import is_sweep, prepare_command_line, remove_unused_folder
 from vae_lightning.configuration import (
     CONF_DIR,
     SHOWN_METRICS,
@@ -178,26 +178,13 @@ def warn_about_ignored(plain: dict[str, Any], model: "Autoencoder") -> None:
 
 
 def make_callbacks(nodes: dict[str, Any], model: "Autoencoder") -> "list[L.Callback]":
-    """The callbacks that fit the model, in the order in which they have to be called.
-
-    Raises:
-        ValueError: one was asked for what this model does not have.
-    """
-    from callbacks import EMA, ImageGrid
+    """The callbacks that fit the model, in the order in which they have to be called."""
+    from callbacks import select_callbacks
 
     for name in (name for name, node in nodes.items() if "_target_" not in node):
         log.warning(f"callbacks.{name} is set and not chosen, so it does nothing: add it to callbacks=[…]")
-    callbacks = {name: instantiate(node) for name, node in nodes.items() if "_target_" in node}
-    if not model.has_prior:
-        without = [name for name, callback in callbacks.items() if getattr(callback, "needs_prior", False)]
-        if without:
-            log.info(f"posterior=deterministic: left out {', '.join(without)}, which a model without prior cannot have")
-        callbacks = {name: callback for name, callback in callbacks.items() if name not in without}
-    for callback in callbacks.values():
-        if isinstance(callback, ImageGrid):
-            callback.check_model(model)
-    # the mean of the weights is exchanged back in the hook in which pictures are drawn: after them
-    return sorted(callbacks.values(), key=lambda callback: isinstance(callback, EMA))
+    chosen = {name: instantiate(node) for name, node in nodes.items() if "_target_" in node}
+    return select_callbacks(chosen, model)
 
 
 def quieten_lightning() -> None:
@@ -306,7 +293,10 @@ def start(typed: list[str]) -> int:
     """The whole program: a run, a sweep, or what hydra prints about them. Returns the exit code."""
     sys.argv[1:] = prepare_command_line(typed, CONF_DIR)
     if not is_sweep(typed):
-        main()
+        try:
+            main()
+        finally:
+            remove_unused_folder(sys.argv[1:], typed)
         return 0
     from vae_lightning.sweep import conduct
 

@@ -10,6 +10,7 @@ from callbacks.metrics_csv import MetricsCsv
 from callbacks.non_finite_loss import NonFiniteLoss, NonFiniteLossError
 from callbacks.posterior_collapse import PosteriorCollapse
 from callbacks.reconstruction import ReconstructionGrid
+from callbacks.selection import select_callbacks
 from callbacks.temperature import TemperatureGrid
 from callbacks.throughput import Throughput, mean_throughput
 from callbacks.traversal import TraversalGrid
@@ -31,4 +32,5 @@ __all__ = [
     "TraversalGrid",
     "log_hyperparameters",
     "mean_throughput",
+    "select_callbacks",
 ]

@@ -66,7 +66,7 @@ def test_a_sweep_its_folders_and_the_verbs(tiny_celeba: Callable[..., Path], tmp
     root = tiny_celeba(60)
     shared = [*SMALL, "trainer.max_epochs=1", "hydra.sweep.dir=multirun/now"]
     train("-m", "beta=1,10", *shared, cwd=tmp_path, CELEBA_ROOT=str(root))
-    jobs = sorted(path.name for path in (tmp_path / "multirun" / "now").iterdir() if path.is_dir())
+    jobs = sorted(path.name for path in (tmp_path / "multirun" / "now").iterdir() if (path / "status.json").exists())
     assert jobs == ["beta=1", "beta=10"]
     for job in jobs:
         assert (tmp_path / "multirun" / "now" / job / "metrics.json").is_file()

@@ -11,8 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 import train
 from vae_lightning.command_line import continue_last_run, explain_unknown_key, name_jobs_by_what_is_swept
-from vae_lightning.configuration import ConfigError, check_arguments, first_cause, folder_name, to_plain
+from vae_lightning.configuration import ConfigError, check_arguments, first_cause, to_plain
 from vae_lightning.data.rendering.factors import sample_pictures
+from vae_lightning.identity import folder_name
 from vae_lightning.run_folders import RunError
 
 EXPERIMENTS = sorted(path.stem for path in (train.CONF_DIR / "experiment").glob("*.yaml"))

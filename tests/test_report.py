@@ -6,19 +6,18 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
-from written_sweeps import Page, measured, read_csv, write_job
+from written_sweeps import Page, measured, read_csv, write_job, write_status
 
 from vae_lightning.cli import app
 from vae_lightning.report import write_report
 from vae_lightning.report.curves import draw_rate_distortion
 from vae_lightning.report.summary import spread, summarise
-from vae_lightning.report.sweep import planned_jobs, read_sweep, split_choices, split_overrides
+from vae_lightning.report.sweep import read_sweep, split_overrides
 from vae_lightning.report.table import Estimate, make_table, mean_and_standard_error, series
 from vae_lightning.run_folders import RunError
 
@@ -37,7 +36,7 @@ def test_the_best_elbo_stands_first_and_autoencoders_stand_last(tmp_path: Path) 
     rows = read_csv(tmp_path / "report.csv")
     assert [row["beta"] for row in rows] == ["4", "10", "1", "9", "8", "2"]
     assert [row["elbo_nats"] for row in rows] == ["-100.0", "-110.0", "-120.0", "", "", ""]
-    assert [row["status"] for row in rows] == ["done"] * 5 + ["failed"]
+    assert [row["status"] for row in rows] == ["done"] * 5 + ["interrupted"]
     assert {row["split"] for row in rows[:5]} == {"test"}
     assert rows[0]["seconds"] == "90.0"
     assert "data" not in rows[0]  # the same in all jobs
@@ -56,7 +55,7 @@ def test_seeds_of_one_setting_give_mean_and_standard_error(tmp_path: Path) -> No
     write_job(tmp_path, ["beta=1", "seed=1"])  # not finished: it must not move the mean
     path = write_report(tmp_path)
     one, four = read_csv(tmp_path / "report.csv")
-    assert (one["beta"], one["runs"], one["status"]) == ("1", "2", "1 done, 1 failed")
+    assert (one["beta"], one["runs"], one["status"]) == ("1", "2", "1 done, 1 interrupted")
     assert (float(one["elbo_nats"]), one["elbo_nats_standard_error"]) == (-99.0, "")
     assert (four["beta"], four["runs"], four["status"]) == ("4", "3", "done")
     assert float(four["elbo_nats"]) == -100.0
@@ -154,27 +153,26 @@ def test_headings_sort_by_number_with_empty_cells_below(tmp_path: Path) -> None:
     }
 
 
-def test_status_is_judged_from_what_is_on_disk(tmp_path: Path) -> None:
-    task = ["beta=1,2,3,4,5", "data=faces"]
-    (tmp_path / "multirun.yaml").write_text(yaml.safe_dump({"hydra": {"overrides": {"task": task}}}))
+def test_status_is_read_from_disk(tmp_path: Path) -> None:
+    planned = [{"name": f"beta={beta}", "overrides": [f"beta={beta}", "data=faces", "sweep=x"]} for beta in range(1, 6)]
+    (tmp_path / "sweep.json").write_text(json.dumps({"jobs": planned}))
     write_job(tmp_path, ["beta=1"], measured(-100.0, 0.02))
     interrupted = write_job(tmp_path, ["beta=2"])
     (interrupted / "metrics.csv").write_text(
         "epoch,step,val/loss,val/elbo_nats,val/mse\n0,5,210,-210,0.5\n1,10,150,-150,0.2\n2,15,190,-190,0.4\n3,2"
     )
-    broken = write_job(tmp_path, ["beta=3"])
-    (broken / "non_finite_batch.txt").write_text("000001.jpg\n")
+    write_status(write_job(tmp_path, ["beta=3"]), "failed", reason="the loss is no number")
     refused = write_job(tmp_path, ["beta=4"])
     (refused / "config.yaml").unlink()
+    write_status(refused, "running")  # nobody holds its lock: its process was killed
     path = write_report(tmp_path)
     rows = {row["beta"]: row for row in read_csv(tmp_path / "report.csv")}
-    states = ["done", "interrupted", "failed", "failed", "not started"]
+    states = ["done", "interrupted", "failed", "interrupted", "not started"]
     assert [rows[str(beta)]["status"] for beta in range(1, 6)] == states
     # the interrupted one has validation numbers only, of its best epoch; then all are of that split
     assert {row["split"] for row in rows.values() if row["split"]} == {"val"}
     assert float(rows["2"]["elbo_nats"]) == -150.0
     assert "no number" in rows["3"]["problems"]
-    assert "refused before any data was read" in rows["4"]["problems"]
     page = Page(path)
     assert "1 of 5 jobs are done. Missing: beta=2 (interrupted); beta=3 (failed)" in page.text
     assert "beta=5 (not started)" in page.text
@@ -228,22 +226,18 @@ def test_a_sweep_of_one_job_has_a_report(tmp_path: Path) -> None:
     assert "beta=1: no checkpoint" in page.text
 
 
-def test_planned_jobs_are_those_that_hydra_would_make(tmp_path: Path) -> None:
-    assert split_choices("crop=148,[15,40,163,188],'a,b'") == ["crop=148", "crop=[15,40,163,188]", "crop='a,b'"]
-    assert split_choices("name=null") == ["name=null"]
-    assert split_overrides(["+a=True", "b=1e-3", "c='x'"]) == {"a": "true", "b": "0.001", "c": "x"}
-    plan = tmp_path / "multirun.yaml"
+def test_overrides_are_spelt_alike() -> None:
+    assert split_overrides(["+a=True", "b=1e-3", "c='x'", "sweep=y"]) == {"a": "true", "b": "0.001", "c": "x"}
 
-    def planned(task: list[str], sweeper: dict[str, Any] | None = None) -> list[dict[str, str]]:
-        plan.write_text(yaml.safe_dump({"hydra": {"overrides": {"task": task}, "sweeper": sweeper}}))
-        return planned_jobs(tmp_path)
 
-    assert planned(["beta=1,4", "seed=0", "data.root=/a,/b"]) == [
-        {"beta": beta, "seed": "0", "data.root": root} for beta in ("1", "4") for root in ("/a", "/b")
-    ]
-    assert planned(["seed=0"], {"params": {"beta": "1,4"}}) == [{"beta": beta, "seed": "0"} for beta in ("1", "4")]
-    assert planned(["beta=range(1,4)"]) == []
-    assert planned(["beta=1,4"], {"_target_": "hydra_plugins.hydra_optuna_sweeper.OptunaSweeper"}) == []
+def test_jobs_of_different_code_or_images_are_told(tmp_path: Path) -> None:
+    for beta, code in (("1", "a"), ("2", "b")):
+        job = write_job(tmp_path, [f"beta={beta}"], measured(-100.0, 0.02))
+        write_status(job, "done", made_with={"code": {"model.py": code}})
+        (job / "data.json").write_text(json.dumps({"root": "/faces", "fingerprint": f"images {code}"}))
+    text = Page(write_report(tmp_path)).text
+    assert "Not all jobs were made with the same code" in text
+    assert "The images changed between jobs" in text
 
 
 def test_a_continued_run_is_no_other_setting(tmp_path: Path) -> None:

@@ -30,14 +30,19 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 
 def write_job(sweep: Path, overrides: list[str], metrics: Mapping[str, float] | None = None, **config: Any) -> Path:
-    """A run folder of words and numbers, without a checkpoint. `metrics=None` leaves it unfinished."""
+    """A run folder of words and numbers, without a checkpoint. `metrics=None` leaves it interrupted."""
     folder = sweep / ",".join(overrides)
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump([*overrides, "data=faces"]))
     (folder / "config.yaml").write_text(yaml.safe_dump(merged(CONFIG, config)))
+    write_status(folder, "interrupted" if metrics is None else "done")
     if metrics is not None:
         (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder
+
+
+def write_status(folder: Path, state: str, **others: Any) -> None:
+    (folder / "status.json").write_text(json.dumps({"state": state, **others}))
 
 
 def measured(elbo: float | None, mse: float, kl: float = 5.0, split: str = "test") -> dict[str, float]:

@@ -95,11 +95,13 @@ def new_folder(parent: Path) -> Path:
 
 
 def remove_unused_folder(arguments: Sequence[str], typed: Sequence[str]) -> None:
-    """Takes back the folder that `choose_folder` made for a sweep that is refused."""
+    """Takes back the folder that `choose_folder` made for what was then refused."""
     for argument in set(arguments) - set(typed):
-        folder = Path("multirun") / argument.removeprefix("sweep=").strip("'")
-        if argument.startswith("sweep=") and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        key, _, value = argument.partition("=")
+        folder = {"sweep": Path("multirun"), "hydra.run.dir": Path()}.get(key, Path("/dev/null")) / value.strip("'")
+        for path in (folder, folder.parent):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
 
 
 def name_jobs_by_what_is_swept(arguments: Sequence[str]) -> list[str]:
@@ -138,7 +140,7 @@ def continue_last_run(arguments: Sequence[str]) -> list[str]:
     if not (run_dir / "checkpoints" / "last.ckpt").is_file():
         raise ConfigError(f"ckpt_path=last: {run_dir} has no checkpoints/last.ckpt; name another hydra.run.dir=…")
     earlier = yaml.safe_load((run_dir / ".hydra" / "overrides.yaml").read_text()) or []
-    typed = {argument.split("=")[0].lstrip("+~") for argument in arguments}
+    typed = {argument.split("=")[0].lstrip("+~") for argument in arguments} | set(OF_THE_COMMAND)
     kept = [override for override in earlier if override.split("=")[0].lstrip("+~") not in typed]
     folder = [] if named else [f"hydra.run.dir='{run_dir}'"]
     return [*kept, *arguments, *folder]

@@ -8,9 +8,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from vae_lightning.run_status import read_status
+from vae_lightning.run_status import read_plan, read_status
 
-PLAN = "sweep.json"
 # where a run lies, how it is shown and what it is searched by: the same run with others is the same run
 NOT_OF_THE_RESULT = ("run_dir", "ckpt_path", "sweep", "logger", "optimized_metric", "hydra")
 ONLY_SHOWN = (("trainer", "enable_progress_bar"), ("trainer", "enable_model_summary"), ("data", "data_dir"))
@@ -60,12 +59,3 @@ def job_folder(overrides: str, _root_: Any) -> str:
     name = folder_name(overrides)
     taken = (sweep_dir / name / "status.json").exists() or (sweep_dir / name / "checkpoints").exists()
     return f"{name} {identity[:SHOWN_DIGITS]}" if taken or name in planned.values() else name
-
-
-def read_plan(sweep_dir: Path) -> dict[str, Any]:
-    """What the command that started the sweep wrote down; empty where there is nothing to be read."""
-    try:
-        plan = json.loads((sweep_dir / PLAN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return plan if isinstance(plan, dict) else {}

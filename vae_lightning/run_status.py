@@ -15,7 +15,7 @@ from vae_lightning.files import write_json
 from vae_lightning.run_folders import RunError
 
 State = Literal["done", "running", "interrupted", "failed", "not started"]
-STATUS, LOCK = "status.json", ".lock"
+STATUS, LOCK, PLAN = "status.json", ".lock", "sweep.json"
 MOST_CRASHES = 3  # starts in one session that got no further than the one before
 PATIENCE_SECONDS = 2.0  # somebody who only looks holds the lock for an instant
 
@@ -29,9 +29,18 @@ class KeepsCrashingError(RunError):
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """What `status.json` says; empty where there is none, or a damaged one."""
+    """What `status.json` of a run says; empty where there is none, or a damaged one."""
+    return _read(folder / STATUS)
+
+
+def read_plan(sweep_dir: Path) -> dict[str, Any]:
+    """What the command that started a sweep wrote down about its jobs; empty where there is nothing to be read."""
+    return _read(sweep_dir / PLAN)
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads((folder / STATUS).read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -93,33 +102,12 @@ def recorded(folder: Path, identity: str, session: str, made_with: dict[str, Any
     Raises:
         KeepsCrashingError: this session's attempts end without a trace and without a new checkpoint.
     """
-    earlier = read_status(folder)
-    checkpoint = folder / "checkpoints" / "last.ckpt"
-    saved_at = checkpoint.stat().st_mtime if checkpoint.is_file() else None
-    repeats = earlier.get("state") == "running" and (earlier.get("session"), earlier.get("saved_at")) == (
-        session,
-        saved_at,
-    )
-    attempt = earlier.get("attempt", 1) + 1 if repeats else 1
-    status = {
-        "state": "running",
-        "reason": None,
-        "identity": identity,
-        "session": session,
-        "attempt": attempt,
-        "saved_at": saved_at,
-        "process": os.getpid(),
-        "host": socket.gethostname(),
-        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
-        "started": time.time(),
-        "ended": None,
-        "made_with": made_with,
-    }
+    status = _begin(folder, identity, session, made_with)
 
     def end(state: State, reason: str | None = None) -> None:
         write_json(folder / STATUS, {**status, "state": state, "reason": reason, "ended": time.time()})
 
-    if attempt > MOST_CRASHES:
+    if status["attempt"] > MOST_CRASHES:
         reason = f"its process was killed {MOST_CRASHES} times without getting any further (out of memory?)"
         end("failed", reason)
         raise KeepsCrashingError(reason)
@@ -133,6 +121,27 @@ def recorded(folder: Path, identity: str, session: str, made_with: dict[str, Any
         end("failed", describe_error(error))
         raise
     end("done")
+
+
+def _begin(folder: Path, identity: str, session: str, made_with: dict[str, Any]) -> dict[str, Any]:
+    """The status of a run that starts; attempts of one session that ended without a trace or progress are counted."""
+    earlier = read_status(folder)
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    position = {"session": session, "saved_at": checkpoint.stat().st_mtime if checkpoint.is_file() else None}
+    crashed_here = earlier.get("state") == "running" and all(earlier.get(key) == position[key] for key in position)
+    return {
+        "state": "running",
+        "reason": None,
+        "identity": identity,
+        **position,
+        "attempt": earlier.get("attempt", 1) + 1 if crashed_here else 1,
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "started": time.time(),
+        "ended": None,
+        "made_with": made_with,
+    }
 
 
 def describe_error(error: BaseException) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from vae_lightning.report.sweep import Sweep
+from vae_lightning.report.sweep import Sweep, origins
 from vae_lightning.report.table import Estimate, Setting, Table, series
 
 NAMES_SHOWN = 6
@@ -12,7 +12,7 @@ NAMES_SHOWN = 6
 
 def summarise(sweep: Sweep, table: Table) -> list[str]:
     """Sentences, the most important first; plain text."""
-    return [*_best(table), *_effect_of_beta(table), *_what_compares(table), *_missing(sweep)]
+    return [*_best(table), *_effect_of_beta(table), *_what_compares(table), *_missing(sweep), *origins(sweep.jobs)]
 
 
 def _best(table: Table) -> list[str]:
@@ -69,8 +69,7 @@ def _missing(sweep: Sweep) -> list[str]:
     named = [f"{sweep.label(job, ', ')} ({job.status})" for job in unfinished[:NAMES_SHOWN]]
     more = f" and {len(unfinished) - NAMES_SHOWN} more" if len(unfinished) > NAMES_SHOWN else ""
     done = len(sweep.jobs) - len(unfinished)
-    running = " An interrupted one may still be running." if any(j.status == "interrupted" for j in unfinished) else ""
-    return [f"{done} of {len(sweep.jobs)} jobs are done. Missing: {'; '.join(named)}{more}.{running}"]
+    return [f"{done} of {len(sweep.jobs)} jobs are done. Missing: {'; '.join(named)}{more}."]
 
 
 def name(setting: Setting) -> str:

@@ -1,22 +1,20 @@
 """A sweep folder on disk -> what each of its jobs was, how far it came and what it measured."""
 
-import itertools
 import json
 import math
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from vae_lightning.metrics_csv import read_metrics
 from vae_lightning.run_folders import RunError
+from vae_lightning.run_status import State, read_plan, read_status, state_of
 
-Status = Literal["done", "interrupted", "failed", "not started"]
-SIGNS_OF_A_JOB = (".hydra", "config.yaml", "metrics.json", "checkpoints")
-OF_THE_COMMAND = ("ckpt_path", "run_dir")  # where a run goes on or goes to, not what it is
+SIGNS_OF_A_JOB = ("status.json", ".hydra", "config.yaml", "metrics.json", "checkpoints")
+OF_THE_COMMAND = ("ckpt_path", "run_dir", "sweep", "hparams_search")  # where a run goes on or goes to, not what it is
 MOST_LINES = 5  # of a label, beside an image of 128 pixels
 LONGEST_VALUE = 28  # characters of an override's value in a picture's label
 
@@ -27,7 +25,7 @@ class Job:
 
     name: str  # of its folder: the overrides that tell it from the others
     folder: Path
-    status: Status
+    status: State
     overrides: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)  # resolved; empty where it cannot be read
     metrics: dict[str, float] = field(default_factory=dict)  # final, or those of the best epoch so far
@@ -131,14 +129,14 @@ def read_job(folder: Path) -> Job:
     overrides = split_overrides(lines if isinstance(lines, list) else folder.name.split(","))
     history = _read_history(folder / "metrics.csv", problems)
     metrics = _numbers(_read(folder / "metrics.json", problems))
-    status = judge(folder, history)
+    status = state_of(folder)
     if not metrics:
         metrics = best_epoch(history)
     config, data = (_read(folder / name, problems) for name in ("config.yaml", "data.json"))
     if not all(map(math.isfinite, metrics.values())):
         problems.append("some of its numbers are nan or inf")
     if status == "failed":
-        problems.append(why_it_failed(folder))
+        problems.append(str(read_status(folder).get("reason")))
     return Job(
         name=folder.name,
         folder=folder,
@@ -152,25 +150,6 @@ def read_job(folder: Path) -> Job:
     )
 
 
-def judge(folder: Path, history: Sequence[dict[str, float]]) -> Status:
-    """How far a run came. One that is still running looks like one that was interrupted."""
-    if (folder / "metrics.json").is_file():  # written last, also where it was damaged afterwards
-        return "done"
-    if (folder / "non_finite_batch.txt").is_file():
-        return "failed"
-    if history or any(folder.glob("checkpoints/*.ckpt")):
-        return "interrupted"
-    return "failed"
-
-
-def why_it_failed(folder: Path) -> str:
-    if (folder / "non_finite_batch.txt").is_file():
-        return "the loss was no number; non_finite_batch.txt names the images of that batch"
-    if (folder / "config.yaml").is_file():
-        return "it ended before its first logged step and left no checkpoint"
-    return "it was refused before any data was read; run it alone to see why"
-
-
 def best_epoch(history: Iterable[dict[str, float]]) -> dict[str, float]:
     """The validation numbers of the epoch with the lowest val/loss; empty where no epoch was validated."""
     rows = [row for row in history if math.isfinite(row.get("val/loss", math.nan))]
@@ -179,39 +158,28 @@ def best_epoch(history: Iterable[dict[str, float]]) -> dict[str, float]:
 
 
 def not_started(folder: Path, jobs: Sequence[Job]) -> list[Job]:
-    """Jobs that multirun.yaml announces and that have no folder yet."""
-    planned = planned_jobs(folder)
-    if len(planned) <= len(jobs):
-        return []
-    swept = {key for overrides in planned for key in overrides if len({other[key] for other in planned}) > 1}
-    started = [{key: job.overrides.get(key) for key in swept} for job in jobs]
-    missing = [overrides for overrides in planned if {key: overrides[key] for key in swept} not in started]
-    names = [",".join(f"{key}={overrides[key]}" for key in overrides if key in swept) for overrides in missing]
-    return [Job(name, folder / name, "not started", own) for name, own in zip(names, missing, strict=True)]
+    """Jobs that are planned and have no folder yet."""
+    there = {job.name for job in jobs}
+    planned = [job for job in read_plan(folder).get("jobs", []) if job["name"] not in there]
+    return [Job(job["name"], folder / job["name"], "not started", split_overrides(job["overrides"])) for job in planned]
 
 
-def planned_jobs(folder: Path) -> list[dict[str, str]]:
-    """Overrides of every job that multirun.yaml announces; empty where it cannot be told without hydra."""
-    plan = _read(folder / "multirun.yaml", [])
-    try:
-        sweeper = plan["hydra"].get("sweeper") or {}
-        params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
-        lines = [*params, *(str(line) for line in plan["hydra"]["overrides"]["task"])]
-    except (KeyError, TypeError, AttributeError):
-        return []
-    is_search = not str(sweeper.get("_target_", "BasicSweeper")).endswith("BasicSweeper")
-    if is_search or any(re.search(r"\b(range|interval|glob|choice|shuffle|sort|tag)\(", line) for line in lines):
-        return []
-    return [split_overrides(combination) for combination in itertools.product(*map(split_choices, lines))]
+def origins(jobs: Sequence[Job]) -> list[str]:
+    """Sentences about jobs that were not made with the same code and libraries, or from the same images."""
+    finished = [job for job in jobs if job.status == "done"]
+    codes = {json.dumps(read_status(job.folder).get("made_with"), sort_keys=True) for job in finished}
+    fingerprints = {str(job.data.get("fingerprint")) for job in finished}
+    sentences = []
+    if len(codes) > 1:
+        sentences.append("Not all jobs were made with the same code and libraries (status.json in their folders).")
+    if len(fingerprints) > 1 and len({describing(job.data) for job in finished}) == 1:
+        sentences.append("The images changed between jobs: their fingerprints differ (data.json in their folders).")
+    return sentences
 
 
-def split_choices(line: str) -> list[str]:
-    """`beta=1,4` -> beta=1 and beta=4. Commas in quotes or brackets divide nothing."""
-    key, _, value = line.partition("=")
-    # a value is quoted strings, brackets (one level inside another) and other characters
-    inner = r"\[(?:[^\[\]]|\[[^\]]*\])*\]|\{[^}]*\}|\([^)]*\)"
-    values = re.findall(rf"""(?:'[^']*'|"[^"]*"|{inner}|[^,])+""", value)
-    return [f"{key}={option}" for option in values] or [line]
+def describing(data: Mapping[str, Any]) -> str:
+    """What a data record says, but for the fingerprint of the images."""
+    return json.dumps({name: value for name, value in data.items() if name != "fingerprint"}, sort_keys=True)
 
 
 def split_overrides(lines: Iterable[Any]) -> dict[str, str]:

@@ -11,10 +11,9 @@ from typing import Any
 import torch
 
 from vae_lightning.data import DataError
-from vae_lightning.identity import read_plan
 from vae_lightning.made_with import changes_since, made_with
 from vae_lightning.run_folders import RunError
-from vae_lightning.run_status import claimed, read_status, recorded
+from vae_lightning.run_status import claimed, read_plan, read_status, recorded
 from vae_lightning.sweep.progress import Progression, look, time_left
 
 log = logging.getLogger("vae_lightning")

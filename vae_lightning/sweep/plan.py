@@ -22,7 +22,8 @@ from omegaconf import OmegaConf, open_dict
 
 from vae_lightning.configuration import ConfigError
 from vae_lightning.files import write_json
-from vae_lightning.identity import PLAN, identity_of, read_plan
+from vae_lightning.identity import identity_of
+from vae_lightning.run_status import PLAN, read_plan
 from vae_lightning.sweep.engines import Engine, choose_engine
 from vae_lightning.sweep.progress import look
 

@@ -13,9 +13,8 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from vae_lightning.identity import read_plan
 from vae_lightning.metrics_csv import read_metrics
-from vae_lightning.run_status import State, read_status, state_of
+from vae_lightning.run_status import State, read_plan, read_status, state_of
 
 LOOK_EVERY_SECONDS = 1.0
 
