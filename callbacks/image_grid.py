@@ -13,10 +13,10 @@ from torch import Tensor
 
 from callbacks.dashboard import show_picture
 from vae_lightning.data import FaceDataModule
-from vae_lightning.files import write_picture
 from vae_lightning.grids import labelled_grid
 from vae_lightning.models import Autoencoder
 from vae_lightning.module import VAEModule
+from vae_lightning.pictures import write_picture
 from vae_lightning.pixels import to_pixel_range, to_uint8
 
 

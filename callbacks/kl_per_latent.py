@@ -11,8 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from callbacks.dashboard import show_picture
-from vae_lightning.files import write_picture
 from vae_lightning.module import VAEModule
+from vae_lightning.pictures import write_picture
 
 
 class KLPerLatent(L.Callback):

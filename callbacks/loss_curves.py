@@ -10,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from callbacks.metrics_csv import MetricsCsv
-from vae_lightning.files import write_picture
 from vae_lightning.metrics_csv import read_metrics
+from vae_lightning.pictures import write_picture
 
 PANELS = {"loss": "loss", "reconstruction_nats": "reconstruction", "kl_nats": "KL"}
 

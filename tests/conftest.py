@@ -103,12 +103,14 @@ def train_tiny(root: Path, data_dir: Path, run_dir: Path, *overrides: str) -> Pa
     """Trains on the CelebA at `root` and returns the run folder."""
     import train
     from vae_lightning.configuration import to_plain
+    from vae_lightning.identity import identity_of
+    from vae_lightning.sweep import run_recorded
 
     fixed = [f"run_dir='{run_dir}'", f"data.data_dir='{data_dir}'", f"data.root='{root}'"]
     with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
         config = compose("config", [*TINY_RUN, *fixed, *overrides])
     plain = to_plain(config)
-    train.run(config, plain, *train.build(config, plain))
+    run_recorded(run_dir, identity_of(config), lambda: train.run(config, plain, *train.build(config, plain)))
     return run_dir
 
 

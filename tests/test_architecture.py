@@ -20,6 +20,7 @@ HYDRA_ALLOWED = {
 MAY_IMPORT = {
     "pixels": set(),
     "files": set(),
+    "pictures": {"files"},
     "run_folders": set(),
     "grids": set(),
     "metrics_csv": set(),
@@ -32,7 +33,7 @@ MAY_IMPORT = {
     "made_with": set(),
     "runs": {"module", "data", "models", "distributions", "pixels", "run_folders", "made_with"},
     "run_status": {"files", "run_folders"},
-    "report": {"runs", "run_folders", "run_status", "metrics_csv", "grids", "files", "pixels", "models"},
+    "report": {"runs", "run_folders", "run_status", "metrics_csv", "grids", "files", "pictures", "pixels", "models"},
     "identity": {"run_status"},
     "configuration": {"identity"},
     "command_line": {"configuration", "run_folders"},

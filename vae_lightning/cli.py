@@ -151,8 +151,8 @@ def _write_grid(rows: "list[Tensor]", labels: list[str], vae: "Run", out: Path |
     import torch.nn.functional as F
     from torch import stack
 
-    from vae_lightning.files import write_picture
     from vae_lightning.grids import labelled_grid
+    from vae_lightning.pictures import write_picture
     from vae_lightning.pixels import to_uint8
     from vae_lightning.run_folders import run_folder
 

@@ -1,18 +1,11 @@
 """Files that are whole or not there: written beside their place, then moved into it."""
 
-import io
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
-
-PNG_COMPRESSION = 3  # a third of the time of the default, files a tenth larger
 
 
 @contextmanager
@@ -25,15 +18,6 @@ def replacing(path: Path) -> Iterator[Path]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def write_picture(path: Path, picture: UInt8[np.ndarray, "height width 3"]) -> bytes:
-    """Writes a PNG and returns its bytes, so that a dashboard need not encode the picture again."""
-    encoded = io.BytesIO()
-    Image.fromarray(picture).save(encoded, format="png", compress_level=PNG_COMPRESSION)
-    with replacing(path) as unfinished:
-        unfinished.write_bytes(encoded.getvalue())
-    return encoded.getvalue()
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -5,7 +5,8 @@ Reads what runs left on disk; nothing is trained.
 
 from pathlib import Path
 
-from vae_lightning.files import replacing, write_picture
+from vae_lightning.files import replacing
+from vae_lightning.pictures import write_picture
 from vae_lightning.report.curves import draw_rate_distortion, draw_training_curves
 from vae_lightning.report.exhibits import Exhibition, exhibit_sweep
 from vae_lightning.report.faces import draw_faces
