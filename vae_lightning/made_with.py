@@ -11,15 +11,6 @@ LIBRARIES = ("torch", "torchvision", "lightning")
 # reads or starts runs, and changes none of their numbers
 SHOWING = ("report", "bench.py", "cli.py", "grids.py", "pictures.py")
 WITHOUT_EFFECT = (*SHOWING, "sweep", "command_line.py", "run_folders.py")
-    "report",
-    "sweep",
-    "bench.py",
-    "cli.py",
-    "command_line.py",
-    "grids.py",
-    "pictures.py",
-    "run_folders.py",
-)
 
 
 @cache
