@@ -96,7 +96,7 @@ def run_or_skip(config: DictConfig, in_sweep: bool) -> Any:
         metrics = run_job(run_dir, identity_of(config), fingerprint, lambda: train(config), go_on)
     else:
         metrics = run_recorded(run_dir, identity_of(config), lambda: train(config))
-    values = tuple(metrics.get(name) for name in optimized_metrics(config))
+    values = tuple(metrics[name] for name in optimized_metrics(config))
     return values[0] if len(values) == 1 else values
 
 

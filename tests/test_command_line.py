@@ -1,35 +1,16 @@
 """train.py and vae as processes of their own: what a person types, what the person sees."""
 
-import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import ROOT, SMALL, train, vae, wait_for
 
-ROOT = Path(__file__).parents[1]
-SMALL = ["data.image_size=32", "data.batch_size=8", "model.latent_dim=6", "trainer.accelerator=cpu"]
 pytestmark = pytest.mark.process
-
-
-def run(*arguments: str, cwd: Path, expect: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-    finished = subprocess.run(
-        arguments, cwd=cwd, capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
-    )
-    assert finished.returncode == expect, finished.stderr[-3000:]
-    return finished
-
-
-def train(*arguments: str, cwd: Path, expect: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-    return run(sys.executable, str(ROOT / "train.py"), *arguments, cwd=cwd, expect=expect, **environment)
-
-
-def vae(*arguments: str, cwd: Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    return run(str(Path(sys.executable).with_name("vae")), *arguments, cwd=cwd, expect=expect)
 
 
 def test_help_names_groups_and_examples(tmp_path: Path) -> None:
@@ -89,7 +70,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_training_goes_on_from(
     process = subprocess.Popen(
         [sys.executable, *command, "trainer.max_epochs=100000"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
-    _wait_for(lambda: any(tmp_path.glob("outputs/*/checkpoints/last.ckpt")))
+    wait_for(lambda: any(tmp_path.glob("outputs/*/checkpoints/last.ckpt")))
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors[-3000:]
@@ -100,13 +81,6 @@ def test_ctrl_c_leaves_a_checkpoint_that_training_goes_on_from(
     train("ckpt_path=last", f"trainer.max_epochs={epochs_done + 2}", cwd=tmp_path)
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == [run_dir.name]
     assert (run_dir / "metrics.json").is_file()
-
-
-def _wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened in time"
-        time.sleep(0.1)
 
 
 def _cut_short(path: Path) -> None:

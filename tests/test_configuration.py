@@ -156,10 +156,16 @@ def test_jobs_are_named_by_what_is_swept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "name"), [("beta=4", "beta=4"), ("data.root=/a/b,beta=1", "data.root=-a-b,beta=1"), ("", "job")]
+    ("overrides", "name"),
+    [
+        ("beta=4", "beta=4"),
+        ("data.root=/a/b,beta=1", "data.root=-a-b,beta=1"),
+        ("", "job"),
+        ("ä" * 200, "ä" * 75 + "… 012345"),
+    ],
 )
 def test_folder_names_are_one_path_component(overrides: str, name: str) -> None:
-    assert folder_name(overrides) == name
+    assert folder_name(overrides, "0123456789") == name
 
 
 def test_ckpt_path_last_goes_on_in_the_folder_of_the_newest_run(

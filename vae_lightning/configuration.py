@@ -132,7 +132,7 @@ def measured_metrics(plain: Mapping[str, Any]) -> list[str]:
 def optimized_metrics(plain: Mapping[str, Any]) -> list[str]:
     """What a sweep searches by: one metric, or several that are traded against each other."""
     names = plain["optimized_metric"]
-    return [str(name) for name in names] if isinstance(names, list | tuple) else [str(names)]
+    return [str(name) for name in names] if isinstance(names, Sequence) and not isinstance(names, str) else [str(names)]
 
 
 def check_optimized_metric(name: str, measured: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from vae_lightning.run_status import read_plan, read_status
 NOT_OF_THE_RESULT = ("run_dir", "ckpt_path", "sweep", "logger", "optimized_metric", "hydra")
 ONLY_SHOWN = (("trainer", "enable_progress_bar"), ("trainer", "enable_model_summary"), ("data", "data_dir"))
 SHOWN_DIGITS = 6
+LONGEST_NAME = 150  # bytes of a folder's name; file systems take 255
 
 
 def identity_of(config: Any) -> str:
@@ -38,9 +39,12 @@ def _alike(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def folder_name(overrides: str) -> str:
+def folder_name(overrides: str, identity: str) -> str:
     """`beta=4,data.root=/faces` -> `beta=4,data.root=-faces`: one path component, whatever was swept."""
-    return overrides.replace(os.sep, "-").strip(". ") or "job"
+    name = overrides.replace(os.sep, "-").strip(". ") or "job"
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    return f"{name.encode()[:LONGEST_NAME].decode(errors='ignore')}… {identity[:SHOWN_DIGITS]}"
 
 
 def job_folder(overrides: str, _root_: Any) -> str:
@@ -56,6 +60,6 @@ def job_folder(overrides: str, _root_: Any) -> str:
     for status in sorted(sweep_dir.glob("*/status.json")):
         if read_status(status.parent).get("identity") == identity:
             return status.parent.name
-    name = folder_name(overrides)
+    name = folder_name(overrides, identity)
     taken = (sweep_dir / name / "status.json").exists() or (sweep_dir / name / "checkpoints").exists()
     return f"{name} {identity[:SHOWN_DIGITS]}" if taken or name in planned.values() else name

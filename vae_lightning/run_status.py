@@ -145,6 +145,7 @@ def _begin(folder: Path, identity: str, session: str, made_with: dict[str, Any])
 
 
 def describe_error(error: BaseException) -> str:
-    """An error in one line: the words of a message meant for people, else with its type."""
+    """An error in one line: the words of a message that we have written for people, else with its type."""
     words = " ".join(str(error).split())
-    return words if isinstance(error, ValueError) and words else f"{type(error).__name__}: {words}"
+    is_ours = type(error).__module__.split(".")[0] in ("vae_lightning", "callbacks")
+    return words if is_ours and words else f"{type(error).__name__}: {words}"

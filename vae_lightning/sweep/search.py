@@ -25,6 +25,9 @@ def with_trials_left(engine: Engine, hydra: Any, typed: Sequence[str]) -> Engine
     finished = requeue_interrupted(sweeper.storage, sweeper.study_name) if sweeper.storage else 0
     trials = max(0, sweeper.n_trials - finished)
     arguments = [*engine.arguments, f"hydra.sweeper.n_trials={trials}"]
+    seed = sweeper.get("sampler", {}).get("seed")
+    if seed is not None:  # the sampler starts anew: with the same seed it would draw the first trials again
+        arguments.append(f"hydra.sweeper.sampler.seed={seed + finished}")
     if not any(word.startswith("hydra.sweeper.n_jobs=") for word in typed):
         arguments.append(f"hydra.sweeper.n_jobs={engine.jobs_at_once}")
     return replace(engine, trials=trials, arguments=tuple(arguments))
