@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # torch and numpy are imported inside the functions: --help a
     from vae_lightning.models import Autoencoder
     from vae_lightning.module import VAEModule
 
-CTRL_C_EXIT_CODE, SIGTERM_EXIT_CODE = 130, 143
+CTRL_C_EXIT_CODE = 130
 log = logging.getLogger("vae_lightning")
 
 
@@ -134,6 +134,8 @@ def build(config: DictConfig, plain: dict[str, Any]) -> "tuple[VAEModule, FaceDa
     Raises:
         ValueError: parts that do not fit each other, or an argument that its class refuses.
     """
+    from vae_lightning.module import check_processes
+
     module = build_module(plain)
     datamodule = instantiate(plain["data"])
     callbacks = make_callbacks(plain["callbacks"], module.model)
@@ -141,6 +143,7 @@ def build(config: DictConfig, plain: dict[str, Any]) -> "tuple[VAEModule, FaceDa
     trainer = instantiate(
         plain["trainer"], callbacks=callbacks, logger=loggers or False, default_root_dir=config.run_dir
     )
+    check_processes(module, trainer, bool(plain["trainer"].get("sync_batchnorm")))
     return module, datamodule, trainer
 
 
@@ -196,6 +199,8 @@ def quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
     # a resumed run is meant to go on in its own folder
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
+    # the data module goes on with the batch that comes next
+    warnings.filterwarnings("ignore", message=r"You're resuming from a checkpoint that ended before the epoch ended")
     # the end of an epoch is logged whatever the interval
     warnings.filterwarnings("ignore", message=r"The number of training batches \(\d+\) is smaller than the logging")
 
@@ -253,7 +258,7 @@ def fit(
     trainer: "L.Trainer", module: "VAEModule", datamodule: "FaceDataModule", resume_from: Path | None, run_dir: Path
 ) -> None:
     """Trains; Ctrl-C and SIGTERM leave a checkpoint and say how to go on."""
-    from lightning.pytorch.utilities.exceptions import SIGTERMException
+    from callbacks import StopAfterBatch, requeue_signal, under_submitit
 
     try:
         trainer.fit(module, datamodule, ckpt_path=resume_from, weights_only=True)
@@ -264,12 +269,13 @@ def fit(
         alone = not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN
         how = f"Go on with: python train.py ckpt_path=last hydra.run.dir={run_dir}" if last.is_file() and alone else ""
         log.warning(f"Interrupted after {trainer.global_step} steps. {how}")
-        if not isinstance(stopped, SIGTERMException):
-            raise SystemExit(CTRL_C_EXIT_CODE) from None
-        if os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+        asked_by = [each.asked_by for each in trainer.callbacks if isinstance(each, StopAfterBatch) and each.asked_by]  # type: ignore[attr-defined]
+        # Lightning ends with 1 after Ctrl-C and with 0 after SIGTERM
+        signum = asked_by[0] if asked_by else signal.SIGINT if stopped.code == 1 else signal.SIGTERM
+        if signum != signal.SIGINT and under_submitit():
             # SLURM takes a job that ends after SIGTERM for a completed one: let submitit queue it again
-            signal.raise_signal(getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"))
-        raise SystemExit(SIGTERM_EXIT_CODE) from None
+            signal.raise_signal(requeue_signal())
+        raise SystemExit(128 + signum) from None
 
 
 def say_where_to_look(run_dir: Path, metrics: dict[str, Any]) -> None:

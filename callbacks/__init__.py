@@ -11,6 +11,7 @@ from callbacks.non_finite_loss import NonFiniteLoss, NonFiniteLossError
 from callbacks.posterior_collapse import PosteriorCollapse
 from callbacks.reconstruction import ReconstructionGrid
 from callbacks.selection import select_callbacks
+from callbacks.stop_after_batch import LastCheckpoint, StopAfterBatch, requeue_signal, under_submitit
 from callbacks.temperature import TemperatureGrid
 from callbacks.throughput import Throughput, mean_throughput
 from callbacks.traversal import TraversalGrid
@@ -21,16 +22,20 @@ __all__ = [
     "ImageGrid",
     "InterpolationGrid",
     "KLPerLatent",
+    "LastCheckpoint",
     "LossCurves",
     "MetricsCsv",
     "NonFiniteLoss",
     "NonFiniteLossError",
     "PosteriorCollapse",
     "ReconstructionGrid",
+    "StopAfterBatch",
     "TemperatureGrid",
     "Throughput",
     "TraversalGrid",
     "log_hyperparameters",
     "mean_throughput",
+    "requeue_signal",
     "select_callbacks",
+    "under_submitit",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vae_lightning.data import FaceDataModule
 from vae_lightning.files import replacing
+from vae_lightning.module import VAEModule
 
 NAMES_SHOWN = 8
 SAVED_AS = "before_non_finite_loss.ckpt"
@@ -67,6 +68,8 @@ class NonFiniteLoss(L.Callback):
             assert isinstance(checkpoint, ModelCheckpoint)
             checkpoint.save_on_exception = False  # would put spoilt weights where good ones are
         if has_good_weights:
+            assert isinstance(pl_module, VAEModule)
+            pl_module.statistics["fit"].reset()  # the window has the spoilt batch in it
             trainer.save_checkpoint(self.run_dir / "checkpoints" / SAVED_AS)
 
     def _stop(self, trainer: L.Trainer, rows: Tensor, loss: Tensor, step: int) -> NoReturn:

@@ -1,6 +1,7 @@
 """Whole runs in this process on a tiny data set: what a run folder holds, resuming, loading back."""
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from vae_lightning import load_run
 from vae_lightning.metrics_csv import read_metrics
-from vae_lightning.module import RECORD_KEY
+from vae_lightning.module import RECORD_KEY, VAEModule
 from vae_lightning.run_folders import RunError
 from vae_lightning.runs import FORMAT, Run, to_pil
 
@@ -74,6 +75,36 @@ def test_resumed_run_equals_uninterrupted_run(schedule: list[str], run_training:
         # the interrupted run tested its best epoch at the end of its first half
         names = {name for name in one if not name.startswith("test/")} - ignored
         assert {name: one[name] for name in names} == {name: other[name] for name in names}
+
+
+@pytest.mark.parametrize("stop_at", [5, 6, 9])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_stopped_within_an_epoch_goes_on_exactly(
+    stop_at: int, signum: int, run_training: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An epoch has 6 batches: stopped in its last but one, its last, and in the middle of the second."""
+    settings = ["beta_schedule=warmup", "beta_schedule.unit=step", "data.horizontal_flip=true", "+callbacks=ema"]
+    settings += ["trainer.log_every_n_steps=4", "trainer.max_epochs=3", "reconstruction=gaussian_shared"]
+    whole = run_training("whole", *settings)
+    step = VAEModule.training_step
+
+    def interrupted(self: VAEModule, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        if self.global_step + 1 == stop_at:
+            signal.raise_signal(signum)
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(VAEModule, "training_step", interrupted)
+        with pytest.raises(SystemExit) as stopped:
+            run_training("parts", *settings)
+    assert stopped.value.code == 128 + signum
+    parts = run_training("parts", "ckpt_path=last", *settings)
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(parts)[name]), name
+    for one, other in zip(read_metrics(whole / "metrics.csv"), read_metrics(parts / "metrics.csv"), strict=True):
+        one.pop("train/images_per_second", None)
+        other.pop("train/images_per_second", None)
+        assert one == other
 
 
 def test_pictures_do_not_disturb_training(run_training: Callable[..., Path]) -> None:

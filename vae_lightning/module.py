@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, UInt8
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from vae_lightning.distributions import (
@@ -20,6 +21,7 @@ from vae_lightning.distributions import (
 from vae_lightning.losses import KLWeight, Objective, ObjectiveTerms
 from vae_lightning.models import Autoencoder
 from vae_lightning.pixels import mean_squared_error, to_pixel_range
+from vae_lightning.processes import mean_over_processes
 from vae_lightning.statistics import ObjectiveStatistics
 
 Batch = Mapping[str, Tensor]
@@ -68,6 +70,9 @@ class VAEModule(L.LightningModule):
             }
         )
 
+        # with the window of training batches that is not logged yet, a checkpoint within an epoch is whole
+        self._statistics("fit").persistent(True)
+
     pixel_variance: Tensor
 
     def configure_optimizers(self) -> Optimizer:
@@ -75,7 +80,9 @@ class VAEModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         step = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        noise = self._noise(len(batch["images"]), self.seed, step, self.global_rank)
+        count = len(batch["images"])
+        # of the whole batch, which the processes have parts of: the same training with any number of them
+        noise = self._noise(count * self.trainer.world_size, self.seed, step)[count * self.global_rank :][:count]
         terms, mse = self._evaluate(batch["images"], noise, self.weight_now, "fit", self.logs_after_this_batch)
         self._calibrate(mse, step)
         return terms.loss
@@ -104,7 +111,10 @@ class VAEModule(L.LightningModule):
         self._evaluation_step(batch, batch_idx, "test")
 
     def _evaluation_step(self, batch: Batch, batch_idx: int, stage: str) -> None:
-        noise = self._noise(len(batch["images"]), EVALUATION_NOISE_SEED, batch_idx, self.global_rank)
+        loaders: dict[str, Any] = {"val": self.trainer.val_dataloaders, "test": self.trainer.test_dataloaders}
+        order = loaders[stage].sampler  # of this process's part of the split
+        first = order.first + batch_idx * order.batch_size
+        noise = self._evaluation_noise(first, len(batch["images"]), order.batch_size)
         self._evaluate(batch["images"], noise, self.objective.final_weight, stage, with_likelihood=True)
 
     def on_validation_epoch_end(self) -> None:
@@ -145,19 +155,25 @@ class VAEModule(L.LightningModule):
         low, high = prediction.pixel_range
         return variance / (high - low) ** 2
 
-    def _noise(self, batch_size: int, *seeds: int) -> Float[Tensor, "batch latent"]:
+    def _evaluation_noise(self, first: int, count: int, size: int) -> Float[Tensor, "count latent"]:
+        """Noise of `count` rows of a split from `first` on, in blocks of `size`: whichever process has them."""
+        blocks = range(first // size, (first + count - 1) // size + 1)
+        noise = torch.cat([self._noise(size, EVALUATION_NOISE_SEED, block) for block in blocks])
+        return noise[first - blocks[0] * size :][:count]
+
+    def _noise(self, count: int, *seeds: int) -> Float[Tensor, "count latent"]:
         """Standard normal noise that depends on `seeds` only: not on history, not on what else draws noise."""
         generator = torch.Generator(self.device)
         mixed = 0
         for seed in seeds:
             mixed = (mixed * 1_000_003 + seed + 1) % 2**62
-        generator.manual_seed(mixed)
-        return torch.randn(batch_size, self.model.latent_dim, generator=generator, device=self.device)
+        generator.manual_seed((mixed * 1_000_003 + 1) % 2**62)
+        return torch.randn(count, self.model.latent_dim, generator=generator, device=self.device)
 
     def _calibrate(self, mse: Float[Tensor, " batch"], step: int) -> None:
         """Follows the training error: the variance that makes N(reconstruction, variance) most likely."""
         weight = max(1 / (step + 1), RUNNING_WEIGHT)
-        self.pixel_variance.lerp_(mse.detach().mean().clamp_min(1e-8), weight)
+        self.pixel_variance.lerp_(mean_over_processes(mse.detach().mean()).clamp_min(1e-8), weight)
 
     def _statistics(self, stage: str) -> ObjectiveStatistics:
         statistics = self.statistics[stage]
@@ -204,3 +220,17 @@ class VAEModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.best_validation = dict(checkpoint.get(BEST_KEY, {}))
+
+
+def check_processes(module: VAEModule, trainer: L.Trainer, sync_batchnorm: bool) -> None:
+    """Refuses what PyTorch would refuse after the data have been read.
+
+    Raises:
+        ValueError: batch normalisation cannot be shared by these processes.
+    """
+    has_batch_norm = any(isinstance(part, _BatchNorm) for part in module.modules())
+    if sync_batchnorm and has_batch_norm and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
+        raise ValueError(
+            f"batch normalisation over {trainer.world_size} CPU processes: PyTorch shares its statistics on GPUs only. "
+            "Take model.norm=group or none, trainer.sync_batchnorm=false, or one process with trainer=cpu"
+        )

@@ -97,7 +97,14 @@ class FaceDataModule(LightningDataModule):
             rank=rank,
             world_size=world_size,
         )
+        order.first_batch = self._batches_behind() % order.num_batches
         return self._loader(dataset, order)
+
+    def _batches_behind(self) -> int:
+        """Of the epoch in which a checkpoint was written that training goes on from."""
+        if self.trainer is None or not self.trainer.fit_loop.restarting:
+            return 0
+        return self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._evaluation_loader("val")

@@ -95,6 +95,7 @@ class TrainingOrder(DistributedSampler[BatchRows]):
         super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed, drop_last=True)
         self.batch_size = min(batch_size, len(dataset) // world_size)
         self.horizontal_flip = horizontal_flip
+        self.first_batch = 0  # of the next epoch only: above 0 where an interrupted epoch goes on
         if self.batch_size == 0:
             raise DataError(f"{len(dataset)} training images are too few for {world_size} processes.")
         self.num_batches = len(dataset) // (self.batch_size * world_size)
@@ -106,7 +107,8 @@ class TrainingOrder(DistributedSampler[BatchRows]):
         count = len(self.dataset)  # type: ignore[arg-type]
         order = seeded_order(count, "training order", self.seed, self.epoch)
         flips = seeded_bits(count, "horizontal flip", self.seed, self.epoch) >= 2**63
-        for step in range(self.num_batches):
+        first_batch, self.first_batch = self.first_batch, 0
+        for step in range(first_batch, self.num_batches):
             first = (step * self.num_replicas + self.rank) * self.batch_size
             rows = order[first : first + self.batch_size]
             yield BatchRows(rows, flips[rows] if self.horizontal_flip else None)

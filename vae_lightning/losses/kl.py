@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vae_lightning.processes import mean_over_processes
+
 
 class KLTerm(ABC):
     """From the KL of every image and latent to the one number that the objective weighs by beta."""
@@ -38,4 +40,4 @@ class FreeBits(KLTerm):
         self.nats_per_latent = nats_per_latent
 
     def __call__(self, kl_per_latent: Float[Tensor, "batch latent"]) -> Float[Tensor, ""]:
-        return torch.clamp(kl_per_latent.mean(0), min=self.nats_per_latent).sum()
+        return torch.clamp(mean_over_processes(kl_per_latent.mean(0)), min=self.nats_per_latent).sum()

@@ -11,6 +11,7 @@ from vae_lightning.losses.beta_schedule import BetaSchedule, Constant
 from vae_lightning.losses.kl import AnalyticKL, FreeBits, KLTerm
 from vae_lightning.losses.perceptual import PerceptualTerm
 from vae_lightning.losses.reconstruction import ReconstructionLoss
+from vae_lightning.processes import mean_over_processes
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,9 @@ class Objective(nn.Module):
         kl_per_latent = posterior.kl_per_latent()
         if not isinstance(posterior, Deterministic):
             kl_nats = self.kl(kl_per_latent)
-            excess = (kl_nats - weight.capacity_nats).abs() if self.has_capacity else kl_nats
-            loss = loss + weight.beta * excess
+            if self.has_capacity:
+                kl_nats = (mean_over_processes(kl_nats) - weight.capacity_nats).abs()
+            loss = loss + weight.beta * kl_nats
         perceptual = None
         if self.perceptual is not None:
             perceptual = self.perceptual(prediction, images)

@@ -15,6 +15,7 @@ from vae_lightning.distributions import (
     gaussian_nll,
 )
 from vae_lightning.pixels import PixelRange
+from vae_lightning.processes import mean_over_processes
 
 Images = Float[Tensor, "batch channels height width"]
 
@@ -141,7 +142,7 @@ class GaussianShared(ReconstructionLoss):
     def forward(self, prediction: PixelPrediction, images: Images) -> Float[Tensor, " batch"]:
         squared_error = (prediction.mean - images).square()
         if self.training and not self.is_learned:
-            logvar = self._optimum(squared_error.detach().mean(), prediction.pixel_range)
+            logvar = self._optimum(mean_over_processes(squared_error.detach().mean()), prediction.pixel_range)
         else:
             logvar = floored_logvar(self.logvar, prediction.pixel_range)
         return gaussian_nll(squared_error, logvar.expand(1, 1, 1, 1))
