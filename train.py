@@ -199,6 +199,8 @@ def quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
     # a resumed run is meant to go on in its own folder
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
+    # where SLURM is installed; a sweep's jobs go there by hydra/launcher=slurm
+    warnings.filterwarnings("ignore", message=r"The `srun` command is available on your system but is not used")
     # the data module goes on with the batch that comes next
     warnings.filterwarnings("ignore", message=r"You're resuming from a checkpoint that ended before the epoch ended")
     # the end of an epoch is logged whatever the interval

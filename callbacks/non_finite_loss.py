@@ -69,7 +69,7 @@ class NonFiniteLoss(L.Callback):
             checkpoint.save_on_exception = False  # would put spoilt weights where good ones are
         if has_good_weights:
             assert isinstance(pl_module, VAEModule)
-            pl_module.statistics["fit"].reset()  # the window has the spoilt batch in it
+            pl_module.forget_window()  # it has the spoilt batch in it
             trainer.save_checkpoint(self.run_dir / "checkpoints" / SAVED_AS)
 
     def _stop(self, trainer: L.Trainer, rows: Tensor, loss: Tensor, step: int) -> NoReturn:

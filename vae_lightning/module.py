@@ -104,6 +104,10 @@ class VAEModule(L.LightningModule):
         num_batches = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1
         return num_batches % max(interval, 1) == 0 or self.trainer.is_last_batch
 
+    def forget_window(self) -> None:
+        """Drops the sums over training batches that are not logged yet."""
+        self._statistics("fit").reset()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluation_step(batch, batch_idx, "val")
 

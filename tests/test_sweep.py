@@ -1,0 +1,351 @@
+"""Sweeps without training: identity and folders of jobs, plans, refusals, states, progress."""
+
+import json
+import multiprocessing
+import time
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from written_sweeps import write_status
+
+import train
+from vae_lightning import made_with as made_with_module
+from vae_lightning.command_line import choose_folder, is_sweep, new_folder, prepare_command_line, remove_unused_folder
+from vae_lightning.configuration import ConfigError
+from vae_lightning.identity import identity_of, job_folder
+from vae_lightning.made_with import changes_since, made_with
+from vae_lightning.run_folders import RunError
+from vae_lightning.run_status import (
+    MOST_CRASHES,
+    KeepsCrashingError,
+    RunIsTakenError,
+    claimed,
+    read_plan,
+    read_status,
+    recorded,
+    state_of,
+)
+from vae_lightning.sweep import engines, run_job
+from vae_lightning.sweep.engines import Engine, check_extras, choose_engine, slurm_engine
+from vae_lightning.sweep.plan import SweepPlan, plan_sweep
+from vae_lightning.sweep.progress import duration, look, share_done, time_left
+from vae_lightning.sweep.ray_engine import ray_engine
+
+
+def composed(*overrides: str) -> Any:
+    with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
+        return compose("config", [*overrides, "sweep=s"], return_hydra_config=True)
+
+
+def plan(*arguments: str) -> SweepPlan:
+    typed = ["-m", *arguments]
+    return plan_sweep(prepare_command_line(typed, train.CONF_DIR), typed, train.CONF_DIR, train.check)
+
+
+# ---- which run a configuration stands for
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (["beta=1"], ["beta=1.0"]),
+        (["optimizer.lr=1e-3"], []),
+        (["model.latent_dim=128", "beta=4"], ["beta=4"]),
+        (["trainer.enable_progress_bar=false", "data.data_dir=/elsewhere", "logger=[csv]", "run_dir=x"], []),
+        (["model=conv"], []),
+    ],
+)
+def test_the_same_run_has_one_identity_however_it_is_typed(one: list[str], other: list[str]) -> None:
+    assert identity_of(composed(*one)) == identity_of(composed(*other))
+
+
+@pytest.mark.parametrize("change", ["beta=2", "seed=1", "+callbacks=ema", "trainer.max_epochs=11", "data.crop=178"])
+def test_other_runs_have_other_identities(change: str) -> None:
+    assert identity_of(composed(change)) != identity_of(composed())
+
+
+def test_a_job_lies_where_it_lay_before_and_never_where_another_lies(tmp_path: Path) -> None:
+    def folder(*overrides: str) -> str:
+        return job_folder("beta=4", composed(*overrides, f"hydra.sweep.dir={tmp_path}"))
+
+    assert folder("beta=4") == "beta=4"
+    (tmp_path / "beta=4.0").mkdir()
+    write_status(tmp_path / "beta=4.0", "done", identity=identity_of(composed("beta=4")))
+    assert folder("beta=4") == "beta=4.0"
+    longer = folder("beta=4", "trainer.max_epochs=20")
+    assert longer == "beta=4"
+    (tmp_path / "beta=4").mkdir()
+    write_status(tmp_path / "beta=4", "done", identity="another")
+    assert folder("beta=4", "trainer.max_epochs=20").startswith("beta=4 ")
+
+
+# ---- folders
+
+
+def test_commands_of_one_second_get_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = [new_folder(Path("multirun")) for _ in range(5)]
+    assert len(set(folders)) == 5
+    assert all(folder.is_dir() for folder in folders)
+    arguments = choose_folder(["beta=4"])
+    assert arguments[-1].startswith("hydra.run.dir='outputs/")
+    remove_unused_folder(arguments, ["beta=4"])
+    assert not (tmp_path / "outputs").exists()
+    assert choose_folder(["--cfg", "job"]) == ["--cfg", "job"]
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sweep=a"], "add -m"),
+        (["hparams_search=beta_grid"], "add -m"),
+        (["-m", "sweep=../a"], "name of a folder"),
+        (["-m", "sweep=.hidden"], "name of a folder"),
+    ],
+)
+def test_names_of_sweeps_are_checked(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        choose_folder(arguments)
+    assert not is_sweep(["-m", "--cfg", "job"])
+
+
+# ---- plans
+
+
+def test_a_plan_has_every_job_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = plan("beta=1,4,1.0", "model=conv,linear", "debug=smoke", "sweep=s")
+    assert [job.name for job in sweep.jobs] == [
+        "beta=1,model=conv",
+        "beta=1,model=linear",
+        "beta=4,model=conv",
+        "beta=4,model=linear",
+    ]
+    assert look(sweep.folder).to_go == 4
+    assert sweep.command == "python train.py -m beta=1,4,1.0 model=conv,linear debug=smoke sweep=s"
+    later = plan("beta=8", "model=conv,linear", "debug=smoke", "sweep=s")
+    assert len(read_plan(later.folder)["jobs"]) == 6  # what was planned before stays planned
+    assert look(later.folder).total == 2
+    assert plan("hparams_search=beta_grid", "beta=1,2").jobs[0].name == "beta=1"
+    assert len(plan("hparams_search=beta_grid", "seed=range(0,2)").jobs) == 12
+
+
+def test_jobs_that_cannot_work_are_all_named_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as refused:
+        plan("data.image_size=64,100", "beta=1,abc")
+    message = str(refused.value)
+    assert message.startswith("3 of 4 jobs cannot work, so nothing was started.")
+    assert "data.image_size=100 beta=1\n    data.image_size=100: model=conv knows" in message
+    assert "'abc' of type 'str' could not be converted to Float" in message
+    assert not list(tmp_path.glob("multirun/*/*"))
+
+
+# ---- engines
+
+
+@pytest.mark.parametrize("devices", ["trainer.devices=2", "trainer.devices=[0,1]", "trainer.num_nodes=2"])
+def test_several_processes_per_job_are_refused(devices: str) -> None:
+    config = composed("trainer=ddp", "trainer.accelerator=cpu", devices)
+    with pytest.raises(ConfigError, match=r"whole sweep.*local_gpus"):
+        choose_engine(config, 3, [])
+
+
+def test_one_process_per_job_is_none_too_many() -> None:
+    assert choose_engine(composed("trainer=ddp", "trainer.accelerator=cpu"), 3, []) == Engine("basic")
+
+
+def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"hydra/launcher=slurm needs the extra slurm.*\[slurm\]"):
+        check_extras(["-m", "hydra/launcher=slurm"])
+    with pytest.raises(ConfigError, match="uv sync --extra ray"):
+        check_extras(["-m", "hydra/launcher=local_gpus"])
+    check_extras(["-m", "beta=1,4"])
+
+
+def test_slurm_is_refused_where_it_is_not_or_would_not_queue_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = OmegaConf.create({"timeout_min": 30, "array_parallelism": 8})
+    monkeypatch.setattr(engines.shutil, "which", lambda name: None)
+    with pytest.raises(ConfigError, match="no sbatch here"):
+        slurm_engine(launcher)
+    monkeypatch.setattr(engines.shutil, "which", lambda name: "/usr/bin/sbatch")
+    with pytest.raises(ConfigError, match="timeout_min=30: 60 or more"):
+        slurm_engine(launcher)
+    launcher.timeout_min = 60
+    assert slurm_engine(launcher) == Engine("slurm", runs_here=False, jobs_at_once=8)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "share", "accelerator", "num_jobs", "given"),
+    [
+        ([{"GPU": 4, "CPU": 16}], None, "auto", 12, (1, 4, 4)),  # num_gpus, num_cpus, jobs at once
+        ([{"GPU": 4, "CPU": 16}], 0.25, "auto", 12, (0.25, 1, 12)),
+        ([{"GPU": 1, "CPU": 16}], 0.25, "auto", 12, (0.25, 4, 4)),
+        ([{"CPU": 16}], None, "auto", 3, (0, 5, 3)),
+        ([{"CPU": 2}], None, "auto", 12, (0, 1, 2)),
+        ([{"GPU": 4, "CPU": 16}], None, "cpu", 2, (0, 8, 2)),
+        ([{"GPU": 2, "CPU": 8}, {"GPU": 2, "CPU": 8}], None, "auto", 12, (1, 4, 4)),
+        ([{"GPU": 4, "CPU": 16}], None, "auto", None, (1, 4, 4)),
+    ],
+)
+def test_ray_shares_out_what_there_is(
+    nodes: list[dict[str, float]],
+    share: float | None,
+    accelerator: str,
+    num_jobs: int | None,
+    given: tuple[float, int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vae_lightning.sweep.ray_engine.start_ray", lambda settings: nodes)
+    settings = OmegaConf.create({"init": {"address": None}, "remote": {"num_gpus": share, "num_cpus": None}})
+    engine = ray_engine(settings, OmegaConf.create({"accelerator": accelerator}), num_jobs)
+    num_gpus, num_cpus, at_once = given
+    assert engine.arguments == (
+        f"++hydra.launcher.ray.remote.num_gpus={num_gpus:g}",
+        f"++hydra.launcher.ray.remote.num_cpus={num_cpus}",
+    )
+    assert engine.jobs_at_once == at_once
+
+
+@pytest.mark.parametrize(
+    ("node", "remote", "message"),
+    [
+        ({"CPU": 8}, {"num_gpus": 1}, "Ray sees 0 GPUs"),
+        ({"CPU": 8, "GPU": 1}, {"num_gpus": 2}, "Ray sees 1 GPUs"),
+        ({"CPU": 8, "GPU": 1}, {"num_gpus": 0}, "use the first"),
+        ({"CPU": 8}, {"num_cpus": 16}, "8 cores"),
+    ],
+)
+def test_ray_refuses_what_would_wait_for_ever(
+    node: dict[str, float], remote: dict[str, int], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vae_lightning.sweep.ray_engine.start_ray", lambda settings: [node])
+    settings = OmegaConf.create({"init": {"address": None}, "remote": remote})
+    with pytest.raises(ConfigError, match=message):
+        ray_engine(settings, OmegaConf.create({"accelerator": "auto"}), 3)
+
+
+# ---- states
+
+
+def hold(folder: Path, held: Event, release: Event) -> None:
+    with claimed(folder):
+        write_status(folder, "running", process=4711, host="elsewhere")
+        held.set()
+        release.wait(30)
+
+
+def test_a_folder_belongs_to_one_process_at_a_time(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    held, release = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(tmp_path, held, release))
+    other.start()
+    assert held.wait(60)
+    assert state_of(tmp_path) == "running"
+    with pytest.raises(RunIsTakenError, match="process 4711 on elsewhere"), claimed(tmp_path):
+        pass
+    other.kill()
+    other.join()
+    assert state_of(tmp_path) == "interrupted"  # it still says running
+    with claimed(tmp_path):
+        pass
+
+
+def fail(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "reason"),
+    [
+        (RunError("words for people"), "failed", "words for people"),
+        (RuntimeError("CUDA out of memory.\nTried"), "failed", "RuntimeError: CUDA out of memory. Tried"),
+        (KeyboardInterrupt(), "interrupted", None),
+        (SystemExit(143), "interrupted", None),
+    ],
+)
+def test_how_a_run_ended_is_on_disk(error: BaseException, state: str, reason: str | None, tmp_path: Path) -> None:
+    with pytest.raises(type(error)), recorded(tmp_path, "identity", "session", made_with()):
+        fail(error)
+    assert state_of(tmp_path) == state
+    assert read_status(tmp_path)["reason"] == reason
+
+
+def test_a_job_that_only_crashes_is_given_up(tmp_path: Path) -> None:
+    """Ray starts a killed job again, for ever: out of memory would be for ever too."""
+
+    def crash(session: str = "session") -> int:
+        context = recorded(tmp_path, "identity", session, made_with())
+        context.__enter__()  # and never left
+        return int(read_status(tmp_path)["attempt"])
+
+    (tmp_path / "checkpoints").mkdir()
+    assert crash() == 1
+    assert crash() == 2
+    time.sleep(0.01)
+    (tmp_path / "checkpoints" / "last.ckpt").touch()  # it got further
+    assert [crash() for _ in range(MOST_CRASHES)] == [1, 2, 3]
+    with pytest.raises(KeepsCrashingError, match="killed 3 times"):
+        crash()
+    assert state_of(tmp_path) == "failed"
+    assert crash("another command") == 1
+
+
+def test_what_has_changed_since_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    then = json.loads(json.dumps(made_with()))
+    assert changes_since(then) == []
+    then["libraries"]["torch"] = "2.0"
+    then["code"]["vae_lightning/losses/kl.py"] = "0"
+    assert changes_since(then)[0].startswith("torch 2.0 then, ")
+    assert changes_since(then)[1] == "code changed in vae_lightning/losses/kl.py"
+    assert not any("report" in name or "sweep" in name for name in made_with_module.made_with()["code"])
+    write_status(tmp_path, "done", identity="i", made_with=then)
+    (tmp_path / "metrics.json").write_text('{"val/loss": 3.0}')
+    (tmp_path / "data.json").write_text('{"source": "celeba", "root": "/faces", "fingerprint": "then"}')
+    metrics = run_job(tmp_path, "i", lambda: "now", lambda: {}, lambda: {})
+    assert metrics == {"val/loss": 3.0}
+    for words in ("torch 2.0 then", "losses/kl.py", "images of /faces are not those"):
+        assert words in caplog.text
+
+
+def test_another_run_in_a_jobs_folder_is_left_alone(tmp_path: Path) -> None:
+    write_status(tmp_path, "done", identity="another")
+    with pytest.raises(RunError, match="other settings"):
+        run_job(tmp_path, "i", str, lambda: {}, lambda: {})
+
+
+# ---- progress
+
+
+def test_progress_counts_jobs_and_epochs(tmp_path: Path) -> None:
+    names = ["a", "b", "c", "d"]
+    started = time.time() - 90
+    plan_file = {"in_session": names, "trials": None, "jobs": [], "work_at_start": 4.0, "started": started}
+    (tmp_path / "sweep.json").write_text(json.dumps(plan_file))
+    for name, state in (("a", "done"), ("b", "interrupted"), ("c", "failed")):
+        (tmp_path / name).mkdir()
+        write_status(tmp_path / name, state)
+    (tmp_path / "b" / "config.yaml").write_text(yaml.safe_dump({"trainer": {"max_epochs": 4}}))
+    (tmp_path / "b" / "metrics.csv").write_text("epoch,step,val/loss\n0,5,3\n1,10,2\n")
+    now = look(tmp_path)
+    assert str(now) == "1 done · 0 running · 1 failed · 2 to go"
+    assert share_done(tmp_path / "b") == 0.5
+    assert now.work_left == 1.5  # half of b, all of d; nobody waits for c
+    assert time_left(tmp_path, now) == " · about 54 s left"  # 2.5 jobs in 90 s
+    assert [duration(seconds) for seconds in (45, 720, 12_000)] == ["45 s", "12 min", "3 h 20 min"]
+
+
+def test_a_run_by_steps_has_a_share_too(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"trainer": {"max_epochs": -1, "max_steps": 40}}))
+    (tmp_path / "metrics.csv").write_text("epoch,step,val/loss\n0,10,3\n")
+    assert share_done(tmp_path) == 0.25
+    assert share_done(tmp_path / "nowhere") == 0.0
