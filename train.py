@@ -260,7 +260,7 @@ def fit(
     trainer: "L.Trainer", module: "VAEModule", datamodule: "FaceDataModule", resume_from: Path | None, run_dir: Path
 ) -> None:
     """Trains; Ctrl-C and SIGTERM leave a checkpoint and say how to go on."""
-    from callbacks import StopAfterBatch, requeue_signal, under_submitit
+    from callbacks import StopAfterBatch, queue_again, under_submitit
 
     try:
         trainer.fit(module, datamodule, ckpt_path=resume_from, weights_only=True)
@@ -275,8 +275,7 @@ def fit(
         # Lightning ends with 1 after Ctrl-C and with 0 after SIGTERM
         signum = asked_by[0] if asked_by else signal.SIGINT if stopped.code == 1 else signal.SIGTERM
         if signum != signal.SIGINT and under_submitit():
-            # SLURM takes a job that ends after SIGTERM for a completed one: let submitit queue it again
-            signal.raise_signal(requeue_signal())
+            queue_again()
         raise SystemExit(128 + signum) from None
 
 

@@ -11,7 +11,8 @@ from callbacks.non_finite_loss import NonFiniteLoss, NonFiniteLossError
 from callbacks.posterior_collapse import PosteriorCollapse
 from callbacks.reconstruction import ReconstructionGrid
 from callbacks.selection import select_callbacks
-from callbacks.stop_after_batch import LastCheckpoint, StopAfterBatch, requeue_signal, under_submitit
+from callbacks.slurm import queue_again, under_submitit
+from callbacks.stop_after_batch import LastCheckpoint, StopAfterBatch
 from callbacks.temperature import TemperatureGrid
 from callbacks.throughput import Throughput, mean_throughput
 from callbacks.traversal import TraversalGrid
@@ -35,7 +36,7 @@ __all__ = [
     "TraversalGrid",
     "log_hyperparameters",
     "mean_throughput",
-    "requeue_signal",
+    "queue_again",
     "select_callbacks",
     "under_submitit",
 ]

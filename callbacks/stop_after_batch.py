@@ -1,7 +1,6 @@
 """Ctrl-C and termination at a moment from which training can go on exactly."""
 
 import logging
-import os
 import signal
 import threading
 from types import FrameType
@@ -10,6 +9,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from callbacks.slurm import requeue_signal, under_submitit
 
 logger = logging.getLogger("vae_lightning")
 
@@ -79,13 +80,3 @@ class LastCheckpoint(ModelCheckpoint):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, SIGTERMException) and not trainer.validating:
             super().on_exception(trainer, pl_module, exception)
-
-
-def under_submitit() -> bool:
-    """Whether SLURM's queue runs this, by way of submitit."""
-    return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
-
-
-def requeue_signal() -> signal.Signals:
-    """By which submitit is told that a job is to be queued again."""
-    return signal.Signals[f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"]

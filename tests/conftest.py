@@ -16,6 +16,10 @@ jaxtyping.install_import_hook(
     ("vae_lightning", "callbacks"), "shape_checking.check"
 )  # before anything imports the package
 
+# tests run side by side, one thread each: two processes with two threads on two cores wait for each other
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+
 ATTRIBUTE_NAMES = [f"Attribute_{number:02d}" for number in range(40)]
 
 

@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 import train
 from vae_lightning.cli import app
-from vae_lightning.configuration import to_plain
+from vae_lightning.configuration import ConfigError, to_plain
 from vae_lightning.losses import GaussianPerPixel, Objective
 from vae_lightning.models import Autoencoder
 from vae_lightning.module import VAEModule
+from vae_lightning.sweep.engines import check_extras
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text()
@@ -29,6 +30,7 @@ TRAIN_COMMANDS = sorted(
 VAE_VERBS = sorted(set(re.findall(r"^vae (\w+)", BLOCKS, flags=re.MULTILINE)))
 
 
+@pytest.mark.readme
 @pytest.mark.parametrize("command", TRAIN_COMMANDS)
 def test_train_commands_compose_and_build(command: str, tmp_path: Path) -> None:
     words = shlex.split(command)
@@ -42,6 +44,10 @@ def test_train_commands_compose_and_build(command: str, tmp_path: Path) -> None:
         else override.input_line
         for override in parsed
     ]
+    try:
+        check_extras(words)
+    except ConfigError as error:
+        pytest.skip(str(error))
     on_any_machine = ["trainer.accelerator=cpu"] if "trainer=gpu" in overrides else []
     with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
         config = compose("config", [*first_of_sweep, *on_any_machine, f"run_dir='{tmp_path}'"])  # type: ignore[list-item]
@@ -75,7 +81,11 @@ def test_there_are_commands_to_test() -> None:
 
 
 @pytest.mark.parametrize(
-    "group", ["model", "reconstruction", "kl", "beta_schedule", "perceptual", "experiment", "debug"]
+    "group",
+    [
+        *("model", "reconstruction", "kl", "beta_schedule", "perceptual", "experiment", "debug"),
+        *("hparams_search", "hydra/launcher"),
+    ],
 )
 def test_every_choice_is_named(group: str) -> None:
     choices = {path.stem for path in (train.CONF_DIR / group).glob("*.yaml")}

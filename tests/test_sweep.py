@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import os
+import signal
 import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -14,6 +16,7 @@ from omegaconf import OmegaConf
 from written_sweeps import write_status
 
 import train
+from callbacks import queue_again
 from vae_lightning import made_with as made_with_module
 from vae_lightning.command_line import choose_folder, is_sweep, new_folder, prepare_command_line, remove_unused_folder
 from vae_lightning.configuration import ConfigError
@@ -113,6 +116,14 @@ def test_names_of_sweeps_are_checked(arguments: list[str], message: str) -> None
     with pytest.raises(ConfigError, match=message):
         choose_folder(arguments)
     assert not is_sweep(["-m", "--cfg", "job"])
+
+
+def test_processes_that_others_start_need_one_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ConfigError, match=r"one of 4 processes.*hydra.run.dir"):
+        choose_folder(["beta=4"])
+    assert choose_folder(["beta=4", "hydra.run.dir=a"]) == ["beta=4", "hydra.run.dir=a"]
 
 
 # ---- plans
@@ -349,3 +360,29 @@ def test_a_run_by_steps_has_a_share_too(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("epoch,step,val/loss\n0,10,3\n")
     assert share_done(tmp_path) == 0.25
     assert share_done(tmp_path / "nowhere") == 0.0
+
+
+# ---- SLURM
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_cancelled"),
+    [
+        ("JobId=4 JobState=COMPLETING Reason=None PreemptTime=None", True),
+        ("JobId=4 JobState=RUNNING Reason=None PreemptTime=None", False),
+        ("JobId=4 JobState=COMPLETING Reason=None PreemptTime=2026-11-21T10:00:00", False),
+        ("", False),
+    ],
+)
+def test_only_a_person_keeps_a_stopped_job_out_of_the_queue(
+    answer: str, is_cancelled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    queued_again: list[int] = []
+    before = signal.signal(signal.SIGUSR2, lambda signum, frame: queued_again.append(signum))
+    queue_again()
+    signal.signal(signal.SIGUSR2, before)
+    assert queued_again == [] if is_cancelled else [signal.SIGUSR2]

@@ -1,6 +1,7 @@
 """The command line before hydra sees it: misspelt keys, folders of runs and sweeps, going on with the last run."""
 
 import itertools
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -59,7 +60,7 @@ def choose_folder(arguments: Sequence[str]) -> list[str]:
     """Adds the folder of the run or the sweep, made here so that two commands of one second never share one.
 
     Raises:
-        ConfigError: `sweep=NAME` without -m, for a search without -m, or with a name that is no folder's.
+        ConfigError: `sweep=NAME` or a search without -m, a name that is no folder's, or several processes without one.
     """
     values = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     if not SWEEP_FLAGS & set(arguments):
@@ -68,6 +69,12 @@ def choose_folder(arguments: Sequence[str]) -> list[str]:
                 raise ConfigError(f"{key}={values[key]} is about a sweep of several jobs: add -m")
     if is_a_question(arguments) or not {"hydra.run.dir", "hydra.sweep.dir"}.isdisjoint(values):
         return list(arguments)
+    for variable in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+        if int(os.environ.get(variable, 1)) > 1:
+            raise ConfigError(
+                f"started as one of {os.environ[variable]} processes ({variable}): they need one folder, "
+                "hydra.run.dir=outputs/NAME"
+            )
     if not is_sweep(arguments):
         return [*arguments, f"hydra.run.dir='{new_folder(Path('outputs'))}'"]
     if "sweep" not in values:
