@@ -16,7 +16,7 @@ from hydra.errors import CompactHydraException
 from vae_lightning.configuration import ConfigError, RootConfig, did_you_mean
 from vae_lightning.run_folders import RunError, newest_run
 
-SWEEP_FLAGS = {"-m", "--multirun"}
+SWEEP_FLAGS = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
 QUESTIONS = {
     "-h",
     "--help",
@@ -67,7 +67,7 @@ def choose_folder(arguments: Sequence[str]) -> list[str]:
         for key in ("sweep", "hparams_search"):
             if key in values:
                 raise ConfigError(f"{key}={values[key]} is about a sweep of several jobs: add -m")
-    if is_a_question(arguments) or not {"hydra.run.dir", "hydra.sweep.dir"}.isdisjoint(values):
+    if is_a_question(arguments) or ("hydra.sweep.dir" if is_sweep(arguments) else "hydra.run.dir") in values:
         return list(arguments)
     for variable in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
         if int(os.environ.get(variable, 1)) > 1:

@@ -137,6 +137,7 @@ def read_job(folder: Path) -> Job:
         problems.append("some of its numbers are nan or inf")
     if status == "failed":
         problems.append(str(read_status(folder).get("reason")))
+    problems += [f"would not come out the same now: {change}" for change in read_status(folder).get("changed") or []]
     return Job(
         name=folder.name,
         folder=folder,

@@ -17,6 +17,7 @@ __all__ = ["conduct", "release_memory", "run_job", "run_recorded"]
 
 FAILED_EXIT_CODE = 1
 REFUSED_EXIT_CODE = 2
+INTERRUPTED_EXIT_CODE = 130
 
 
 def conduct(
@@ -53,7 +54,7 @@ def conduct(
             start_hydra()
     except KeyboardInterrupt:
         _say(f"\nInterrupted. Go on with:  {sweep.command}")
-        raise
+        return INTERRUPTED_EXIT_CODE
     except SystemExit as stopped:  # hydra has said why
         if stopped.code not in (None, 0, FAILED_EXIT_CODE):  # a signal: stop at once
             _say(f"\n{look(sweep.folder)}. Go on with:  {sweep.command}")
@@ -66,13 +67,17 @@ def summarise(sweep: SweepPlan) -> int:
     """Lists what failed, writes the report; 0 where nothing failed."""
     now = look(sweep.folder)
     failed = [name for name, state in now.states.items() if state == "failed"]
-    lost = [name for name, state in now.states.items() if state in ("interrupted", "not started")]
+    lost = {name: state for name, state in now.states.items() if state in ("interrupted", "not started")}
     _say(f"\n{now}")
     for name in failed:
         reason = read_status(sweep.folder / name).get("reason")
         _say(f"  failed  {name}: {reason}\n          {sweep.folder / name / 'train.log'}")
-    for name in lost:
-        _say(f"  not finished  {name}: its process is gone\n          {sweep.folder / name / 'train.log'}")
+    for name, state in lost.items():
+        _say(f"  {state}  {name}: nobody works on it any more")
+    for name, state in now.states.items():
+        changed = read_status(sweep.folder / name).get("changed")
+        if state == "done" and changed and sweep.engine.name != "basic":  # whose jobs have said it here already
+            _say(f"  kept  {name}, which would not come out the same: {'; '.join(changed)}")
     if failed or lost:
         _say(f"Try these again with:  {sweep.command}")
     from vae_lightning.report import write_report

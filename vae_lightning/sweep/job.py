@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from vae_lightning.data import DataError
+from vae_lightning.files import write_json
 from vae_lightning.made_with import changes_since, made_with
 from vae_lightning.run_folders import RunError
-from vae_lightning.run_status import claimed, read_plan, read_status, recorded
+from vae_lightning.run_status import STATUS, claimed, read_plan, read_status, recorded
 from vae_lightning.sweep.progress import Progression, look, time_left
 
 log = logging.getLogger("vae_lightning")
@@ -98,7 +99,8 @@ def _session(run_dir: Path) -> str:
 
 def _warn_if_untrue(run_dir: Path, fingerprint: Callable[[], str]) -> None:
     """Says what has changed since a finished run: its numbers may not come out again."""
-    changed = changes_since(read_status(run_dir).get("made_with", {}))
+    status = read_status(run_dir)
+    changed = changes_since(status.get("made_with", {}))
     try:
         record = json.loads((run_dir / "data.json").read_text(encoding="utf-8"))
         # rendered faces are a function of the code, which is compared above
@@ -106,6 +108,7 @@ def _warn_if_untrue(run_dir: Path, fingerprint: Callable[[], str]) -> None:
             changed.append(f"the images of {record['root']} are not those that it was trained on")
     except (OSError, ValueError, KeyError, DataError) as error:
         changed.append(f"its data cannot be compared ({error})")
+    write_json(run_dir / STATUS, {**status, "changed": changed})  # for the sweep's last words and its report
     if changed:
         log.warning(
             f"{run_dir.name} is kept as it is, but would not come out the same: {'; '.join(changed)}. "

@@ -53,7 +53,8 @@ class SweepPlan:
     @property
     def command(self) -> str:
         """What to type to go on with this sweep."""
-        named = () if any(word.startswith("sweep=") for word in self.typed) else (f"sweep={self.folder.name}",)
+        is_named = any(word.startswith(("sweep=", "hydra.sweep.dir=")) for word in self.typed)
+        named = () if is_named else (f"sweep={self.folder.name}",)
         return shlex.join(["python", "train.py", *self.typed, *named])
 
 
