@@ -72,8 +72,8 @@ def summarise(sweep: SweepPlan) -> int:
     for name in failed:
         reason = read_status(sweep.folder / name).get("reason")
         _say(f"  failed  {name}: {reason}\n          {sweep.folder / name / 'train.log'}")
-    for name, state in lost.items():
-        _say(f"  {state}  {name}: nobody works on it any more")
+    for name, how in lost.items():
+        _say(f"  {how}  {name}: nobody works on it any more")
     for name, state in now.states.items():
         changed = read_status(sweep.folder / name).get("changed")
         if state == "done" and changed and sweep.engine.name != "basic":  # whose jobs have said it here already
