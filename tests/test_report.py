@@ -178,6 +178,18 @@ def test_status_is_read_from_disk(tmp_path: Path) -> None:
     assert "beta=5 (not started)" in page.text
 
 
+def test_each_choice_is_judged_with_all_else_equal(tmp_path: Path) -> None:
+    elbos = {("1", "conv"): -100.0, ("4", "conv"): -130.0, ("1", "residual"): -90.0, ("4", "residual"): -140.0}
+    for (beta, model), elbo in elbos.items():
+        write_job(tmp_path, [f"beta={beta}", f"model={model}"], measured(elbo, 0.02), beta=float(beta))
+    write_job(tmp_path, ["beta=8", "model=linear"], measured(-10.0, 0.02), beta=8.0)  # nothing to compare it with
+    sweep = read_sweep(tmp_path)
+    answer = summarise(sweep, make_table(sweep))
+    assert "beta: 1 has the best elbo_nats in 2 of 2 comparisons with all else equal." in answer
+    judged = next(sentence for sentence in answer if sentence.startswith("model: "))
+    assert judged.endswith("in 1 of 2 comparisons with all else equal, residual in 1.") or "conv in 1." in judged
+
+
 def test_unfinished_runs_are_never_the_best(tmp_path: Path) -> None:
     write_job(tmp_path, ["beta=1"], measured(-100.0, 0.02, split="val"))
     ahead = write_job(tmp_path, ["beta=2"])

@@ -1,6 +1,7 @@
 """The short answer in words: which run is best, what beta does, what is missing."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -12,7 +13,14 @@ NAMES_SHOWN = 6
 
 def summarise(sweep: Sweep, table: Table) -> list[str]:
     """Sentences, the most important first; plain text."""
-    return [*_best(table), *_effect_of_beta(table), *_what_compares(table), *_missing(sweep), *origins(sweep.jobs)]
+    return [
+        *_best(table),
+        *_duels(table),
+        *_effect_of_beta(table),
+        *_what_compares(table),
+        *_missing(sweep),
+        *origins(sweep.jobs),
+    ]
 
 
 def _best(table: Table) -> list[str]:
@@ -26,6 +34,33 @@ def _best(table: Table) -> list[str]:
         ]
     value = spread(best.values["elbo_nats"], 5)
     return [f"Best ELBO: {value} nats per image at β = 1 ({table.split} split; higher is better), with {where}."]
+
+
+def _duels(table: Table) -> list[str]:
+    """Of each key, which value wins among settings that differ in nothing else."""
+    sentences = []
+    for key in table.varied:
+        contests: dict[tuple[str, ...], list[Setting]] = {}
+        for entry in table.settings:
+            if entry.is_measured and entry.mean(table.ranked_by) is not None:
+                others = tuple(value for other, value in entry.overrides.items() if other != key)
+                contests.setdefault(others, []).append(entry)
+        fought = [entries for entries in contests.values() if len(entries) > 1]
+        if len(fought) < 2:  # one contest is what the table shows
+            continue
+        wins = Counter(_winner(entries, table.ranked_by).overrides[key] for entries in fought)
+        (best, count), *rest = wins.most_common()
+        also = "".join(f", {value or 'not set'} in {times}" for value, times in rest)
+        sentences.append(
+            f"{key}: {best or 'not set'} has the best {table.ranked_by} in {count} of {len(fought)} comparisons with all "
+            f"else equal{also}."
+        )
+    return sentences
+
+
+def _winner(entries: Sequence[Setting], metric: str) -> Setting:
+    sign = 1 if metric == "elbo_nats" else -1
+    return max(entries, key=lambda entry: sign * (entry.mean(metric) or 0.0))
 
 
 def _effect_of_beta(table: Table) -> list[str]:
