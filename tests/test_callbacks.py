@@ -1,11 +1,23 @@
 import math
 from pathlib import Path
+from unittest.mock import Mock
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from callbacks import InterpolationGrid, MetricsCsv, ReconstructionGrid, TemperatureGrid, TraversalGrid
+from callbacks import (
+    InterpolationGrid,
+    MetricsCsv,
+    ReconstructionGrid,
+    TemperatureGrid,
+    TraversalGrid,
+    log_hyperparameters,
+)
 from callbacks.kl_per_latent import draw_kl_per_latent
 from callbacks.loss_curves import draw_loss_curves
 from vae_lightning.metrics_csv import read_metrics
@@ -140,3 +152,31 @@ def test_kl_per_latent_is_drawn_largest_first() -> None:
     left, middle, right = (columns[start : start + 200].max() for start in (100, 400, 680))
     assert left > 3 * middle > 0
     assert right == 0
+
+
+def test_hparams_name_what_a_sweep_varies(tmp_path: Path) -> None:
+    """TensorBoard's HParams page has the same runs and metrics as the report."""
+    logger = TensorBoardLogger(tmp_path, name="", version="")
+    trainer = Mock(spec=L.Trainer)
+    trainer.loggers = [logger]
+    plain = {
+        "beta": 4.0,
+        "seed": 0,
+        "model": {"_target_": "vae_lightning.models.ConvVAE", "latent_dim": 64},
+        "optimizer": {"lr": 1e-3},
+        "reconstruction": {"_target_": "a.SquaredError"},
+        "beta_schedule": {"_target_": "a.Constant"},
+        "data": {"image_size": 64},
+    }
+    swept = {"beta": "4", "data.batch_size": "32", "model": "conv"}
+    log_hyperparameters(plain, swept, trainer, {"test/loss": 3.0, "test/kl_nats": 1.0, "val/loss": 2.0})
+    (events,) = tmp_path.glob("events.*")
+    accumulator = EventAccumulator(str(events)).Reload()
+    contents = accumulator.summary_metadata
+    begun = HParamsPluginData.FromString(contents["_hparams_/session_start_info"].plugin_data.content)
+    named = {name: value.string_value or value.number_value for name, value in begun.session_start_info.hparams.items()}
+    assert named["data.batch_size"] == "32"
+    assert (named["beta"], named["latent_dim"], named["model"]) == (4.0, 64.0, "ConvVAE")
+    experiment = HParamsPluginData.FromString(contents["_hparams_/experiment"].plugin_data.content)
+    metrics = {info.name.tag for info in experiment.experiment.metric_infos}
+    assert metrics == {"test/loss", "test/kl_nats"}

@@ -52,8 +52,8 @@ def _duels(table: Table) -> list[str]:
         (best, count), *rest = wins.most_common()
         also = "".join(f", {value or 'not set'} in {times}" for value, times in rest)
         sentences.append(
-            f"{key}: {best or 'not set'} has the best {table.ranked_by} in {count} of {len(fought)} comparisons with all "
-            f"else equal{also}."
+            f"{key}: {best or 'not set'} has the best {table.ranked_by} in {count} of {len(fought)} comparisons "
+            f"with all else equal{also}."
         )
     return sentences
 
