@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -174,8 +175,14 @@ def test_one_process_per_job_is_none_too_many() -> None:
     assert choose_engine(composed("trainer=ddp", "trainer.accelerator=cpu"), 3, []) == Engine("basic")
 
 
-def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+def find_nothing(name: str) -> None:
+    if name.startswith("hydra_plugins"):
+        raise ModuleNotFoundError(name)
+
+
+@pytest.mark.parametrize("find_spec", [lambda name: None, find_nothing], ids=["plugin missing", "all plugins missing"])
+def test_missing_extras_are_named(find_spec: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines.importlib.util, "find_spec", find_spec)
     with pytest.raises(ConfigError, match=r"hydra/launcher=slurm needs the extra slurm.*\[slurm\]"):
         check_extras(["-m", "hydra/launcher=slurm"])
     with pytest.raises(ConfigError, match="uv sync --extra ray"):
@@ -243,6 +250,24 @@ def test_ray_refuses_what_would_wait_for_ever(
     settings = OmegaConf.create({"init": {"address": None}, "remote": remote})
     with pytest.raises(ConfigError, match=message):
         ray_engine(settings, OmegaConf.create({"accelerator": "auto"}), 3)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("choice", sorted(path.stem for path in (train.CONF_DIR / "hydra" / "launcher").glob("*.yaml")))
+def test_every_launcher_composes(choice: str) -> None:
+    argument = f"hydra/launcher={choice}"
+    try:
+        check_extras([argument])
+    except ConfigError as error:
+        pytest.skip(str(error))
+    launcher = composed(argument).hydra.launcher
+    assert launcher._target_.endswith("SlurmLauncher" if choice == "slurm" else "RayLauncher")
+    if choice == "slurm":
+        assert launcher.gpus_per_node == 1
+        assert launcher.timeout_min >= engines.SHORTEST_SLURM_MINUTES
+    else:
+        assert launcher.ray.remote.max_retries == -1
+        assert (launcher.ray.init.address == "auto") == (choice == "ray_cluster")
 
 
 # ---- states

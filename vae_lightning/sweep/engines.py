@@ -42,11 +42,18 @@ def check_extras(arguments: Sequence[str]) -> None:
         ConfigError: with the extra that brings it.
     """
     for choice, extra in NEEDED_BY.items():
-        if choice in arguments and importlib.util.find_spec(f"hydra_plugins.{EXTRAS[extra]}") is None:
+        if choice in arguments and not _is_installed(f"hydra_plugins.{EXTRAS[extra]}"):
             raise ConfigError(
                 f"{choice} needs the extra {extra}, which is not installed: "
                 f"pip install -e '.[{extra}]', or uv sync --extra {extra}"
             )
+
+
+def _is_installed(plugin: str) -> bool:
+    try:
+        return importlib.util.find_spec(plugin) is not None
+    except ModuleNotFoundError:  # not even hydra_plugins, which all plugins share
+        return False
 
 
 def choose_engine(base: Any, num_jobs: int | None, typed: Sequence[str]) -> Engine:
