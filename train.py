@@ -215,7 +215,7 @@ def run(
     trainer: "L.Trainer",
 ) -> dict[str, Any]:
     """Fits, tests the best checkpoint, writes what the run folder holds; returns the final metrics."""
-    from callbacks import log_hyperparameters, mean_throughput
+    from callbacks import log_hyperparameters, times_of_fit
     from vae_lightning.files import replacing, write_json
     from vae_lightning.runs import checkpoint_to_resume
 
@@ -232,7 +232,7 @@ def run(
     started = time.perf_counter()
     fit(trainer, module, datamodule, resume_from, run_dir)
     metrics: dict[str, Any] = {"seconds": time.perf_counter() - started, "epochs": trainer.current_epoch}
-    metrics |= {**mean_throughput(trainer), **module.best_validation}
+    metrics |= {**times_of_fit(trainer), **module.best_validation}
     if config.test:
         best = run_dir / "checkpoints" / "best.ckpt"
         trainer.test(module, datamodule, str(best) if best.is_file() else None, verbose=False, weights_only=True)

@@ -14,7 +14,7 @@ from callbacks.selection import select_callbacks
 from callbacks.slurm import queue_again, under_submitit
 from callbacks.stop_after_batch import LastCheckpoint, StopAfterBatch
 from callbacks.temperature import TemperatureGrid
-from callbacks.throughput import Throughput, mean_throughput
+from callbacks.throughput import Throughput, times_of_fit
 from callbacks.traversal import TraversalGrid
 
 __all__ = [
@@ -35,8 +35,8 @@ __all__ = [
     "Throughput",
     "TraversalGrid",
     "log_hyperparameters",
-    "mean_throughput",
     "queue_again",
     "select_callbacks",
+    "times_of_fit",
     "under_submitit",
 ]

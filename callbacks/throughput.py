@@ -9,17 +9,46 @@ from vae_lightning.module import VAEModule
 
 
 class Throughput(L.Callback):
-    """Logs `train/images_per_second`: all processes together, waiting for data included, validation left out."""
+    """Logs `train/images_per_second`: all processes together, waiting for data included, validation left out.
+
+    What it counts is in the checkpoints: a run that was interrupted tells the time of all its parts.
+    """
 
     def __init__(self) -> None:
         self._started_at = 0.0
         self._num_images = 0
         self.images_seen = 0
         self.seconds_spent = 0.0
+        self._fit_started_at = time.perf_counter()
+        self._seconds_before = 0.0
+
+    @property
+    def fit_seconds(self) -> float:
+        """The whole fit up to now, validation and pictures included."""
+        return self._seconds_before + time.perf_counter() - self._fit_started_at
+
+    def state_dict(self) -> dict[str, Any]:
+        """With the window under way, where training was stopped within one."""
+        seconds = time.perf_counter() - self._started_at if self._num_images else 0.0
+        return {
+            "images_seen": self.images_seen + self._num_images,
+            "seconds_spent": self.seconds_spent + seconds,
+            "fit_seconds": self.fit_seconds,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.images_seen, self.seconds_spent = state_dict["images_seen"], state_dict["seconds_spent"]
+        self._seconds_before = state_dict["fit_seconds"]
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._fit_started_at = time.perf_counter()
 
     def _restart(self) -> None:
         self._started_at = time.perf_counter()
         self._num_images = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._restart()  # an epoch that goes on has no start
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._restart()
@@ -41,9 +70,10 @@ class Throughput(L.Callback):
         self._restart()
 
 
-def mean_throughput(trainer: L.Trainer) -> dict[str, float]:
-    """Images per second over the whole training, validation left out."""
+def times_of_fit(trainer: L.Trainer) -> dict[str, float]:
+    """After a fit: its seconds, and images per second with validation left out; empty without the callback."""
     timers = [callback for callback in trainer.callbacks if isinstance(callback, Throughput)]  # type: ignore[attr-defined]
     if not timers or not timers[0].seconds_spent:
         return {}
-    return {"train/images_per_second": timers[0].images_seen / timers[0].seconds_spent}
+    timer = timers[0]
+    return {"seconds": timer.fit_seconds, "train/images_per_second": timer.images_seen / timer.seconds_spent}

@@ -105,6 +105,9 @@ def test_a_run_stopped_within_an_epoch_goes_on_exactly(
         one.pop("train/images_per_second", None)
         other.pop("train/images_per_second", None)
         assert one == other
+    seen = [torch.load(run / "checkpoints" / "last.ckpt")["callbacks"]["Throughput"] for run in (whole, parts)]
+    assert seen[0]["images_seen"] == seen[1]["images_seen"]  # of both parts
+    assert json.loads((parts / "metrics.json").read_text())["seconds"] > seen[1]["seconds_spent"]
 
 
 def test_pictures_do_not_disturb_training(run_training: Callable[..., Path]) -> None:

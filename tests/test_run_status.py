@@ -1,0 +1,170 @@
+"""How a run ended, who works on it, what has changed since: read from its folder. How far a sweep is."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import pytest
+import yaml
+from written_sweeps import write_status
+
+from callbacks import queue_again
+from vae_lightning import made_with as made_with_module
+from vae_lightning.made_with import changes_since, made_with
+from vae_lightning.run_folders import RunError
+from vae_lightning.run_status import (
+    MOST_CRASHES,
+    KeepsCrashingError,
+    RunIsTakenError,
+    claimed,
+    read_status,
+    recorded,
+    state_of,
+)
+from vae_lightning.sweep import run_job
+from vae_lightning.sweep.progress import duration, look, share_done, time_left
+
+
+def hold(folder: Path, held: Event, release: Event) -> None:
+    with claimed(folder):
+        write_status(folder, "running", process=4711, host="elsewhere")
+        held.set()
+        release.wait(30)
+
+
+def test_a_folder_belongs_to_one_process_at_a_time(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    held, release = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(tmp_path, held, release))
+    other.start()
+    assert held.wait(60)
+    assert state_of(tmp_path) == "running"
+    with pytest.raises(RunIsTakenError, match="process 4711 on elsewhere"), claimed(tmp_path):
+        pass
+    other.kill()
+    other.join()
+    assert state_of(tmp_path) == "interrupted"  # it still says running
+    with claimed(tmp_path):
+        pass
+
+
+def fail(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "reason"),
+    [
+        (RunError("words for people"), "failed", "words for people"),
+        (RuntimeError("CUDA out of memory.\nTried"), "failed", "RuntimeError: CUDA out of memory. Tried"),
+        (KeyboardInterrupt(), "interrupted", None),
+        (SystemExit(143), "interrupted", None),
+    ],
+)
+def test_how_a_run_ended_is_on_disk(error: BaseException, state: str, reason: str | None, tmp_path: Path) -> None:
+    with pytest.raises(type(error)), recorded(tmp_path, "identity", "session", made_with()):
+        fail(error)
+    assert state_of(tmp_path) == state
+    assert read_status(tmp_path)["reason"] == reason
+
+
+def test_a_job_that_only_crashes_is_given_up(tmp_path: Path) -> None:
+    """Ray starts a killed job again, for ever: out of memory would be for ever too."""
+
+    def crash(session: str = "session") -> int:
+        context = recorded(tmp_path, "identity", session, made_with())
+        context.__enter__()  # and never left
+        return int(read_status(tmp_path)["attempt"])
+
+    (tmp_path / "checkpoints").mkdir()
+    assert crash() == 1
+    assert crash() == 2
+    time.sleep(0.01)
+    (tmp_path / "checkpoints" / "last.ckpt").touch()  # it got further
+    assert [crash() for _ in range(MOST_CRASHES)] == [1, 2, 3]
+    with pytest.raises(KeepsCrashingError, match="killed 3 times"):
+        crash()
+    assert state_of(tmp_path) == "failed"
+    assert crash("another command") == 1
+
+
+def test_what_has_changed_since_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    then = json.loads(json.dumps(made_with()))
+    assert changes_since(then) == []
+    then["libraries"]["torch"] = "2.0"
+    then["code"]["vae_lightning/losses/kl.py"] = "0"
+    assert changes_since(then)[0].startswith("torch 2.0 then, ")
+    assert changes_since(then)[1] == "code changed in vae_lightning/losses/kl.py"
+    assert not any("report" in name or "sweep" in name for name in made_with_module.made_with()["code"])
+    write_status(tmp_path, "done", identity="i", made_with=then)
+    (tmp_path / "metrics.json").write_text('{"val/loss": 3.0}')
+    (tmp_path / "data.json").write_text('{"source": "celeba", "root": "/faces", "fingerprint": "then"}')
+    metrics = run_job(tmp_path, "i", lambda: "now", lambda: {}, lambda: {})
+    assert metrics == {"val/loss": 3.0}
+    assert len(read_status(tmp_path)["changed"]) == 3
+    for words in ("torch 2.0 then", "losses/kl.py", "images of /faces are not those"):
+        assert words in caplog.text
+
+
+def test_another_run_in_a_jobs_folder_is_left_alone(tmp_path: Path) -> None:
+    write_status(tmp_path, "done", identity="another")
+    with pytest.raises(RunError, match="other settings"):
+        run_job(tmp_path, "i", str, lambda: {}, lambda: {})
+
+
+# ---- progress
+
+
+def test_progress_counts_jobs_and_epochs(tmp_path: Path) -> None:
+    names = ["a", "b", "c", "d"]
+    started = time.time() - 90
+    plan_file = {"in_session": names, "trials": None, "jobs": [], "work_at_start": 4.0, "started": started}
+    (tmp_path / "sweep.json").write_text(json.dumps(plan_file))
+    for name, state in (("a", "done"), ("b", "interrupted"), ("c", "failed")):
+        (tmp_path / name).mkdir()
+        write_status(tmp_path / name, state)
+    (tmp_path / "b" / "config.yaml").write_text(yaml.safe_dump({"trainer": {"max_epochs": 4}}))
+    (tmp_path / "b" / "metrics.csv").write_text("epoch,step,val/loss\n0,5,3\n1,10,2\n")
+    now = look(tmp_path)
+    assert str(now) == "1 done · 0 running · 1 failed · 2 to go"
+    assert share_done(tmp_path / "b") == 0.5
+    assert now.work_left == 1.5  # half of b, all of d; nobody waits for c
+    assert time_left(tmp_path, now) == " · about 54 s left"  # 2.5 jobs in 90 s
+    assert [duration(seconds) for seconds in (45, 720, 12_000)] == ["45 s", "12 min", "3 h 20 min"]
+
+
+def test_a_run_by_steps_has_a_share_too(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"trainer": {"max_epochs": -1, "max_steps": 40}}))
+    (tmp_path / "metrics.csv").write_text("epoch,step,val/loss\n0,10,3\n")
+    assert share_done(tmp_path) == 0.25
+    assert share_done(tmp_path / "nowhere") == 0.0
+
+
+# ---- SLURM
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_cancelled"),
+    [
+        ("JobId=4 JobState=COMPLETING Reason=None PreemptTime=None", True),
+        ("JobId=4 JobState=RUNNING Reason=None PreemptTime=None", False),
+        ("JobId=4 JobState=COMPLETING Reason=None PreemptTime=2026-11-21T10:00:00", False),
+        ("", False),
+    ],
+)
+def test_only_a_person_keeps_a_stopped_job_out_of_the_queue(
+    answer: str, is_cancelled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    queued_again: list[int] = []
+    before = signal.signal(signal.SIGUSR2, lambda signum, frame: queued_again.append(signum))
+    queue_again()
+    signal.signal(signal.SIGUSR2, before)
+    assert queued_again == [] if is_cancelled else [signal.SIGUSR2]
