@@ -97,6 +97,8 @@ class FaceDataModule(LightningDataModule):
             rank=rank,
             world_size=world_size,
         )
+        if self.trainer is not None:
+            order.set_epoch(self.trainer.current_epoch)  # worker processes draw batches before Lightning says the epoch
         order.first_batch = self._batches_behind() % order.num_batches
         return self._loader(dataset, order)
 
