@@ -83,7 +83,7 @@ def run_or_skip(config: DictConfig, in_sweep: bool) -> Any:
     from vae_lightning.sweep import run_job, run_recorded
 
     def go_on() -> dict[str, Any]:
-        config.ckpt_path = config.ckpt_path or "last"
+        config.ckpt_path = "last"  # also where the job once started from a named checkpoint
         return train(config)
 
     def fingerprint() -> str:

@@ -146,15 +146,17 @@ def test_jobs_that_cannot_work_are_all_named_before_anything_starts(
 # ---- engines
 
 
-@pytest.mark.parametrize("devices", ["trainer.devices=2", "trainer.devices=[0,1]", "trainer.num_nodes=2"])
-def test_several_processes_per_job_are_refused(devices: str) -> None:
-    config = composed("trainer=ddp", "trainer.accelerator=cpu", devices)
+@pytest.mark.parametrize("devices", ["trainer.devices=1,2", "trainer.devices=[0,1]", "trainer.num_nodes=2"])
+def test_several_processes_per_job_are_refused(devices: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"whole sweep.*local_gpus"):
-        choose_engine(config, 3, [])
+        plan("trainer=ddp", "trainer.accelerator=cpu", devices, "beta=1,4")
 
 
 def test_one_process_per_job_is_none_too_many() -> None:
-    assert choose_engine(composed("trainer=ddp", "trainer.accelerator=cpu"), 3, []) == Engine("basic")
+    config = composed("trainer=ddp", "trainer.accelerator=cpu")
+    engines.refuse_several_devices(config.trainer)
+    assert choose_engine(config, 3, []) == Engine("basic")
 
 
 def find_nothing(name: str) -> None:

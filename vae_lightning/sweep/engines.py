@@ -67,7 +67,6 @@ def choose_engine(base: Any, num_jobs: int | None, typed: Sequence[str]) -> Engi
     Raises:
         ConfigError: with the reason and the alternatives.
     """
-    refuse_several_devices(base.trainer)
     target = str(base.hydra.launcher._target_).rpartition(".")[2]
     if target == "RayLauncher":
         from vae_lightning.sweep.ray_engine import ray_engine

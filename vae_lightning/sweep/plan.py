@@ -24,7 +24,7 @@ from vae_lightning.configuration import ConfigError
 from vae_lightning.files import write_json
 from vae_lightning.identity import identity_of
 from vae_lightning.run_status import PLAN, read_plan
-from vae_lightning.sweep.engines import Engine, choose_engine
+from vae_lightning.sweep.engines import Engine, choose_engine, refuse_several_devices
 from vae_lightning.sweep.progress import look
 
 Check = Callable[[Any, bool], None]  # raises ValueError for a configuration that cannot work
@@ -78,7 +78,7 @@ def plan_sweep(arguments: Sequence[str], typed: Sequence[str], conf_dir: Path, c
 
 def _plan(arguments: Sequence[str], typed: Sequence[str], conf_dir: Path, check: Check) -> SweepPlan:
     line = get_args_parser().parse_args(list(arguments))
-    search_path = [f"hydra.searchpath=[file://{os.path.abspath(line.config_dir)}]"] if line.config_dir else []  # noqa: PTH100
+    search_path = [f"hydra.searchpath=[file://{Path(line.config_dir).absolute()}]"] if line.config_dir else []
     with initialize_config_dir(str(conf_dir), version_base="1.3"):
         config_name = line.config_name or "config"
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
@@ -138,6 +138,7 @@ def _check_all(config_name: str, candidates: Sequence[list[str]], check: Check, 
 
 def _check_one(config: Any, check: Check, engine: Engine) -> None:
     """Without log lines: the job itself says them again, in its own log."""
+    refuse_several_devices(config.trainer)
     with open_dict(config):
         del config["hydra"]
         config.run_dir = ""
