@@ -167,4 +167,4 @@ def test_only_a_person_keeps_a_stopped_job_out_of_the_queue(
     before = signal.signal(signal.SIGUSR2, lambda signum, frame: queued_again.append(signum))
     queue_again()
     signal.signal(signal.SIGUSR2, before)
-    assert queued_again == [] if is_cancelled else [signal.SIGUSR2]
+    assert queued_again == ([] if is_cancelled else [signal.SIGUSR2])

@@ -46,7 +46,6 @@ class SweepPlan:
     folder: Path
     jobs: tuple[PlannedJob, ...]  # empty for a search, which decides as it goes
     engine: Engine
-    session: str
     arguments: tuple[str, ...]  # what hydra gets
     typed: tuple[str, ...]  # what the person typed
 
@@ -91,10 +90,9 @@ def _plan(arguments: Sequence[str], typed: Sequence[str], conf_dir: Path, check:
         candidates = [[*hydra_overrides, *overrides] for overrides in own] if own is not None else [fixed]
         jobs = _check_all(config_name, candidates, check, engine)
     folder = Path(base.hydra.sweep.dir)
-    session = uuid.uuid4().hex[:12]
     planned = tuple(jobs) if own is not None else ()
-    _write_plan(folder, planned, session, engine)
-    return SweepPlan(folder, planned, engine, session, (*arguments, *engine.arguments), tuple(typed))
+    _write_plan(folder, planned, engine)
+    return SweepPlan(folder, planned, engine, (*arguments, *engine.arguments), tuple(typed))
 
 
 def _overrides_of_jobs(base: Any, parsed: Sequence[Override], parser: OverridesParser) -> list[list[str]] | None:
@@ -155,13 +153,13 @@ def _in_words(error: Exception) -> str:
     return ": ".join([str(error), *cause]) if isinstance(error, HydraException) else str(error)
 
 
-def _write_plan(folder: Path, jobs: Sequence[PlannedJob], session: str, engine: Engine) -> None:
+def _write_plan(folder: Path, jobs: Sequence[PlannedJob], engine: Engine) -> None:
     """Jobs of earlier commands with the same sweep's name stay in the plan."""
     new = [{"name": job.name, "identity": job.identity, "overrides": list(job.overrides)} for job in jobs]
     identities = {job.identity for job in jobs}
     earlier = [job for job in read_plan(folder).get("jobs", []) if job["identity"] not in identities]
     plan = {
-        "session": session,
+        "session": uuid.uuid4().hex[:12],  # names this command in the status of the jobs that it starts
         "started": time.time(),
         "process": os.getpid(),
         "host": socket.gethostname(),
