@@ -21,12 +21,12 @@ from vae_lightning.command_line import is_sweep, prepare_command_line, remove_un
 from vae_lightning.configuration import (
     CONF_DIR,
     SHOWN_METRICS,
-    ConfigError,
     first_cause,
     optimized_metrics,
     swept_overrides,
     to_plain,
 )
+from vae_lightning.signatures import ConfigError
 
 if TYPE_CHECKING:  # torch and numpy are imported inside the functions: --help and shell completion answer at once
     import lightning as L
@@ -166,7 +166,8 @@ def build_module(plain: dict[str, Any]) -> "VAEModule":
         perceptual=instantiate(plain["perceptual"]),
     )
     warn_about_ignored(plain, model)
-    return VAEModule(model, objective, instantiate(plain["optimizer"]), plain["seed"], record_of(plain))
+    optimizer = instantiate(plain["optimizer"])
+    return VAEModule(model, objective, optimizer, plain["seed"], record_of(plain), compile=plain["compile"])
 
 
 def warn_about_ignored(plain: dict[str, Any], model: "Autoencoder") -> None:

@@ -11,10 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 
 import train
 from vae_lightning.command_line import continue_last_run, explain_unknown_key, name_jobs_by_what_is_swept
-from vae_lightning.configuration import ConfigError, check_arguments, first_cause, to_plain
+from vae_lightning.configuration import first_cause, to_plain
 from vae_lightning.data.rendering.factors import sample_pictures
 from vae_lightning.identity import folder_name
 from vae_lightning.run_folders import RunError
+from vae_lightning.signatures import ConfigError, check_arguments
 from vae_lightning.sweep.engines import check_extras
 
 EXPERIMENTS = sorted(path.stem for path in (train.CONF_DIR / "experiment").glob("*.yaml"))

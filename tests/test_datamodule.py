@@ -45,7 +45,7 @@ def open_data(root: Path | None, directory: Path | None = None, **arguments: Any
         ({"image_size": 0}, r"data\.image_size=0"),
         ({"batch_size": 0}, r"data\.batch_size=0: expected 1 or more"),
         ({"eval_batch_size": 0}, r"data\.eval_batch_size=0"),
-        ({"num_workers": -1}, r"data\.num_workers=-1: expected 0 or more"),
+        ({"residence": "gpu"}, r"data\.residence='gpu': expected one of auto, device, host"),
         ({"val_size": 0}, r"data\.val_size=0"),
         ({"seed": -1}, r"data\.seed=-1"),
         ({"faces_count": 0}, r"data\.faces_count=0"),
@@ -243,17 +243,18 @@ class Recorder(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
-def quiet_trainer(epochs: int) -> Trainer:
+def quiet_trainer(epochs: int, **arguments: Any) -> Trainer:
     return Trainer(
         max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, **arguments,
     )  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # Lightning 2.6 with torch 2.15
-def test_a_lightning_run_is_fed_as_promised(celeba_of_100: Path) -> None:
+@pytest.mark.parametrize("residence", ["host", "device"])
+def test_a_lightning_run_is_fed_as_promised(celeba_of_100: Path, residence: str) -> None:
     data = FaceDataModule(root=str(celeba_of_100), data_dir=str(celeba_of_100.parent), image_size=16, batch_size=8,
-                          horizontal_flip=True, eval_batch_size=4, seed=5)  # fmt: skip
+                          horizontal_flip=True, eval_batch_size=4, seed=5, residence=residence)  # fmt: skip
     recorder, trainer = Recorder(), quiet_trainer(epochs=2)
     trainer.fit(recorder, datamodule=data)
     trainer.test(recorder, datamodule=data, verbose=False)
@@ -287,3 +288,10 @@ def test_image_names_are_those_of_the_batch(celeba_of_100: Path) -> None:
             from_file = data.preprocessing((celeba_of_100 / "img_align_celeba" / name).read_bytes())
             assert torch.equal(from_file.permute(2, 0, 1), image)
             assert whole.partition[whole.filenames.index(name)] == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*overfit")
+def test_overfit_batches_is_refused(celeba_of_100: Path) -> None:
+    data = FaceDataModule(root=str(celeba_of_100), data_dir=str(celeba_of_100.parent), image_size=16, batch_size=8)
+    with pytest.raises(DataError, match=r"overfit_batches: .* use data\.train_size"):
+        quiet_trainer(1, overfit_batches=2).fit(Recorder(), datamodule=data)

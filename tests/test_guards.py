@@ -73,24 +73,24 @@ def test_pictures_validation_and_test_use_the_mean(
 ) -> None:
     """All three see the weights that the checkpoint of that epoch holds as its state_dict."""
     used: dict[str, torch.Tensor] = {}
-    evaluate, draw = VAEModule._evaluate, callbacks.ReconstructionGrid.draw
+    evaluate, draw = VAEModule.evaluate, callbacks.ReconstructionGrid.draw
 
-    def spy_evaluate(self: VAEModule, images: Any, noise: Any, weight: Any, stage: str, with_likelihood: bool) -> Any:
-        used[stage] = self.model.posterior_head.bias.detach().clone()  # type: ignore[union-attr, operator]
-        return evaluate(self, images, noise, weight, stage, with_likelihood)
+    def spy_evaluate(self: VAEModule, images: Any, noise: Any, weight: Any) -> Any:
+        used[self.trainer.state.stage.value] = self.model.posterior_head.bias.detach().clone()  # type: ignore[union-attr, operator]
+        return evaluate(self, images, noise, weight)
 
     def spy_draw(self: Any, model: Any, faces: Any) -> Any:
         used["picture"] = model.posterior_head.bias.detach().clone()
         return draw(self, model, faces)
 
-    monkeypatch.setattr(VAEModule, "_evaluate", spy_evaluate)
+    monkeypatch.setattr(VAEModule, "evaluate", spy_evaluate)
     monkeypatch.setattr(callbacks.ReconstructionGrid, "draw", spy_draw)
     run_dir = run_training("ema", *EMA_RUN, "test=false")
     content = checkpoint(run_dir)
     name = f"{MODEL_PREFIX}posterior_head.bias"
-    assert used["val"].equal(content["state_dict"][name])
+    assert used["validate"].equal(content["state_dict"][name])
     assert used["picture"].equal(content["state_dict"][name])
-    assert not used["fit"].equal(content["state_dict"][name])
+    assert not used["train"].equal(content["state_dict"][name])
     run_dir = run_training("tested", *EMA_RUN)
     assert used["test"].equal(checkpoint(run_dir, "best")["state_dict"][name])
     assert used["picture"].equal(checkpoint(run_dir, "best")["state_dict"][name])

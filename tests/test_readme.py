@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 import train
 from vae_lightning.cli import app
-from vae_lightning.configuration import ConfigError, to_plain
+from vae_lightning.configuration import to_plain
 from vae_lightning.losses import GaussianPerPixel, Objective
 from vae_lightning.models import Autoencoder
 from vae_lightning.module import VAEModule
+from vae_lightning.signatures import ConfigError
 from vae_lightning.sweep.engines import check_extras
 
 README = Path(__file__).parents[1] / "README.md"

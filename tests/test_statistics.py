@@ -3,7 +3,7 @@ import torch
 
 from vae_lightning.distributions import DiagonalGaussian
 from vae_lightning.losses import ObjectiveTerms
-from vae_lightning.statistics import ObjectiveStatistics
+from vae_lightning.statistics import BatchSums, ObjectiveStatistics, batch_sums
 
 
 def batch_of(rows: slice) -> tuple[ObjectiveTerms, DiagonalGaussian, torch.Tensor]:
@@ -16,11 +16,16 @@ def batch_of(rows: slice) -> tuple[ObjectiveTerms, DiagonalGaussian, torch.Tenso
     return terms, posterior, mse[rows].abs()
 
 
+def sums_of(rows: slice) -> BatchSums:
+    terms, posterior, mse = batch_of(rows)
+    return batch_sums(terms, posterior.mean, mse)
+
+
 @pytest.mark.parametrize("batch_size", [7, 33, 100])
 def test_means_do_not_depend_on_how_images_are_batched(batch_size: int) -> None:
     statistics = ObjectiveStatistics(latent_dim=6, num_pixels=10)
     for start in range(0, 100, batch_size):
-        statistics.update(*batch_of(slice(start, start + batch_size)))
+        statistics.update(sums_of(slice(start, start + batch_size)))
         statistics.update_likelihood(torch.ones(1))
     values = statistics.compute()
     terms, posterior, mse = batch_of(slice(0, 100))
@@ -35,7 +40,7 @@ def test_means_do_not_depend_on_how_images_are_batched(batch_size: int) -> None:
 
 def test_active_units_counts_latents_that_say_something() -> None:
     statistics = ObjectiveStatistics(latent_dim=6, num_pixels=10)
-    statistics.update(*batch_of(slice(0, 100)))
+    statistics.update(sums_of(slice(0, 100)))
     statistics.update_likelihood(torch.ones(1))
     assert statistics.compute()["active_units"] == 3
 
@@ -44,6 +49,6 @@ def test_bits_per_dim_adds_the_kl() -> None:
     statistics = ObjectiveStatistics(latent_dim=2, num_pixels=10)
     posterior = DiagonalGaussian(torch.ones(4, 2), torch.zeros(4, 2))
     terms = ObjectiveTerms(torch.tensor(1.0), torch.ones(4), posterior.kl_per_latent())
-    statistics.update(terms, posterior, torch.ones(4))
+    statistics.update(batch_sums(terms, posterior.mean, torch.ones(4)))
     statistics.update_likelihood(torch.full((4,), 5.0))
     assert statistics.compute()["bits_per_dim"].item() == pytest.approx((5.0 + 1.0) / (10 * 0.693147), rel=1e-5)

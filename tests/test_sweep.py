@@ -11,11 +11,11 @@ from written_sweeps import write_status
 
 import train
 from vae_lightning.command_line import choose_folder, is_sweep, new_folder, prepare_command_line, remove_unused_folder
-from vae_lightning.configuration import ConfigError
 from vae_lightning.identity import identity_of, job_folder
 from vae_lightning.run_status import (
     read_plan,
 )
+from vae_lightning.signatures import ConfigError
 from vae_lightning.sweep import engines
 from vae_lightning.sweep.engines import Engine, check_extras, choose_engine, slurm_engine
 from vae_lightning.sweep.plan import SweepPlan, plan_sweep

@@ -78,22 +78,22 @@ def test_resumed_run_equals_uninterrupted_run(schedule: list[str], run_training:
 
 
 @pytest.mark.parametrize(
-    ("stop_at", "signum", "num_workers"),
+    ("stop_at", "signum", "residence"),
     [
-        (5, signal.SIGINT, 0),
-        (6, signal.SIGINT, 0),
-        (9, signal.SIGINT, 0),
-        (9, signal.SIGTERM, 0),
-        (9, signal.SIGINT, 1),
+        (5, signal.SIGINT, "host"),
+        (6, signal.SIGINT, "host"),
+        (9, signal.SIGINT, "host"),
+        (9, signal.SIGTERM, "host"),
+        (9, signal.SIGINT, "device"),
     ],
 )
 def test_a_run_stopped_within_an_epoch_goes_on_exactly(
-    stop_at: int, signum: int, num_workers: int, run_training: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    stop_at: int, signum: int, residence: str, run_training: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An epoch has 6 batches: stopped in its last but one, its last, and in the middle of the second."""
     settings = ["beta_schedule=warmup", "beta_schedule.unit=step", "data.horizontal_flip=true", "+callbacks=ema"]
     settings += [
-        f"data.num_workers={num_workers}",
+        f"data.residence={residence}",
         "trainer.log_every_n_steps=4",
         "trainer.max_epochs=3",
         "reconstruction=gaussian_shared",

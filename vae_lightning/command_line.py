@@ -13,8 +13,9 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException
 
-from vae_lightning.configuration import ConfigError, RootConfig, did_you_mean
+from vae_lightning.configuration import RootConfig
 from vae_lightning.run_folders import RunError, newest_run
+from vae_lightning.signatures import ConfigError, did_you_mean
 
 SWEEP_FLAGS = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
 QUESTIONS = {

@@ -66,6 +66,12 @@ class PixelPrediction:
     logvar: Float[Tensor, "batch channels height width"] | None = None  # of pixels in pixel_range
     pixel_range: PixelRange = (0.0, 1.0)
 
+    def detach(self) -> "PixelPrediction":
+        """The same numbers without their gradients."""
+        return PixelPrediction(
+            self.mean.detach(), None if self.logvar is None else self.logvar.detach(), self.pixel_range
+        )
+
 
 def floored_logvar(logvar: Float[Tensor, "*shape"], pixel_range: PixelRange) -> Float[Tensor, "*shape"]:
     """Keeps sigma above one grey level, smoothly, so that a gradient always remains.

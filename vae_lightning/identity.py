@@ -12,7 +12,10 @@ from vae_lightning.run_status import read_plan, read_status
 
 # where a run lies, how it is shown and what it is searched by: the same run with others is the same run
 NOT_OF_THE_RESULT = ("run_dir", "ckpt_path", "sweep", "logger", "optimized_metric", "hydra")
-ONLY_SHOWN = (("trainer", "enable_progress_bar"), ("trainer", "enable_model_summary"), ("data", "data_dir"))
+ONLY_SHOWN = (
+    *(("trainer", "enable_progress_bar"), ("trainer", "enable_model_summary")),
+    *(("data", "data_dir"), ("data", "residence")),
+)
 SHOWN_DIGITS = 6
 LONGEST_NAME = 150  # bytes of a folder's name; file systems take 255
 

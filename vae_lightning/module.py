@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
@@ -18,17 +19,27 @@ from vae_lightning.distributions import (
     PixelPrediction,
     discretised_gaussian_nll,
 )
-from vae_lightning.losses import KLWeight, Objective, ObjectiveTerms
+from vae_lightning.losses import KLWeight, Objective
 from vae_lightning.models import Autoencoder
 from vae_lightning.pixels import mean_squared_error, to_pixel_range
 from vae_lightning.processes import mean_over_processes
-from vae_lightning.statistics import ObjectiveStatistics
+from vae_lightning.statistics import BatchSums, ObjectiveStatistics, batch_sums
 
 Batch = Mapping[str, Tensor]
 RECORD_KEY = "run_record"
 BEST_KEY = "best_validation"
 MODEL_PREFIX = "model."  # of the model's weights in a checkpoint's state_dict
 EVALUATION_NOISE_SEED = 20_140_416
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What one batch gives; only the loss has a gradient."""
+
+    loss: Float[Tensor, ""]
+    sums: BatchSums
+    pixels: Float[Tensor, "batch channels height width"]  # in the model's pixel_range
+    prediction: PixelPrediction
 
 
 class VAEModule(L.LightningModule):
@@ -41,6 +52,7 @@ class VAEModule(L.LightningModule):
         seed: with the batch's number it fixes the training noise, so that a resumed run draws the same.
         record: plain data about the run, kept in every checkpoint; enough to build the model again.
         channels_last: memory layout of the convolutions; the faster one on CPU and GPU.
+        compile: how training steps are compiled, a mode of `torch.compile` or "off"; evaluation is not.
     """
 
     def __init__(
@@ -51,6 +63,7 @@ class VAEModule(L.LightningModule):
         seed: int = 0,
         record: dict[str, Any] | None = None,
         channels_last: bool = True,
+        compile: str = "off",
     ) -> None:
         super().__init__()
         objective.reconstruction.check_model(model.pixel_range, model.pixel_logvar)
@@ -59,13 +72,19 @@ class VAEModule(L.LightningModule):
         self.make_optimizer = optimizer
         self.seed = seed
         self.record = record or {}
+        self.compile_mode = compile
         self.best_validation: dict[str, float] = {}
         self.kl_nats_per_latent = torch.zeros(model.latent_dim)  # means over the split last validated or tested
         self.register_buffer("pixel_variance", torch.tensor(UNIFORM_PIXEL_VARIANCE))
         # "fit", not "train": a ModuleDict has a method of that name
         self.statistics = torch.nn.ModuleDict(
             {
-                stage: ObjectiveStatistics(model.latent_dim, model.num_pixels, has_kl=model.has_prior)
+                stage: ObjectiveStatistics(
+                    model.latent_dim,
+                    model.num_pixels,
+                    has_kl=model.has_prior,
+                    has_perceptual=objective.perceptual is not None,
+                )
                 for stage in ("fit", "val", "test")
             }
         )
@@ -78,14 +97,38 @@ class VAEModule(L.LightningModule):
     def configure_optimizers(self) -> Optimizer:
         return self.make_optimizer(self.parameters())
 
+    def on_fit_start(self) -> None:
+        # not earlier: a compiled function can be neither copied nor pickled
+        self._training_evaluate = self.evaluate
+        self._weight: tuple[KLWeight, KLWeight] | None = None  # numbers, and the same on the device
+        if self.compile_mode != "off":
+            mode = None if self.compile_mode == "default" else self.compile_mode
+            self._training_evaluate = torch.compile(self.evaluate, mode=mode, dynamic=False)
+
+    def on_fit_end(self) -> None:
+        if self.compile_mode != "off":
+            self._training_evaluate = self.evaluate
+            torch._dynamo.reset()  # it compiles a function anew eight times at most, and a sweep may have more jobs
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         step = self.trainer.fit_loop.epoch_loop.total_batch_idx
         count = len(batch["images"])
         # of the whole batch, which the processes have parts of: the same training with any number of them
         noise = self._noise(count * self.trainer.world_size, self.seed, step)[count * self.global_rank :][:count]
-        terms, mse = self._evaluate(batch["images"], noise, self.weight_now, "fit", self.logs_after_this_batch)
-        self._calibrate(mse, step)
-        return terms.loss
+        if self.compile_mode != "off":
+            torch.compiler.cudagraph_mark_step_begin()
+        evaluated = self._training_evaluate(batch["images"], noise, self._weight_on_device())
+        self._add("fit", evaluated, with_likelihood=self.logs_after_this_batch)
+        self._calibrate(evaluated.sums, step)
+        return evaluated.loss
+
+    def _weight_on_device(self) -> KLWeight:
+        """`weight_now` as tensors, filled there: sending them would wait, and numbers would be compiled in."""
+        weight = self.weight_now
+        if self._weight is None or self._weight[0] != weight:
+            numbers = (weight.beta, weight.capacity_nats)
+            self._weight = (weight, KLWeight(*(torch.full((), float(each), device=self.device) for each in numbers)))
+        return self._weight[1]
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if self.logs_after_this_batch:
@@ -119,7 +162,17 @@ class VAEModule(L.LightningModule):
         order = loaders[stage].sampler  # of this process's part of the split
         first = order.first + batch_idx * order.batch_size
         noise = self._evaluation_noise(first, len(batch["images"]), order.batch_size)
-        self._evaluate(batch["images"], noise, self.objective.final_weight, stage, with_likelihood=True)
+        evaluated = self.evaluate(batch["images"], noise, self.objective.final_weight)
+        self._add(stage, evaluated, with_likelihood=True)
+
+    def _add(self, stage: str, evaluated: Evaluated, with_likelihood: bool) -> None:
+        """Counts a batch; in training the likelihood, which is slow, is that of one batch in each logging window."""
+        statistics, prediction = self._statistics(stage), evaluated.prediction
+        statistics.update(evaluated.sums)
+        if with_likelihood and self.model.has_prior:
+            variance = self._pixel_variance(prediction)
+            nll = discretised_gaussian_nll(prediction.mean, evaluated.pixels, variance, self.model.pixel_range)
+            statistics.update_likelihood(nll)
 
     def on_validation_epoch_end(self) -> None:
         values = self._log_statistics("val", "val", self.objective.final_weight)
@@ -129,27 +182,20 @@ class VAEModule(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log_statistics("test", "test", self.objective.final_weight)
 
-    def _evaluate(
+    def evaluate(
         self,
         images: UInt8[Tensor, "batch channels height width"],
         noise: Float[Tensor, "batch latent"],
         weight: KLWeight,
-        stage: str,
-        with_likelihood: bool,
-    ) -> tuple[ObjectiveTerms, Float[Tensor, " batch"]]:
+    ) -> Evaluated:
+        """The model and its objective on one batch: a function of tensors, so that it can be compiled."""
         pixels = to_pixel_range(images, self.model.pixel_range)
         posterior = self.model.encode(pixels)
         prediction = self.model.predict_pixels(posterior.sample(noise))
         terms = self.objective(pixels, prediction, posterior, weight)
         with torch.no_grad():
             mse = mean_squared_error(prediction.mean, pixels, self.model.pixel_range)
-            statistics = self._statistics(stage)
-            statistics.update(terms, posterior, mse)
-            if with_likelihood and self.model.has_prior:
-                variance = self._pixel_variance(prediction)
-                nll = discretised_gaussian_nll(prediction.mean, pixels, variance, self.model.pixel_range)
-                statistics.update_likelihood(nll)
-        return terms, mse
+        return Evaluated(terms.loss, batch_sums(terms, posterior.mean, mse), pixels, prediction.detach())
 
     def _pixel_variance(self, prediction: PixelPrediction) -> Float[Tensor, "..."]:
         """Of pixels in [0, 1]: the objective's own where it has one, else calibrated to the training error."""
@@ -174,10 +220,10 @@ class VAEModule(L.LightningModule):
         generator.manual_seed((mixed * 1_000_003 + 1) % 2**62)
         return torch.randn(count, self.model.latent_dim, generator=generator, device=self.device)
 
-    def _calibrate(self, mse: Float[Tensor, " batch"], step: int) -> None:
+    def _calibrate(self, sums: BatchSums, step: int) -> None:
         """Follows the training error: the variance that makes N(reconstruction, variance) most likely."""
         weight = max(1 / (step + 1), RUNNING_WEIGHT)
-        self.pixel_variance.lerp_(mean_over_processes(mse.detach().mean()).clamp_min(1e-8), weight)
+        self.pixel_variance.lerp_(mean_over_processes(sums.mse).clamp_min(1e-8), weight)
 
     def _statistics(self, stage: str) -> ObjectiveStatistics:
         statistics = self.statistics[stage]
@@ -191,9 +237,9 @@ class VAEModule(L.LightningModule):
         if stage != "fit":
             self.kl_nats_per_latent = kl_nats_per_latent
         if self.model.has_prior:
-            values["beta"] = torch.tensor(weight.beta)
+            values["beta"] = torch.as_tensor(weight.beta)
         if self.model.has_prior and self.objective.has_capacity:
-            values["capacity_nats"] = torch.tensor(weight.capacity_nats)
+            values["capacity_nats"] = torch.as_tensor(weight.capacity_nats)
         sigma = self.objective.reconstruction.sigma(self.model.pixel_range)
         if sigma is not None:
             values["sigma"] = sigma

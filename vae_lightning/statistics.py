@@ -1,5 +1,6 @@
 """Sums over images of everything that is logged, so that any number of batches and processes gives the same means."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -7,11 +8,36 @@ from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
-from vae_lightning.distributions import Posterior, nats_to_bits_per_dim
+from vae_lightning.distributions import nats_to_bits_per_dim
 from vae_lightning.losses import ObjectiveTerms
 
 ACTIVE_VARIANCE = 0.01
-SUMS = ("count", "loss", "reconstruction", "squared_error", "perceptual", "likelihood_count", "likelihood_nll")
+
+
+@dataclass(frozen=True)
+class BatchSums:
+    """Of one batch, over its images: two tensors, because on a GPU every further one costs a kernel in each step."""
+
+    scalars: Float[Tensor, "5"]  # images, loss, reconstruction, mse, perceptual
+    per_latent: Float[Tensor, "3 latent"]  # KL, posterior mean, its square
+
+    @property
+    def mse(self) -> Float[Tensor, ""]:
+        """The batch's mean."""
+        return self.scalars[3] / self.scalars[0]
+
+
+@torch.no_grad()
+def batch_sums(
+    terms: ObjectiveTerms,
+    posterior_mean: Float[Tensor, "batch latent"],
+    mse: Float[Tensor, " batch"],
+) -> BatchSums:
+    count = torch.full_like(terms.loss, len(mse))
+    perceptual = torch.zeros_like(count) if terms.perceptual is None else terms.perceptual.sum()
+    scalars = (count, terms.loss * count, terms.reconstruction_nats.sum(), mse.sum(), perceptual)
+    per_latent = (terms.kl_per_latent.sum(0), posterior_mean.sum(0), posterior_mean.square().sum(0))
+    return BatchSums(torch.stack(scalars), torch.stack(per_latent))
 
 
 class ObjectiveStatistics(Metric):
@@ -25,73 +51,57 @@ class ObjectiveStatistics(Metric):
         latent_dim: number of latents.
         num_pixels: dimensions of one image.
         has_kl: whether the posterior has a KL; without one there is no ELBO and no likelihood either.
+        has_perceptual: whether the objective has a perceptual term.
     """
 
     full_state_update = False
-    count: Tensor
-    loss: Tensor
-    reconstruction: Tensor
-    squared_error: Tensor
-    perceptual: Tensor
-    kl_per_latent: Tensor
-    mean: Tensor
-    mean_squared: Tensor
-    likelihood_count: Tensor
-    likelihood_nll: Tensor
+    scalars: Tensor
+    per_latent: Tensor
+    likelihood: Tensor  # images, nats
 
-    def __init__(self, latent_dim: int, num_pixels: int, has_kl: bool = True, **metric_arguments: Any) -> None:
+    def __init__(
+        self,
+        latent_dim: int,
+        num_pixels: int,
+        has_kl: bool = True,
+        has_perceptual: bool = False,
+        **metric_arguments: Any,
+    ) -> None:
         super().__init__(**metric_arguments)
         self.num_pixels = num_pixels
         self.has_kl = has_kl
-        self.has_perceptual = False  # until a batch brings one
-        for name in SUMS:
-            self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
-        for name in ("kl_per_latent", "mean", "mean_squared"):
-            self.add_state(name, torch.zeros(latent_dim), dist_reduce_fx="sum")
+        self.has_perceptual = has_perceptual
+        for name, shape in (("scalars", (5,)), ("per_latent", (3, latent_dim)), ("likelihood", (2,))):
+            self.add_state(name, torch.zeros(shape), dist_reduce_fx="sum")
 
-    def update(
-        self,
-        terms: ObjectiveTerms,
-        posterior: Posterior,
-        mse: Float[Tensor, " batch"],
-    ) -> None:
-        mean = posterior.mean.detach()
-        batch_size = len(mean)
-        self.count += batch_size
-        self.loss += terms.loss.detach() * batch_size
-        self.reconstruction += terms.reconstruction_nats.detach().sum()
-        self.squared_error += mse.detach().sum()
-        self.kl_per_latent += terms.kl_per_latent.detach().sum(0)
-        self.mean += mean.sum(0)
-        self.mean_squared += mean.square().sum(0)
-        if terms.perceptual is not None:
-            self.has_perceptual = True
-            self.perceptual += terms.perceptual.detach().sum()
+    def update(self, sums: BatchSums) -> None:
+        self.scalars += sums.scalars
+        self.per_latent += sums.per_latent
 
     def update_likelihood(self, nll: Float[Tensor, " batch"]) -> None:
         """Takes the 256-level likelihood of images that `update` takes too, or of some of them: it is slow."""
-        self.likelihood_count += len(nll)
-        self.likelihood_nll += nll.sum()
+        self.likelihood[0] += len(nll)
+        self.likelihood[1] += nll.sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """Means over the images seen; see design vocabulary for the names. Empty when no image was seen."""
+        """Means over the images seen; see design vocabulary for the names. Not numbers when no image was seen."""
+        count, *sums = self.scalars.unbind()
+        loss, reconstruction_nats, mse, perceptual = (total / count for total in sums)
+        kl_nats_per_latent, mean, mean_squared = self.per_latent / count
+        is_active = mean_squared - mean.square() > ACTIVE_VARIANCE
         values = {
-            "loss": self.loss / self.count,
-            "reconstruction_nats": self.reconstruction / self.count,
-            "mse": self.squared_error / self.count,
-            "active_units": self._active().sum().float(),
+            "loss": loss,
+            "reconstruction_nats": reconstruction_nats,
+            "mse": mse,
+            "active_units": is_active.sum().float(),
         }
         if self.has_kl:
-            kl_nats = self.kl_per_latent.sum() / self.count
+            kl_nats = kl_nats_per_latent.sum()
             values["kl_nats"] = kl_nats
-            values["elbo_nats"] = -(values["reconstruction_nats"] + kl_nats)
-            nll = self.likelihood_nll / self.likelihood_count + kl_nats
+            values["elbo_nats"] = -(reconstruction_nats + kl_nats)
+            nll = self.likelihood[1] / self.likelihood[0] + kl_nats
             values["bits_per_dim"] = nats_to_bits_per_dim(nll, self.num_pixels)
         if self.has_perceptual:
-            values["perceptual"] = self.perceptual / self.count
-        values["kl_nats_per_latent"] = self.kl_per_latent / self.count  # the only vector
+            values["perceptual"] = perceptual
+        values["kl_nats_per_latent"] = kl_nats_per_latent  # the only vector
         return values
-
-    def _active(self) -> Tensor:
-        variance = self.mean_squared / self.count - (self.mean / self.count).square()
-        return variance > ACTIVE_VARIANCE

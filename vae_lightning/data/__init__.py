@@ -14,30 +14,26 @@ from vae_lightning.data.source import SPLITS, DataError, ImageSource, Split
 if TYPE_CHECKING:
     from vae_lightning.data.cache import open_cache
     from vae_lightning.data.datamodule import FaceDataModule
-    from vae_lightning.data.loading import BatchDataset, EvaluationOrder, TrainingOrder
+    from vae_lightning.data.loading import SplitImages
     from vae_lightning.data.preprocessing import Preprocessing
 
 __all__ = [
     "SPLITS",
-    "BatchDataset",
     "DataError",
-    "EvaluationOrder",
     "FaceDataModule",
     "ImageSource",
     "Preprocessing",
     "Split",
-    "TrainingOrder",
+    "SplitImages",
     "open_cache",
     "read_celeba",
     "read_folder",
 ]
 
 _LAZY = {
-    "BatchDataset": "loading",
-    "EvaluationOrder": "loading",
     "FaceDataModule": "datamodule",
     "Preprocessing": "preprocessing",
-    "TrainingOrder": "loading",
+    "SplitImages": "loading",
     "open_cache": "cache",
 }
 

@@ -3,22 +3,31 @@
 import difflib
 import hashlib
 import logging
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Int64, UInt8
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.data.distributed import DistributedSampler
 
 from vae_lightning.data.cache import open_cache
-from vae_lightning.data.loading import Batch, BatchDataset, BatchRows, EvaluationOrder, TrainingOrder, flip_on_device
+from vae_lightning.data.loading import (
+    Batch,
+    BatchLoader,
+    BatchOrder,
+    DeviceBatchLoader,
+    DeviceSplit,
+    EvaluationOrder,
+    SplitImages,
+    TrainingOrder,
+    flip_on_device,
+)
 from vae_lightning.data.preprocessing import COLORS, Preprocessing, as_crop
+from vae_lightning.data.residence import RESIDENCES, choose_residence
 from vae_lightning.data.resolution import SOURCES, resolve_source
 from vae_lightning.data.source import SPLITS, DataError, ImageSource, Split, seeded_order
 
@@ -47,7 +56,7 @@ class FaceDataModule(LightningDataModule):
         horizontal_flip: bool = False,  # training batches only
         batch_size: int = 64,  # per process
         eval_batch_size: int | None = None,  # None = as many pixels as 256 images of 64x64, batch_size at least
-        num_workers: int = 0,  # the gather is faster than any worker's way to hand a batch over
+        residence: str = "auto",  # where the decoded images lie: auto = on the GPU where they fit, else the host
         train_size: int | None = None,  # None = the whole split; else a seeded subset
         val_size: int | None = None,
         test_size: int | None = None,
@@ -66,7 +75,7 @@ class FaceDataModule(LightningDataModule):
         if eval_batch_size is None:
             eval_batch_size = max(batch_size, min(256, 2**20 // image_size**2))
         self.eval_batch_size = _at_least("eval_batch_size", eval_batch_size, 1)
-        self.num_workers = _at_least("num_workers", num_workers, 0)
+        self.residence = _choose("residence", residence, RESIDENCES)
         self.sizes: dict[Split, int | None] = {"train": train_size, "val": val_size, "test": test_size}
         for split, size in self.sizes.items():
             if size is not None:
@@ -77,7 +86,8 @@ class FaceDataModule(LightningDataModule):
         self.faces_seed = _at_least("faces_seed", faces_seed, 0)
         self.data_dir = Path(data_dir).expanduser()
         self._image_source: ImageSource | None = None
-        self._splits: dict[Split, BatchDataset] = {}
+        self._splits: dict[Split, SplitImages] = {}
+        self._on_device: dict[Split, DeviceSplit] = {}
         self._fingerprint = ""
 
     def prepare_data(self) -> None:
@@ -86,21 +96,20 @@ class FaceDataModule(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         self._open_splits()
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        dataset = self.split("train")
+    def train_dataloader(self) -> BatchLoader | DeviceBatchLoader:
+        if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
+            raise DataError("trainer.overfit_batches: every epoch is shuffled here; use data.train_size=… instead.")
         rank, world_size = self._rank_and_world_size()
         order = TrainingOrder(
-            dataset,
+            len(self.split("train")),
             self.batch_size,
             seed=self.seed,
             horizontal_flip=self.horizontal_flip,
             rank=rank,
             world_size=world_size,
         )
-        if self.trainer is not None:
-            order.set_epoch(self.trainer.current_epoch)  # worker processes draw batches before Lightning says the epoch
         order.first_batch = self._batches_behind() % order.num_batches
-        return self._loader(dataset, order)
+        return self._loader("train", order)
 
     def _batches_behind(self) -> int:
         """Of the epoch in which a checkpoint was written that training goes on from."""
@@ -108,10 +117,10 @@ class FaceDataModule(LightningDataModule):
             return 0
         return self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> BatchLoader | DeviceBatchLoader:
         return self._evaluation_loader("val")
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> BatchLoader | DeviceBatchLoader:
         return self._evaluation_loader("test")
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -139,7 +148,7 @@ class FaceDataModule(LightningDataModule):
     def attribute_names(self) -> tuple[str, ...]:
         return self.image_source.attribute_names
 
-    def split(self, split: Split) -> BatchDataset:
+    def split(self, split: Split) -> SplitImages:
         if not self._splits:
             raise DataError(NOT_OPEN)
         return self._splits[split]
@@ -204,7 +213,7 @@ class FaceDataModule(LightningDataModule):
             fingerprints.append(source.fingerprint(rows))
             images = open_cache(source, rows, self.preprocessing, self.data_dir / "cache", split, fingerprints[-1])
             attributes = None if source.attributes is None else source.attributes[rows]
-            self._splits[split] = BatchDataset(images, attributes)
+            self._splits[split] = SplitImages(images, attributes)
         self._fingerprint = _join(fingerprints)
         self._image_source = source
 
@@ -226,24 +235,22 @@ class FaceDataModule(LightningDataModule):
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
-    def _evaluation_loader(self, split: Split) -> DataLoader[Batch]:
-        dataset = self.split(split)
+    def _evaluation_loader(self, split: Split) -> BatchLoader | DeviceBatchLoader:
         rank, world_size = self._rank_and_world_size()
-        return self._loader(dataset, EvaluationOrder(dataset, self.eval_batch_size, rank=rank, world_size=world_size))
+        order = EvaluationOrder(len(self.split(split)), self.eval_batch_size, rank=rank, world_size=world_size)
+        return self._loader(split, order)
 
-    def _loader(self, dataset: BatchDataset, order: DistributedSampler[BatchRows]) -> DataLoader[Batch]:
-        # Lightning advises more workers whenever there are few; here a batch takes less time than asking for
-        # one.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return DataLoader(
-            dataset,
-            sampler=cast("Any", order),
-            batch_size=None,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=on_cuda,
-        )
+    def _loader(self, split: Split, order: BatchOrder) -> BatchLoader | DeviceBatchLoader:
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        if not self._on_device:  # decided once: later most of the free memory is taken, by these very images
+            num_bytes = sum(each.images.nbytes for each in self._splits.values())
+            self.residence = choose_residence(self.residence, num_bytes, device)
+        if self.residence == "host":
+            return BatchLoader(self.split(split), order, device)
+        if split not in self._on_device:
+            logger.info(f"{self.split(split).images.nbytes / 2**20:,.0f} MiB of {split} images go to {device}")
+            self._on_device[split] = DeviceSplit(self.split(split), device)
+        return DeviceBatchLoader(self._on_device[split], order)
 
 
 def _join(fingerprints: Iterable[str]) -> str:

@@ -1,90 +1,64 @@
-"""Batches straight from the memory map: one gather per batch, ordered by seed and epoch alone."""
+"""Batches straight from the decoded images, ordered by seed and epoch alone, from host memory or from the device's."""
 
+from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
-from torch.utils.data.distributed import DistributedSampler
 
 from vae_lightning.data.source import DataError, seeded_bits, seeded_order
 
 Batch = dict[str, Tensor]
+PREFETCHED_BATCHES = 4
+PREFETCH_THREADS = 2  # one thread copies some 10 GB a second, a large GPU asks for more
+UPLOADED_AT_ONCE = 2**28  # bytes
 
 
 class BatchRows(NamedTuple):
-    """What a sampler asks of the data set: the rows of one batch, and which of them to mirror."""
+    """One batch: the rows of the split, and which of them to mirror."""
 
     rows: Int64[np.ndarray, " batch"]
     flip: Bool[np.ndarray, " batch"] | None = None
 
 
-class BatchDataset(Dataset[Batch]):
-    """One split; an item is a whole batch.
+@dataclass(frozen=True)
+class SplitImages:
+    """One decoded split in host memory, or memory-mapped."""
 
-    Give it to a DataLoader with `batch_size=None` and one of the samplers below. A copy that is sent to a
-    worker process carries the file's name, not its content.
-    """
-
-    def __init__(
-        self,
-        images: UInt8[np.ndarray, "rows height width channels"],
-        attributes: Bool[np.ndarray, "rows attributes"] | None = None,
-    ) -> None:
-        self.images = images
-        self.attributes = attributes
+    images: UInt8[np.ndarray, "rows height width channels"]
+    attributes: Bool[np.ndarray, "rows attributes"] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, batch: object) -> Batch:
-        """`images` uint8 NCHW in channels_last order, `index`, and where there are any `attributes`, `flip`."""
-        if not isinstance(batch, BatchRows):
-            raise DataError(
-                f"a batch was asked for by {batch!r}: the sampler was replaced. Lightning does so for "
-                "overfit_batches; use data.train_size=… instead."
-            )
-        rows, flip = batch
-        items = {"images": self.gather(rows), "index": torch.from_numpy(rows)}
-        if self.attributes is not None:
-            items["attributes"] = torch.from_numpy(self.attributes[rows])
-        if flip is not None:
-            items["flip"] = torch.from_numpy(flip)
-        return items
-
-    def gather(self, rows: Int64[np.ndarray, " batch"]) -> UInt8[Tensor, "batch channels height width"]:
-        pixels = np.asarray(self.images)[rows]  # uint8 NHWC [0, 255], a copy
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        if isinstance(self.images, np.memmap):
-            state["images"] = Path(str(self.images.filename))
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if isinstance(self.images, Path):
-            self.images = np.load(self.images, mmap_mode="r")
+    def gather(
+        self, rows: Int64[np.ndarray, " batch"], *, pinned: bool = False
+    ) -> UInt8[Tensor, "batch channels height width"]:
+        """A copy in channels_last order; `pinned` memory is what a GPU fetches without waiting."""
+        pixels = torch.empty((len(rows), *self.images.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
+        np.take(self.images, rows, axis=0, out=pixels.numpy(), mode="clip")  # the other modes copy twice
+        return pixels.permute(0, 3, 1, 2)  # uint8 NHWC [0, 255] -> NCHW
 
 
-class TrainingOrder(DistributedSampler[BatchRows]):
+class TrainingOrder:
     """Shuffled batches: order and mirroring depend on (seed, epoch) only, not on the number of processes.
 
     A global batch of `world_size * batch_size` rows is dealt out to the ranks, so every rank has the same
     number of batches, and no row occurs twice. The last incomplete global batch is dropped, unless it is the
     only one.
 
-    It is a DistributedSampler for one reason: Lightning leaves those alone and replaces all others.
+    Raises: DataError where there are fewer rows than processes.
     """
 
     def __init__(
         self,
-        dataset: BatchDataset,
+        num_rows: int,
         batch_size: int,
         *,
         seed: int = 0,
@@ -92,42 +66,149 @@ class TrainingOrder(DistributedSampler[BatchRows]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed, drop_last=True)
-        self.batch_size = min(batch_size, len(dataset) // world_size)
+        self.num_rows = num_rows
+        self.batch_size = min(batch_size, num_rows // world_size)
+        self.seed = seed
         self.horizontal_flip = horizontal_flip
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
         self.first_batch = 0  # of the next epoch only: above 0 where an interrupted epoch goes on
         if self.batch_size == 0:
-            raise DataError(f"{len(dataset)} training images are too few for {world_size} processes.")
-        self.num_batches = len(dataset) // (self.batch_size * world_size)
+            raise DataError(f"{num_rows} training images are too few for {world_size} processes.")
+        self.num_batches = num_rows // (self.batch_size * world_size)
 
     def __len__(self) -> int:
         return self.num_batches
 
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
     def __iter__(self) -> Iterator[BatchRows]:
-        count = len(self.dataset)  # type: ignore[arg-type]
-        order = seeded_order(count, "training order", self.seed, self.epoch)
-        flips = seeded_bits(count, "horizontal flip", self.seed, self.epoch) >= 2**63
+        order = seeded_order(self.num_rows, "training order", self.seed, self.epoch)
+        flips = seeded_bits(self.num_rows, "horizontal flip", self.seed, self.epoch) >= 2**63
         first_batch, self.first_batch = self.first_batch, 0
         for step in range(first_batch, self.num_batches):
-            first = (step * self.num_replicas + self.rank) * self.batch_size
+            first = (step * self.world_size + self.rank) * self.batch_size
             rows = order[first : first + self.batch_size]
             yield BatchRows(rows, flips[rows] if self.horizontal_flip else None)
 
 
-class EvaluationOrder(DistributedSampler[BatchRows]):
+class EvaluationOrder:
     """Every row once, in order; of several processes each takes one contiguous part, equal but for one row."""
 
-    def __init__(self, dataset: BatchDataset, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
-        super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=False, drop_last=False)
+    def __init__(self, num_rows: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
         self.batch_size = batch_size
-        self.first, self.end = (len(dataset) * part // world_size for part in (rank, rank + 1))
+        self.first, self.end = (num_rows * part // world_size for part in (rank, rank + 1))
 
     def __len__(self) -> int:
         return -(-(self.end - self.first) // self.batch_size)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Evaluation is the same in every epoch."""
+
     def __iter__(self) -> Iterator[BatchRows]:
         for first in range(self.first, self.end, self.batch_size):
             yield BatchRows(np.arange(first, min(first + self.batch_size, self.end)))
+
+
+BatchOrder = TrainingOrder | EvaluationOrder
+
+
+class BatchLoader:
+    """Gives the batches of an order; a batch is a dict, see `FaceDataModule`.
+
+    On a GPU they are gathered into pinned memory by threads while the batch before is computed on; on a CPU,
+    which is busy with that batch itself, at the moment they are asked for.
+    """
+
+    batch_sampler = None  # … and wants to know this of whatever has a sampler
+
+    def __init__(self, split: SplitImages, order: BatchOrder, device: torch.device) -> None:
+        self.split = split
+        self.sampler = order  # Lightning looks under this name for what it has to tell the epoch …
+        self.pins = device.type == "cuda"
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if not self.pins:
+            yield from map(self.load, self.sampler)
+            return
+        batches = iter(self.sampler)
+        with ThreadPoolExecutor(PREFETCH_THREADS, thread_name_prefix="prefetch") as threads:
+            waiting = deque(threads.submit(self.load, batch) for batch in islice(batches, PREFETCHED_BATCHES))
+            while waiting:
+                batch = waiting.popleft().result()
+                waiting.extend(threads.submit(self.load, batch) for batch in islice(batches, 1))
+                yield batch
+
+    def load(self, batch: BatchRows) -> Batch:
+        """`images` uint8 NCHW in channels_last order, `index`, and where there are any `attributes`, `flip`."""
+        rows, flip = batch
+        items = {"index": torch.from_numpy(rows)}
+        if self.split.attributes is not None:
+            items["attributes"] = torch.from_numpy(self.split.attributes[rows])
+        if flip is not None:
+            items["flip"] = torch.from_numpy(flip)
+        if self.pins:
+            items = {name: item.pin_memory() for name, item in items.items()}
+        return {"images": self.split.gather(rows, pinned=self.pins), **items}
+
+
+class DeviceSplit:
+    """A copy of one split in the memory of a device."""
+
+    def __init__(self, split: SplitImages, device: torch.device) -> None:
+        self.images = _upload(split.images, device)  # uint8 NHWC [0, 255]
+        self.attributes = None if split.attributes is None else _upload(split.attributes, device)
+
+
+class DeviceBatchLoader:
+    """The same batches, cut out of a split that lies on the device.
+
+    The order of an epoch is sent there once; after that nothing waits for the host.
+    """
+
+    batch_sampler = None
+
+    def __init__(self, split: DeviceSplit, order: BatchOrder) -> None:
+        self.split = split
+        self.sampler = order
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = list(self.sampler)
+        if not batches:
+            return
+        sizes = [len(batch.rows) for batch in batches]
+        rows = self._send([batch.rows for batch in batches]).split(sizes)
+        flips = [batch.flip for batch in batches if batch.flip is not None]
+        flip = self._send(flips).split(sizes) if flips else [None] * len(batches)
+        yield from map(self._cut, rows, flip)
+
+    def _send(self, parts: list[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.concatenate(parts)).to(self.split.images.device)
+
+    def _cut(self, rows: Int64[Tensor, " batch"], flip: Bool[Tensor, " batch"] | None) -> Batch:
+        items = {"images": self.split.images.index_select(0, rows).permute(0, 3, 1, 2), "index": rows}
+        if self.split.attributes is not None:
+            items["attributes"] = self.split.attributes.index_select(0, rows)
+        if flip is not None:
+            items["flip"] = flip
+        return items
+
+
+def _upload(array: np.ndarray, device: torch.device) -> Tensor:
+    """In pieces, so that the host never holds a copy of a whole memory-mapped file."""
+    copy = torch.empty(array.shape, dtype=torch.from_numpy(np.array(array[:0])).dtype, device=device)
+    rows_at_once = max(1, UPLOADED_AT_ONCE // array[0].nbytes)
+    for first in range(0, len(array), rows_at_once):
+        piece = np.array(array[first : first + rows_at_once])
+        copy[first : first + len(piece)] = torch.from_numpy(piece)
+    return copy
 
 
 def flip_on_device(

@@ -16,10 +16,10 @@ from vae_lightning.processes import mean_over_processes
 
 @dataclass(frozen=True)
 class KLWeight:
-    """The KL costs beta * |KL - capacity_nats|."""
+    """The KL costs beta * |KL - capacity_nats|. Numbers, or tensors of one number, which a compiled step needs."""
 
-    beta: float
-    capacity_nats: float = 0.0
+    beta: float | Float[Tensor, ""]
+    capacity_nats: float | Float[Tensor, ""] = 0.0
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vae_lightning.command_line import remove_unused_folder
-from vae_lightning.configuration import ConfigError
 from vae_lightning.run_folders import RunError
 from vae_lightning.run_status import read_status
+from vae_lightning.signatures import ConfigError
 from vae_lightning.sweep.engines import check_extras
 from vae_lightning.sweep.job import release_memory, run_job, run_recorded
 from vae_lightning.sweep.plan import Check, SweepPlan, plan_sweep

@@ -20,10 +20,10 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
 
-from vae_lightning.configuration import ConfigError
 from vae_lightning.files import write_json
 from vae_lightning.identity import identity_of
 from vae_lightning.run_status import PLAN, read_plan
+from vae_lightning.signatures import ConfigError
 from vae_lightning.sweep.engines import Engine, choose_engine, refuse_several_devices
 from vae_lightning.sweep.progress import look
 

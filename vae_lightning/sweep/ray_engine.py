@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from vae_lightning.configuration import ConfigError
+from vae_lightning.signatures import ConfigError
 from vae_lightning.sweep.engines import RAY_OBJECT_STORE_BYTES, Engine, num_cores
 
 REMOTE = "hydra.launcher.ray.remote"

@@ -7,7 +7,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from vae_lightning.configuration import ConfigError
+from vae_lightning.signatures import ConfigError
 from vae_lightning.sweep.engines import Engine
 
 SEARCH_LOCK = ".search.lock"
