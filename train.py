@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,11 +133,14 @@ def build(config: DictConfig, plain: dict[str, Any]) -> "tuple[VAEModule, FaceDa
     Raises:
         ValueError: parts that do not fit each other, or an argument that its class refuses.
     """
+    from callbacks import ProgressBar
     from vae_lightning.module import check_processes
 
     module = build_module(plain)
     datamodule = instantiate(plain["data"])
     callbacks = make_callbacks(plain["callbacks"], module.model)
+    if plain["trainer"].get("enable_progress_bar", True):
+        callbacks.append(ProgressBar())
     loggers = [instantiate(node) for node in plain["logger"].values()]
     trainer = instantiate(
         plain["trainer"], callbacks=callbacks, logger=loggers or False, default_root_dir=config.run_dir
@@ -151,6 +153,7 @@ def build_module(plain: dict[str, Any]) -> "VAEModule":
     """The model with its objective, seeded."""
     import lightning as L
 
+    from callbacks import quieten_lightning
     from vae_lightning.losses import Objective
     from vae_lightning.module import VAEModule
     from vae_lightning.runs import record_of
@@ -189,23 +192,6 @@ def make_callbacks(nodes: dict[str, Any], model: "Autoencoder") -> "list[L.Callb
         log.warning(f"callbacks.{name} is set and not chosen, so it does nothing: add it to callbacks=[…]")
     chosen = {name: instantiate(node) for name, node in nodes.items() if "_target_" in node}
     return select_callbacks(chosen, model)
-
-
-def quieten_lightning() -> None:
-    """Leaves Lightning's warnings, without its hints and advertisements and without those that mean nothing here."""
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).handlers.clear()  # its own handler would print everything twice
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # Lightning 2.6 on torch 2.15 and later, nothing that a user can mend
-    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
-    # a resumed run is meant to go on in its own folder
-    warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
-    # where SLURM is installed; a sweep's jobs go there by hydra/launcher=slurm
-    warnings.filterwarnings("ignore", message=r"The `srun` command is available on your system but is not used")
-    # the data module goes on with the batch that comes next
-    warnings.filterwarnings("ignore", message=r"You're resuming from a checkpoint that ended before the epoch ended")
-    # the end of an epoch is logged whatever the interval
-    warnings.filterwarnings("ignore", message=r"The number of training batches \(\d+\) is smaller than the logging")
 
 
 def run(

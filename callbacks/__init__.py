@@ -1,5 +1,6 @@
 """Lightning callbacks and a logger: pictures, curves, speed, numbers."""
 
+from callbacks.console import ProgressBar, quieten_lightning
 from callbacks.dashboard import log_hyperparameters
 from callbacks.ema import EMA
 from callbacks.image_grid import Grid, ImageGrid
@@ -9,6 +10,7 @@ from callbacks.loss_curves import LossCurves
 from callbacks.metrics_csv import MetricsCsv
 from callbacks.non_finite_loss import NonFiniteLoss, NonFiniteLossError
 from callbacks.posterior_collapse import PosteriorCollapse
+from callbacks.profile import Profile
 from callbacks.reconstruction import ReconstructionGrid
 from callbacks.selection import select_callbacks
 from callbacks.slurm import queue_again, under_submitit
@@ -29,6 +31,8 @@ __all__ = [
     "NonFiniteLoss",
     "NonFiniteLossError",
     "PosteriorCollapse",
+    "Profile",
+    "ProgressBar",
     "ReconstructionGrid",
     "StopAfterBatch",
     "TemperatureGrid",
@@ -36,6 +40,7 @@ __all__ = [
     "TraversalGrid",
     "log_hyperparameters",
     "queue_again",
+    "quieten_lightning",
     "select_callbacks",
     "times_of_fit",
     "under_submitit",

@@ -14,6 +14,7 @@ from omegaconf import ListConfig
 from torch import Tensor
 
 from vae_lightning.data import DataError, FaceDataModule
+from vae_lightning.data.noise import read_noise
 
 Celeba = Callable[..., Path]
 
@@ -37,7 +38,7 @@ def open_data(root: Path | None, directory: Path | None = None, **arguments: Any
     [
         (
             {"source": "celebA"},
-            r"data\.source='celebA': expected one of auto, celeba, faces, folder\. Did you mean celeba",
+            r"data\.source='celebA': expected one of auto, celeba, faces, folder, noise\. Did you mean celeba",
         ),
         ({"color": "grey"}, r"data\.color='grey': .*Did you mean gray\?"),
         ({"crop": 0}, r"data\.crop=0"),
@@ -184,6 +185,15 @@ def test_folder(tmp_path: Path) -> None:
     assert "attributes" not in next(iter(data.train_dataloader()))
     with pytest.raises(DataError, match=r"data=folder needs to know which: data\.root="):
         open_data(None, tmp_path, source="folder")
+
+
+def test_noise_has_celebas_proportions(tmp_path: Path) -> None:
+    data = open_data(None, tmp_path, source="noise", noise_count=2026)
+    assert [len(data.split(split)) for split in ("train", "val", "test")] == [1627, 199, 200]
+    assert data.split("train").images.std() > 20
+    assert not np.array_equal(data.split("train").images[0], data.split("train").images[1])
+    whole = read_noise(202_599)
+    assert [len(whole.split_rows(split)) for split in ("train", "val", "test")] == [162_770, 19_867, 19_962]
 
 
 def loud_lines(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -74,6 +74,7 @@ class VAEModule(L.LightningModule):
         self.record = record or {}
         self.compile_mode = compile
         self.best_validation: dict[str, float] = {}
+        self.last_logged: dict[str, float] = {}
         self.kl_nats_per_latent = torch.zeros(model.latent_dim)  # means over the split last validated or tested
         self.register_buffer("pixel_variance", torch.tensor(UNIFORM_PIXEL_VARIANCE))
         # "fit", not "train": a ModuleDict has a method of that name
@@ -254,8 +255,8 @@ class VAEModule(L.LightningModule):
         tensors = [torch.as_tensor(value, device=self.device).float() for value in values.values()]
         numbers = dict(zip(values, torch.stack(tensors).tolist(), strict=True))  # one synchronisation for all
         for name, number in numbers.items():
-            # for the progress bar, and for callbacks that monitor
-            self.log(name, number, prog_bar=name.endswith("/loss"), logger=False, sync_dist=True, batch_size=1)
+            self.log(name, number, logger=False, sync_dist=True, batch_size=1)  # for callbacks that monitor
+        self.last_logged |= numbers
         if not self.trainer.sanity_checking:
             for logger in self.trainer.loggers:
                 # a column in a table, but as a curve it would only be the dashboard's first and dullest

@@ -20,6 +20,7 @@ from vae_lightning.module import MODEL_PREFIX, RECORD_KEY
 from vae_lightning.pixels import to_pixel_range, to_uint8, to_unit_range
 from vae_lightning.run_folders import RunError, checkpoint_file
 
+WITH_A_ROOT = ("celeba", "folder")  # data sets that lie in a folder of the user's
 FORMAT = 1
 # The only classes that a checkpoint may ask for: a stranger's file cannot run anything else.
 MODELS: dict[str, type[Autoencoder]] = {
@@ -175,8 +176,9 @@ def load_run(path: str | Path, checkpoint: Checkpoint = "best", device: str | to
 def data_settings(record: dict[str, Any]) -> dict[str, Any]:
     """Arguments of the data module that open the very data that a run used, wherever CelebA is said to be now."""
     settings = {name: value for name, value in record["config"]["data"].items() if name != "_target_"}
+    settings.pop("num_workers", None)  # of runs before 2026-11-21
     used = record["data"]
-    return {**settings, "source": used["source"], "root": None if used["source"] == "faces" else used["root"]}
+    return {**settings, "source": used["source"], "root": used["root"] if used["source"] in WITH_A_ROOT else None}
 
 
 def build_model(config: dict[str, Any]) -> Autoencoder:

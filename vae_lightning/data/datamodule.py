@@ -37,7 +37,7 @@ NOT_OPEN = "the data are not open yet: call prepare_data() and setup() first."
 
 
 class FaceDataModule(LightningDataModule):
-    """Faces as uint8 batches: CelebA, the built-in rendered faces, or a plain folder of images.
+    """Faces as uint8 batches: CelebA, the built-in rendered faces, a plain folder of images, or noise.
 
     A batch is a dict: `images` uint8 [batch, channels, height, width] in channels_last order, `index` int64
     [batch] (row within the split), and `attributes` bool [batch, 40] where the source has them. The
@@ -64,6 +64,7 @@ class FaceDataModule(LightningDataModule):
         seed: int = 0,  # order of the training batches and which images are mirrored
         faces_count: int = 10_000,
         faces_seed: int = 0,
+        noise_count: int = 202_599,
         data_dir: str = "data",  # rendered faces and decoded images go here
     ) -> None:
         super().__init__()
@@ -84,6 +85,7 @@ class FaceDataModule(LightningDataModule):
         self.seed = _at_least("seed", seed, 0)
         self.faces_count = _at_least("faces_count", faces_count, 20)
         self.faces_seed = _at_least("faces_seed", faces_seed, 0)
+        self.noise_count = _at_least("noise_count", noise_count, 20)
         self.data_dir = Path(data_dir).expanduser()
         self._image_source: ImageSource | None = None
         self._splits: dict[Split, SplitImages] = {}
@@ -200,6 +202,7 @@ class FaceDataModule(LightningDataModule):
             self.data_dir,
             faces_count=self.faces_count,
             faces_seed=self.faces_seed,
+            noise_count=self.noise_count,
             warn=rank_zero_only(logger.warning),
         )
 

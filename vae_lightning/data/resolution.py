@@ -6,9 +6,10 @@ from pathlib import Path
 
 from vae_lightning.data.celeba import read_celeba
 from vae_lightning.data.folder import read_folder
+from vae_lightning.data.noise import read_noise
 from vae_lightning.data.source import DataError, ImageSource
 
-SOURCES = ("auto", "celeba", "faces", "folder")
+SOURCES = ("auto", "celeba", "faces", "folder", "noise")
 
 
 def resolve_source(
@@ -18,6 +19,7 @@ def resolve_source(
     *,
     faces_count: int,
     faces_seed: int,
+    noise_count: int,
     warn: Callable[[str], None],
 ) -> ImageSource:
     """Read the data set that `source` stands for; `warn` gets the line that a person has to see.
@@ -31,6 +33,8 @@ def resolve_source(
         if root is None:
             raise DataError("data=folder needs to know which: data.root=/path/to/the/images.")
         return read_folder(root)
+    if source == "noise":
+        return read_noise(noise_count)
     celeba = _celeba_root(root, data_dir)
     if source == "celeba" and celeba is None:
         raise DataError(

@@ -10,7 +10,7 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int8, Int64, UInt64
@@ -26,7 +26,16 @@ class DataError(ValueError):
     """A data set that cannot be used as asked: the file, what was found, what is expected, and the fix."""
 
 
-class FolderStore:
+@runtime_checkable
+class ImageStore(Protocol):
+    """Where the bytes of images are; both functions may be called from any thread."""
+
+    def read(self, filename: str) -> bytes: ...
+
+    def fingerprint(self, filenames: list[str]) -> str: ...
+
+
+class FolderStore(ImageStore):
     """Images as files below `folder`."""
 
     def __init__(self, folder: Path) -> None:
@@ -64,7 +73,7 @@ class FolderStore:
         return digest.hexdigest()
 
 
-class ZipStore:
+class ZipStore(ImageStore):
     """Images inside a zip file, found by their file name in whichever folder of the archive they lie."""
 
     def __init__(self, path: Path) -> None:
@@ -141,14 +150,11 @@ class ZipStore:
         self.__init__(state["path"])  # type: ignore[misc]
 
 
-ImageStore = FolderStore | ZipStore  # both: read(filename) -> bytes from any thread; fingerprint(filenames) -> str
-
-
 @dataclass(frozen=True, eq=False)
 class ImageSource:
     """A data set before decoding; one row per image, ordered as the partition file or the sorted folder."""
 
-    kind: Literal["celeba", "faces", "folder"]
+    kind: Literal["celeba", "faces", "folder", "noise"]
     root: Path
     filenames: tuple[str, ...]
     partition: Int8[np.ndarray, " rows"]  # 0 train, 1 validation, 2 test

@@ -77,7 +77,7 @@ def data_used(sweep: Sweep) -> list[str]:
 
 
 def describe_data(record: dict[str, Any]) -> str:
-    kind = {"faces": "rendered faces", "celeba": "CelebA", "folder": "a folder of images"}
+    kind = {"faces": "rendered faces", "celeba": "CelebA", "folder": "a folder of images", "noise": "noise"}
     source = kind.get(str(record.get("source")), str(record.get("source")))
     counts = " / ".join(str(record.get(f"{split}_count")) for split in ("train", "val", "test"))
     size = f"{record.get('image_size')}×{record.get('image_size')} {record.get('color')}"

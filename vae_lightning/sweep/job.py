@@ -104,7 +104,7 @@ def _warn_if_untrue(run_dir: Path, fingerprint: Callable[[], str]) -> None:
     try:
         record = json.loads((run_dir / "data.json").read_text(encoding="utf-8"))
         # rendered faces are a function of the code, which is compared above
-        if record["source"] != "faces" and record["fingerprint"] != fingerprint():
+        if record["source"] in ("celeba", "folder") and record["fingerprint"] != fingerprint():
             changed.append(f"the images of {record['root']} are not those that it was trained on")
     except (OSError, ValueError, KeyError, DataError) as error:
         changed.append(f"its data cannot be compared ({error})")
