@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, InstantiationException
+from hydra.errors import CompactHydraException, HydraException, InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -25,6 +25,7 @@ from vae_lightning.configuration import (
     swept_overrides,
     to_plain,
 )
+from vae_lightning.help_page import help_page
 from vae_lightning.signatures import ConfigError
 
 if TYPE_CHECKING:  # torch and numpy are imported inside the functions: --help and shell completion answer at once
@@ -134,7 +135,7 @@ def build(config: DictConfig, plain: dict[str, Any]) -> "tuple[VAEModule, FaceDa
         ValueError: parts that do not fit each other, or an argument that its class refuses.
     """
     from callbacks import ProgressBar
-    from vae_lightning.module import check_processes
+    from vae_lightning.module import check_trainer
 
     module = build_module(plain)
     datamodule = instantiate(plain["data"])
@@ -145,7 +146,7 @@ def build(config: DictConfig, plain: dict[str, Any]) -> "tuple[VAEModule, FaceDa
     trainer = instantiate(
         plain["trainer"], callbacks=callbacks, logger=loggers or False, default_root_dir=config.run_dir
     )
-    check_processes(module, trainer, bool(plain["trainer"].get("sync_batchnorm")))
+    check_trainer(module, trainer, bool(plain["trainer"].get("sync_batchnorm")))
     return module, datamodule, trainer
 
 
@@ -169,8 +170,15 @@ def build_module(plain: dict[str, Any]) -> "VAEModule":
         perceptual=instantiate(plain["perceptual"]),
     )
     warn_about_ignored(plain, model)
-    optimizer = instantiate(plain["optimizer"])
-    return VAEModule(model, objective, optimizer, plain["seed"], record_of(plain), compile=plain["compile"])
+    return VAEModule(
+        model,
+        objective,
+        instantiate(plain["optimizer"]),
+        plain["seed"],
+        record_of(plain),
+        compile=plain["compile"],
+        lr_schedule=instantiate(plain["lr_schedule"]),
+    )
 
 
 def warn_about_ignored(plain: dict[str, Any], model: "Autoencoder") -> None:
@@ -286,6 +294,13 @@ def say_where_to_look(run_dir: Path, metrics: dict[str, Any]) -> None:
 def start(typed: list[str]) -> int:
     """The whole program: a run, a sweep, or what hydra prints about them. Returns the exit code."""
     sys.argv[1:] = prepare_command_line(typed, CONF_DIR)
+    if {"-h", "--help"} & set(typed):
+        try:
+            sys.stdout.write(help_page(typed, CONF_DIR))
+        except HydraException as error:
+            sys.stderr.write(f"{error}\n")
+            return 1
+        return 0
     if not is_sweep(typed):
         try:
             main()

@@ -38,14 +38,14 @@ class ImageGrid(L.Callback):
 
     Args:
         run_dir: the run folder.
-        every_n_epochs: how often to draw; the last epoch is always drawn.
+        every_n_epochs: how often to draw; the first and the last epoch are always drawn.
     """
 
     kind: str
     num_faces: int
     needs_prior = False  # whether the grid means nothing for a plain autoencoder
 
-    def __init__(self, run_dir: str, every_n_epochs: int = 1) -> None:
+    def __init__(self, run_dir: str, every_n_epochs: int = 5) -> None:
         if every_n_epochs < 1:
             raise ValueError(f"callbacks.{self.kind}.every_n_epochs={every_n_epochs}: must be at least 1")
         self.run_dir = Path(run_dir)
@@ -68,8 +68,8 @@ class ImageGrid(L.Callback):
             return
         epoch = trainer.current_epoch
         assert isinstance(pl_module, VAEModule)
-        is_last = trainer.max_epochs is not None and epoch + 1 == trainer.max_epochs
-        if is_last or (epoch + 1) % self.every_n_epochs == 0:
+        is_an_end = epoch == 0 or epoch + 1 == trainer.max_epochs
+        if is_an_end or (epoch + 1) % self.every_n_epochs == 0:
             self._draw_and_save(trainer, pl_module, "val", f"epoch={epoch + 1:04d}")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

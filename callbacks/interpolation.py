@@ -20,7 +20,7 @@ class InterpolationGrid(ImageGrid):
 
     kind = "interpolation"
 
-    def __init__(self, run_dir: str, every_n_epochs: int = 1, num_pairs: int = 4, num_steps: int = 9) -> None:
+    def __init__(self, run_dir: str, every_n_epochs: int = 5, num_pairs: int = 4, num_steps: int = 9) -> None:
         super().__init__(run_dir, every_n_epochs)
         if num_pairs < 1 or num_steps < 2:
             raise ValueError(

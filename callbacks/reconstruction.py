@@ -19,7 +19,7 @@ class ReconstructionGrid(ImageGrid):
 
     kind = "reconstruction"
 
-    def __init__(self, run_dir: str, every_n_epochs: int = 1, num_faces: int = 10) -> None:
+    def __init__(self, run_dir: str, every_n_epochs: int = 5, num_faces: int = 10) -> None:
         super().__init__(run_dir, every_n_epochs)
         if num_faces < 1:
             raise ValueError(f"callbacks.reconstruction.num_faces={num_faces}: must be at least 1")

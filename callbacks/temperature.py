@@ -29,7 +29,7 @@ class TemperatureGrid(ImageGrid):
     def __init__(
         self,
         run_dir: str,
-        every_n_epochs: int = 1,
+        every_n_epochs: int = 5,
         temperatures: Sequence[float] = (0.2, 0.5, 1.0, 1.5),
         num_samples: int = 8,
     ) -> None:

@@ -7,9 +7,13 @@ import lightning as L
 
 from vae_lightning.module import VAEModule
 
+WARM_UP_BATCHES = 3  # of a compiled step: it is compiled in the first, and recorded as a CUDA graph in the next two
+
 
 class Throughput(L.Callback):
     """Logs `train/images_per_second`: all processes together, waiting for data included, validation left out.
+
+    The first batches of a compiled run, in which it is compiled, are left out too.
 
     What it counts is in the checkpoints: a run that was interrupted tells the time of all its parts.
     """
@@ -17,6 +21,7 @@ class Throughput(L.Callback):
     def __init__(self) -> None:
         self._started_at = 0.0
         self._num_images = 0
+        self._batches_to_warm_up = 0
         self.images_seen = 0
         self.seconds_spent = 0.0
         self._fit_started_at = time.perf_counter()
@@ -41,7 +46,9 @@ class Throughput(L.Callback):
         self._seconds_before = state_dict["fit_seconds"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, VAEModule)
         self._fit_started_at = time.perf_counter()
+        self._batches_to_warm_up = 0 if pl_module.compile_mode == "off" else WARM_UP_BATCHES
 
     def _restart(self) -> None:
         self._started_at = time.perf_counter()
@@ -60,6 +67,10 @@ class Throughput(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, VAEModule)
+        if self._batches_to_warm_up:
+            self._batches_to_warm_up -= 1
+            self._restart()
+            return
         self._num_images += len(batch["images"]) * trainer.world_size
         if not pl_module.logs_after_this_batch:
             return

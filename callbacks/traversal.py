@@ -35,7 +35,7 @@ class TraversalGrid(ImageGrid):
     def __init__(
         self,
         run_dir: str,
-        every_n_epochs: int = 1,
+        every_n_epochs: int = 5,
         dimensions: Sequence[int] | None = None,
         num_dimensions: int = 8,
         limit: float = 3.0,

@@ -35,7 +35,12 @@ POSTERIORS = ("gaussian", "deterministic")
 
 
 # widths that take a moment; a model without them here keeps its own
-NARROW = {"conv": "model.widths=[8,8]", "linear": "model.hidden_dim=16", "residual": "model.widths=[8,16]"}
+NARROW = {
+    "conv": "model.widths=[8,8]",
+    "linear": "model.hidden_dim=16",
+    "residual": "model.widths=[8,16]",
+    "patch": "model.widths=[8,8] model.decoder_widths=[8,8]",
+}
 
 
 def choices(group: str) -> list[str]:
@@ -57,6 +62,7 @@ WITH_THE_REST = [
     *pairs("kl", "model"),
     *pairs("perceptual", "model"),
     *pairs("optimizer", "model"),
+    *pairs("lr_schedule", "optimizer"),
     *(f"{pair} posterior=deterministic" for pair in pairs("model", "reconstruction")),
     *(f"{pair} model.output_activation=tanh" for pair in pairs("model", "reconstruction")),
     *(f"{pair} data.color=gray" for pair in pairs("perceptual", "reconstruction")),
@@ -108,7 +114,7 @@ def test_trains_or_is_refused_with_a_reason(combination: str, data_dir: Path, tm
     fixed = ["data=faces", "data.faces_count=40", f"data.data_dir='{data_dir}'", f"run_dir='{tmp_path}'"]
     with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
         model = dict(word.split("=", 1) for word in combination.split()).get("model", "conv")
-        narrow = [NARROW[model]] if model in NARROW else []
+        narrow = NARROW.get(model, "").split()
         config = compose("config", [*fixed, *TINY, *narrow, *combination.split()])
     plain = to_plain(config)
     if combination in REFUSED:

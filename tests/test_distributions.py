@@ -63,6 +63,18 @@ def test_likelihood_equals_differences_of_the_normal_cdf() -> None:
     torch.testing.assert_close(nll.double(), -torch.log(cdf.diff()), atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("variance", [torch.tensor(0.01), torch.rand(70, 3, 4, 4) * 0.1 + 0.001])
+def test_likelihood_of_many_images_is_that_of_each(variance: torch.Tensor) -> None:
+    images, reconstruction = torch.randint(0, 256, (70, 3, 4, 4)) / 255, torch.rand(70, 3, 4, 4)
+    together = discretised_gaussian_nll(reconstruction, images, variance, (0.0, 1.0))
+    for row in range(70):
+        one = slice(row, row + 1)
+        alone = variance[one] if variance.ndim else variance
+        torch.testing.assert_close(
+            together[one], discretised_gaussian_nll(reconstruction[one], images[one], alone, (0.0, 1.0))
+        )
+
+
 def test_likelihood_is_finite_where_the_error_is_a_hundred_sigmas() -> None:
     images, reconstruction = torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4)
     nll = discretised_gaussian_nll(reconstruction, images, torch.tensor(1e-4), (0.0, 1.0))

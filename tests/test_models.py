@@ -4,16 +4,21 @@ import pytest
 import torch
 
 from vae_lightning.distributions import Deterministic, DiagonalGaussian
-from vae_lightning.models import Autoencoder, ConvVAE, LinearVAE, ModelError, ResidualVAE
+from vae_lightning.models import Autoencoder, ConvVAE, LinearVAE, ModelError, PatchVAE, ResidualVAE
 from vae_lightning.models.conv import widths_for
 from vae_lightning.models.residual import ResidualBottleneck
 
-MODELS: list[type[Autoencoder]] = [ConvVAE, LinearVAE, ResidualVAE]
+MODELS: list[type[Autoencoder]] = [ConvVAE, LinearVAE, PatchVAE, ResidualVAE]
 
 
 def small(model: type[Autoencoder], **arguments: Any) -> Autoencoder:
     """At 32x32, with 4 latents and few channels."""
-    width = {ConvVAE: {"widths": [8, 8, 8]}, LinearVAE: {"hidden_dim": 16}, ResidualVAE: {"widths": [8, 8, 16]}}[model]
+    width = {
+        ConvVAE: {"widths": [8, 8, 8]},
+        LinearVAE: {"hidden_dim": 16},
+        PatchVAE: {"widths": [8, 8], "decoder_widths": [8, 16]},
+        ResidualVAE: {"widths": [8, 8, 16]},
+    }[model]
     return model(**{"image_size": 32, "latent_dim": 4, **width, **arguments})
 
 
@@ -54,6 +59,33 @@ def test_conv_shapes_and_parameters(image_size: int, widths: tuple[int, ...]) ->
 def test_s0_flattens_8192_features() -> None:
     """S0 section 3.1: 512 maps of 4x4 before the heads."""
     assert ConvVAE(image_size=128).posterior_head.in_features == 8192
+
+
+def test_patch_parameters_by_hand() -> None:
+    """At 64x64: 48 numbers per patch in and out, maps of 16x16, 8x8 and 4x4, two numbers per channel of a norm."""
+    encoder = (48 * 32 + 3 * 32) + (16 * 32 * 64 + 3 * 64) + (16 * 64 * 128 + 3 * 128)
+    heads = 2048 * 128 + 128 + 64 * 4096 + 4096
+    decoder = (16 * 256 * 128 + 3 * 128) + (16 * 128 * 64 + 3 * 64) + (9 * 64 * 48 + 48)
+    model = PatchVAE(latent_dim=64)
+    assert num_parameters(model) == encoder + heads + decoder
+    posterior = model.encode(torch.rand(5, 3, 64, 64))
+    assert isinstance(posterior, DiagonalGaussian)
+    assert posterior.logvar.mean().item() == pytest.approx(-4, abs=0.1)
+    assert model.map_shape == (256, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"patch": 5}, r"model\.patch=5: data\.image_size=64 must be a multiple"),
+        ({"patch": 32}, r"model\.widths=\[32, 64, 128\] halve"),
+        ({"decoder_widths": [8, 8]}, r"give 3 widths, as many as model\.widths"),
+        ({"widths": []}, r"at least one width"),
+    ],
+)
+def test_patches_that_do_not_fit(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        PatchVAE(**arguments)
 
 
 @pytest.mark.parametrize("norm", ["none", "batch", "group"])

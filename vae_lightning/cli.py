@@ -112,30 +112,45 @@ def report(
     typer.echo(write_report(newest_sweep() if sweep == "last" and not folder.exists() else folder))
 
 
-@app.command(epilog="Example: vae bench data.root=/path/to/celeba model.latent_dim=64 --repeats 5")
+@app.command(epilog="Example: vae bench data.root=/path/to/celeba --models conv,residual --out today.json")
 @ends_with_one_line
 def bench(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As for train.py.")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Pairs of runs; medians are reported.")] = 5,
-    out: Annotated[Path | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
+    models: Annotated[str, typer.Option(help="Which networks, by comma.")] = "conv",
+    repeats: Annotated[int, typer.Option(min=1, help="Of each measurement; medians are reported.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each measurement.")] = 10.0,
+    peer: Annotated[bool, typer.Option("--peer", help="Also the best-known repository's network and loader.")] = False,
+    sharing: Annotated[str, typer.Option(help="Also so many runs at once on the device: 1,2,4,8.")] = "",
+    out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("bench.json"),
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="Measure nothing, set two such files side by side.")
+    ] = None,
 ) -> None:
-    """Training speed of the whole stack beside a bare PyTorch loop over the same model and batches."""
+    """Images per second of every part, and how near they are to what the device can do."""
+    import json
+
     from rich.console import Console
 
     from vae_lightning import bench as benchmark
     from vae_lightning.files import write_json
 
-    pairs = []
-    for pair in benchmark.bench(overrides or [], repeats):
-        pairs.append(pair)
-        typer.echo(
-            f"full stack {pair.full_stack:6.0f} images/s ({pair.full_stack_with_validation:.0f} with validation, "
-            f"pictures and checkpoints), bare loop {pair.bare_loop:6.0f}, ratio {pair.ratio:.3f}"
+    console = Console()
+    if compare:
+        console.print(benchmark.compare(*(json.loads(path.read_text(encoding="utf-8")) for path in compare)))
+        return
+    with console.status("composing") as status:
+        report = benchmark.bench(
+            overrides or [],
+            models.split(","),
+            repeats=repeats,
+            seconds=seconds,
+            with_peer=peer,
+            sharing=[int(count) for count in sharing.split(",") if count],
+            progress=lambda part: status.update(f"measuring {part}"),
         )
-    summary = benchmark.summarise(pairs)
-    Console().print("medians", summary["images_per_second"])
-    if out:
-        write_json(out, summary)
+    write_json(out, report)
+    console.print(benchmark.tables(report))
+    typer.echo(out)
 
 
 def _load(run: str, checkpoint: str, device: str) -> "Run":

@@ -42,6 +42,7 @@ class RootConfig:
     beta_schedule: Any = MISSING
     perceptual: Any = None
     optimizer: Any = MISSING
+    lr_schedule: Any = MISSING
     trainer: Any = MISSING
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)

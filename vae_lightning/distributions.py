@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from vae_lightning.pixels import NUM_LEVELS, PixelRange, as_level, to_unit_range
 SMALLEST_SIGMA = 1 / (NUM_LEVELS - 1)  # of a pixel in [0, 1]: one grey level; a narrower density is about rounding
 UNIFORM_PIXEL_VARIANCE = 1 / 12  # of a pixel in [0, 1]: where a running variance starts
 RUNNING_WEIGHT = 0.02  # of one batch in a running variance of pixels: some 50 batches of memory
+IMAGES_AT_ONCE = 32  # of a likelihood on the CPU: its many steps then stay in the cache, three times as fast
 SMALLEST_MASS = 1e-30  # below, differences of float32's erfc lose their digits
 
 
@@ -112,6 +114,14 @@ def discretised_gaussian_nll(
     `reconstruction` must lie in `pixel_range`. A measure, not a loss: it has no gradient.
     Source: Salimans et al. 2017, section 2.1, arXiv:1701.05517, with a Gaussian in place of the logistic.
     """
+    if images.device.type == "cpu" and len(images) > IMAGES_AT_ONCE:
+        parts = (tensor.split(IMAGES_AT_ONCE) for tensor in (reconstruction, images))
+        variances = variance.split(IMAGES_AT_ONCE) if len(variance.shape) == images.ndim else repeat(variance)
+        likelihoods = (
+            discretised_gaussian_nll(mean, pixels, one_variance, pixel_range)
+            for mean, pixels, one_variance in zip(*parts, variances, strict=False)
+        )
+        return torch.cat(list(likelihoods))
     level = as_level(images, pixel_range)
     levels_per_sigma = (NUM_LEVELS - 1) * variance.sqrt()
     distance = (level - (NUM_LEVELS - 1) * to_unit_range(reconstruction, pixel_range)).abs() / levels_per_sigma
@@ -123,7 +133,9 @@ def discretised_gaussian_nll(
     mass = 0.5 * (torch.erfc(near * math.sqrt(0.5)) - torch.erfc(far * math.sqrt(0.5)))
     log_mass = torch.log(mass)
     far_out = mass < SMALLEST_MASS
-    if far_out.any():  # rare, and slow
+    if images.device.type != "cpu":  # to ask whether there are any would be to wait for the device
+        log_mass = torch.where(far_out, _log_mass_far_out(near, far), log_mass)
+    elif far_out.any():  # rare, and slow
         log_mass[far_out] = _log_mass_far_out(near[far_out], far[far_out])
     return -log_mass.sum(dim=tuple(range(1, images.ndim)))
 

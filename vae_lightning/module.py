@@ -9,9 +9,11 @@ import lightning as L
 import torch
 from jaxtyping import Float, UInt8
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from vae_lightning.distributions import (
     RUNNING_WEIGHT,
@@ -20,6 +22,8 @@ from vae_lightning.distributions import (
     discretised_gaussian_nll,
 )
 from vae_lightning.losses import KLWeight, Objective
+from vae_lightning.lr_schedule import Constant as ConstantLR
+from vae_lightning.lr_schedule import LRSchedule
 from vae_lightning.models import Autoencoder
 from vae_lightning.pixels import mean_squared_error, to_pixel_range
 from vae_lightning.processes import mean_over_processes
@@ -53,6 +57,7 @@ class VAEModule(L.LightningModule):
         record: plain data about the run, kept in every checkpoint; enough to build the model again.
         channels_last: memory layout of the convolutions; the faster one on CPU and GPU.
         compile: how training steps are compiled, a mode of `torch.compile` or "off"; evaluation is not.
+        lr_schedule: how the learning rate moves; None keeps it.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class VAEModule(L.LightningModule):
         record: dict[str, Any] | None = None,
         channels_last: bool = True,
         compile: str = "off",
+        lr_schedule: LRSchedule | None = None,
     ) -> None:
         super().__init__()
         objective.reconstruction.check_model(model.pixel_range, model.pixel_logvar)
@@ -73,6 +79,7 @@ class VAEModule(L.LightningModule):
         self.seed = seed
         self.record = record or {}
         self.compile_mode = compile
+        self.lr_schedule = lr_schedule or ConstantLR()
         self.best_validation: dict[str, float] = {}
         self.last_logged: dict[str, float] = {}
         self.kl_nats_per_latent = torch.zeros(model.latent_dim)  # means over the split last validated or tested
@@ -95,8 +102,13 @@ class VAEModule(L.LightningModule):
 
     pixel_variance: Tensor
 
-    def configure_optimizers(self) -> Optimizer:
-        return self.make_optimizer(self.parameters())
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.make_optimizer(self.parameters())
+        if isinstance(self.lr_schedule, ConstantLR):
+            return optimizer
+        num_steps = self.trainer.estimated_stepping_batches
+        scheduler = LambdaLR(optimizer, lambda step: self.lr_schedule.factor((step + 0.5) / num_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
         # not earlier: a compiled function can be neither copied nor pickled
@@ -273,12 +285,17 @@ class VAEModule(L.LightningModule):
         self.best_validation = dict(checkpoint.get(BEST_KEY, {}))
 
 
-def check_processes(module: VAEModule, trainer: L.Trainer, sync_batchnorm: bool) -> None:
-    """Refuses what PyTorch would refuse after the data have been read.
+def check_trainer(module: VAEModule, trainer: L.Trainer, sync_batchnorm: bool) -> None:
+    """Refuses what would fail after the data have been read.
 
     Raises:
-        ValueError: batch normalisation cannot be shared by these processes.
+        ValueError: batch normalisation cannot be shared by these processes, or a schedule has no end.
     """
+    if not isinstance(module.lr_schedule, ConstantLR) and trainer.max_epochs == -1 and trainer.max_steps == -1:
+        raise ValueError(
+            "lr_schedule=decay ends with the run, and trainer.max_epochs=-1 never does: give it a number, or "
+            "trainer.max_steps, or take lr_schedule=constant"
+        )
     has_batch_norm = any(isinstance(part, _BatchNorm) for part in module.modules())
     if sync_batchnorm and has_batch_norm and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
         raise ValueError(

@@ -9,7 +9,7 @@ from PIL import Image
 
 from vae_lightning.files import replacing
 
-PNG_COMPRESSION = 3  # a third of the time of the default, files a tenth larger
+PNG_COMPRESSION = 1  # a quarter of the time of the default, files a sixth larger
 
 
 def write_picture(path: Path, picture: UInt8[np.ndarray, "height width 3"]) -> bytes:

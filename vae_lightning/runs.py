@@ -15,7 +15,7 @@ from vae_lightning.data import FaceDataModule, Preprocessing
 from vae_lightning.data.preprocessing import as_crop
 from vae_lightning.distributions import Posterior
 from vae_lightning.made_with import made_with
-from vae_lightning.models import Autoencoder, ConvVAE, LinearVAE, ResidualVAE
+from vae_lightning.models import Autoencoder, ConvVAE, LinearVAE, PatchVAE, ResidualVAE
 from vae_lightning.module import MODEL_PREFIX, RECORD_KEY
 from vae_lightning.pixels import to_pixel_range, to_uint8, to_unit_range
 from vae_lightning.run_folders import RunError, checkpoint_file
@@ -24,7 +24,7 @@ WITH_A_ROOT = ("celeba", "folder")  # data sets that lie in a folder of the user
 FORMAT = 1
 # The only classes that a checkpoint may ask for: a stranger's file cannot run anything else.
 MODELS: dict[str, type[Autoencoder]] = {
-    f"vae_lightning.models.{model.__name__}": model for model in (ConvVAE, LinearVAE, ResidualVAE)
+    f"vae_lightning.models.{model.__name__}": model for model in (ConvVAE, LinearVAE, PatchVAE, ResidualVAE)
 }
 Checkpoint = Literal["best", "last"]
 Images = Shaped[Tensor, "*shape"] | Image.Image | Sequence[Image.Image]

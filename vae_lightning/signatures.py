@@ -22,7 +22,7 @@ def check_arguments(config: Mapping[str, Any]) -> None:
         ConfigError: an argument that the constructor does not take (with the nearest that it does), or a
             value of a type or a choice that its annotation does not allow.
     """
-    for group in ("model", "reconstruction", "kl", "beta_schedule", "perceptual", "optimizer"):
+    for group in ("model", "reconstruction", "kl", "beta_schedule", "perceptual", "optimizer", "lr_schedule"):
         node = config.get(group)
         if node and "_target_" not in node:
             raise ConfigError(f"{group}.{next(iter(node))}: nothing is chosen that takes it; choose {group}=… first")

@@ -3,6 +3,7 @@
 from vae_lightning.models.base import Autoencoder, ModelError
 from vae_lightning.models.conv import ConvVAE
 from vae_lightning.models.linear import LinearVAE
+from vae_lightning.models.patch import PatchVAE
 from vae_lightning.models.residual import ResidualVAE
 
-__all__ = ["Autoencoder", "ConvVAE", "LinearVAE", "ModelError", "ResidualVAE"]
+__all__ = ["Autoencoder", "ConvVAE", "LinearVAE", "ModelError", "PatchVAE", "ResidualVAE"]

@@ -1,0 +1,149 @@
+"""What `vae bench` measures, counts and compares; never how fast it is."""
+
+import json
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from processes import vae
+from rich.console import Console
+
+from vae_lightning.bench import bench, compare, tables
+from vae_lightning.bench.parts import bare_loop_speed, loader
+from vae_lightning.bench.peer import PeerVAE
+from vae_lightning.bench.subject import Subject
+from vae_lightning.data import FaceDataModule
+from vae_lightning.data.loading import BatchLoader, DeviceBatchLoader
+
+
+@pytest.fixture
+def subject(tiny_celeba: Callable[..., Path], tmp_path: Path) -> Callable[..., Subject]:
+    def make(residence: str = "host", **model: Any) -> Subject:
+        data = FaceDataModule(root=str(tiny_celeba(30)), data_dir=str(tmp_path), image_size=32, residence=residence)
+        data.prepare_data()
+        model = {"_target_": "vae_lightning.models.ConvVAE", "image_size": 32, "latent_dim": 6, **model}
+        config = {
+            "model": model,
+            "data": {"batch_size": 8, "image_size": 32},
+            "trainer": {"precision": "32-true"},
+            "optimizer": {"lr": 1e-3},
+        }
+        return Subject((), config, data, torch.device("cpu"))
+
+    return make
+
+
+def test_flops_are_those_worked_out_by_hand(subject: Callable[..., Subject]) -> None:
+    """A fully connected network: 2 for each weight forward, and twice that backward but for the pixels' gradient."""
+    target = "vae_lightning.models.LinearVAE"
+    flops = subject(_target_=target, hidden_dim=16).count_flops()
+    pixels, hidden, latents = 3 * 32 * 32, 16, 6
+    encoder, decoder = pixels * hidden + hidden * 2 * latents, latents * hidden + hidden * pixels
+    assert flops["decoding"] == 2 * decoder
+    assert flops["forward"] == 2 * (encoder + decoder)
+    assert flops["training"] == 3 * flops["forward"] - 2 * pixels * hidden
+
+
+def test_the_loader_is_the_one_that_training_uses(subject: Callable[..., Subject]) -> None:
+    assert isinstance(loader(subject()), BatchLoader)
+    assert isinstance(loader(subject(residence="device")), DeviceBatchLoader)
+
+
+def test_the_bare_loop_trains(subject: Callable[..., Subject], monkeypatch: pytest.MonkeyPatch) -> None:
+    models = []
+    new_model = Subject.new_model
+
+    def remember(self: Subject, *, channels_last: bool = True) -> Any:
+        models.append(new_model(self, channels_last=channels_last))
+        models.append([parameter.clone() for parameter in models[-1].parameters()])
+        return models[-2]
+
+    monkeypatch.setattr(Subject, "new_model", remember)
+    assert bare_loop_speed(subject(), 0.01) > 0
+    model, before = models
+    assert not any(torch.equal(one, other) for one, other in zip(model.parameters(), before, strict=True))
+
+
+def test_the_peer_is_the_published_network() -> None:
+    """32 to 512 channels on 64x64; sizes worked out from the published layers."""
+    model = PeerVAE()
+    convolutions = [(3, 32), (32, 64), (64, 128), (128, 256), (256, 512)]
+    down = sum(9 * before * after + 3 * after for before, after in convolutions)
+    heads = 2 * (2048 * 128 + 128) + 128 * 2048 + 2048
+    ups = [(512, 256), (256, 128), (128, 64), (64, 32), (32, 32)]
+    up = sum(9 * before * after + 3 * after for before, after in ups)
+    assert sum(parameter.numel() for parameter in model.parameters()) == down + heads + up + 32 * 27 + 3
+    images = torch.rand(4, 3, 64, 64)
+    assert model.decoder(torch.zeros(4, 128)).shape == images.shape
+    model.loss(images).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.process
+def test_one_command_measures_everything_and_compares(tiny_celeba: Callable[..., Path], tmp_path: Path) -> None:
+    root = tiny_celeba(200)
+    settings = [f"data.root={root}", "data.image_size=32", "data.batch_size=16", "trainer.accelerator=cpu"]
+    printed = vae(
+        *("bench", *settings, "--repeats", "1", "--seconds", "0.1", "--peer", "--out", "a.json"), cwd=tmp_path
+    ).stdout
+    report = json.loads((tmp_path / "a.json").read_text())
+    parts = report["models"]["conv"]["parts"]
+    assert set(parts) == {"bare_loop", "full_stack", "whole_fit", "plain_loop", "validation", "sampling"}
+    assert set(report["data"]["parts"]) == {"cache_build", "loader"}
+    assert all(0 < part["share_of_limit"] < 1.5 for part in parts.values())
+    assert report["machine"]["kind"] == "cpu"
+    assert "full train.py" in printed
+    assert "conv / peer" in printed
+    assert not [path for path in tmp_path.iterdir() if path.name not in ("a.json", "celeba", "data")]
+    assert "1.00" in vae("bench", "--compare", "a.json", "a.json", cwd=tmp_path).stdout
+
+
+def shown(renderable: Any) -> str:
+    console = Console(file=StringIO(), width=160)
+    console.print(renderable)
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+def report_of(speed: float, **machine: Any) -> dict[str, Any]:
+    part = {"images_per_second": speed, "all": [speed], "share_of_limit": speed / 1000}
+    return {
+        "format": 1,
+        "date": "2026-11-21T12:00:00+00:00",
+        "machine": {"device": "X", "threads": 2, "torch": "2", **machine},
+        "limits": {"matrix_flops_per_second": 4e11, "copied_bytes_per_second": 1e10, "precision": "bf16-mixed"},
+        "overrides": [],
+        "data": {"parts": {"loader": {**part, "images_per_second": 50_000.0}}},
+        "models": {
+            "conv": {
+                **{"precision": "bf16-mixed", "batch_size": 64, "compile": "off", "image_size": 64},
+                "parts": {"full_stack": part},
+                "ratios": {"full stack / bare loop": {"median": 0.97}},
+                "seconds_per_celeba_epoch": 162_770 / speed,
+            }
+        },
+    }
+
+
+def test_figures_are_shown_with_their_share() -> None:
+    text = shown(
+        tables({**report_of(500.0), "sharing": {"4": 1234.5}, "peer": {"images_per_second": 100.0, "all": [100]}})
+    )
+    for words in ("500", "50.0%", "loader / full stack 100", "326 s", "conv / peer: 5.0", "4 runs at once: 1,23"):
+        assert words in text
+
+
+def test_a_comparison_says_what_else_differs() -> None:
+    text = shown(compare(report_of(500.0), report_of(750.0, device="Y")))
+    assert "1.50" in text
+    assert "device: X → Y" in text
+    with pytest.raises(ValueError, match="one version"):
+        compare(report_of(1.0), {**report_of(1.0), "format": 2})
+
+
+def test_overrides_that_train_py_refuses_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"beta_|betta"):
+        bench(["betta=1"], ["conv"], repeats=1, seconds=0.1)
