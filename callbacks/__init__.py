@@ -1,5 +1,6 @@
 """Lightning callbacks and a logger: pictures, curves, speed, numbers."""
 
+from callbacks.batch_size_finder import BatchSizeFinder
 from callbacks.console import ProgressBar, quieten_lightning
 from callbacks.dashboard import log_hyperparameters
 from callbacks.ema import EMA
@@ -21,6 +22,7 @@ from callbacks.traversal import TraversalGrid
 
 __all__ = [
     "EMA",
+    "BatchSizeFinder",
     "Grid",
     "ImageGrid",
     "InterpolationGrid",

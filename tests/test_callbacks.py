@@ -1,4 +1,7 @@
+import json
+import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -22,6 +25,7 @@ from callbacks.kl_per_latent import draw_kl_per_latent
 from callbacks.loss_curves import draw_loss_curves
 from vae_lightning.metrics_csv import read_metrics
 from vae_lightning.models import ConvVAE
+from vae_lightning.module import VAEModule
 from vae_lightning.pixels import to_pixel_range, to_uint8
 
 
@@ -180,3 +184,39 @@ def test_hparams_name_what_a_sweep_varies(tmp_path: Path) -> None:
     experiment = HParamsPluginData.FromString(contents["_hparams_/experiment"].plugin_data.content)
     metrics = {info.name.tag for info in experiment.experiment.metric_infos}
     assert metrics == {"test/loss", "test/kl_nats"}
+
+
+def test_batch_size_finder_trains_with_what_fits(
+    run_training: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of 8, 16 and 32 images the last is too much, as a device would say."""
+    step = VAEModule.training_step
+
+    def small_device(self: VAEModule, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        if len(batch["images"]) > 16:
+            raise RuntimeError("CUDA out of memory.")
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(VAEModule, "training_step", small_device)
+    with caplog.at_level(logging.INFO, "vae_lightning"):
+        settings = ["trainer.max_epochs=1", "+callbacks=batch_size_finder", "callbacks.batch_size_finder.init_val=8"]
+        run_dir = run_training("run", *settings)
+    assert "data.batch_size=16" in caplog.text
+    rows = [row for row in read_metrics(run_dir / "metrics.csv") if "val/loss" in row]
+    assert rows[-1]["step"] == 3  # 48 training images
+
+
+def test_profile_counts_what_a_gpu_would_wait_for(run_training: Callable[..., Path]) -> None:
+    settings = ["trainer.max_epochs=2", "callbacks=[checkpoint,profile]", "optimizer.fused=false"]
+    summary = json.loads((run_training("run", *settings) / "profile" / "summary.json").read_text())
+    assert (summary["steps"], summary["logging_steps"]) == (2, 1)
+    assert summary["waits_in_logging_steps"] > 0
+    assert summary["milliseconds_per_step"] > 0
+    assert "aten::convolution_backward" in summary["share_of_time"]
+
+
+def test_profile_of_too_short_a_run_says_so(
+    run_training: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    run_training("run", "trainer.max_epochs=1", "callbacks=[profile]", "trainer.log_every_n_steps=50")
+    assert "saw 1 logging windows and needs two" in caplog.text

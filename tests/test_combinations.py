@@ -51,12 +51,7 @@ def pairs(first: str, second: str) -> list[str]:
     return [f"{first}={one} {second}={other}" for one, other in product(choices(first), choices(second))]
 
 
-EVERY_OBJECTIVE_ON_EVERY_MODEL = [
-    f"model={model} reconstruction={reconstruction} beta_schedule={schedule}"
-    for model, reconstruction, schedule in product(
-        choices("model"), choices("reconstruction"), choices("beta_schedule")
-    )
-]
+EVERY_OBJECTIVE_ON_EVERY_MODEL = [*pairs("model", "reconstruction"), *pairs("reconstruction", "beta_schedule")]
 WITH_THE_REST = [
     *pairs("kl", "beta_schedule"),
     *pairs("kl", "model"),
@@ -89,6 +84,7 @@ CHANGED_PRESETS = [
 PRESETS_THAT_REFUSE = {
     # S2's 2,048 hidden units are another model's
     "experiment=linear_ae model=conv": "~model.hidden_dim takes it out",
+    "experiment=linear_ae model=patch": "~model.hidden_dim takes it out",
     "experiment=linear_ae model=residual": "~model.hidden_dim takes it out",
     # S4's clamp is one of log-variances
     "experiment=conv_low_beta posterior=deterministic": "set model.logvar_clamp=null or posterior=gaussian",

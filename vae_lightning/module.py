@@ -82,6 +82,8 @@ class VAEModule(L.LightningModule):
         self.lr_schedule = lr_schedule or ConstantLR()
         self.best_validation: dict[str, float] = {}
         self.last_logged: dict[str, float] = {}
+        self._compiled_evaluate: Callable[..., Evaluated] | None = None
+        self._weight: tuple[KLWeight, KLWeight] | None = None  # numbers, and the same on the device
         self.kl_nats_per_latent = torch.zeros(model.latent_dim)  # means over the split last validated or tested
         self.register_buffer("pixel_variance", torch.tensor(UNIFORM_PIXEL_VARIANCE))
         # "fit", not "train": a ModuleDict has a method of that name
@@ -111,16 +113,14 @@ class VAEModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        # not earlier: a compiled function can be neither copied nor pickled
-        self._training_evaluate = self.evaluate
-        self._weight: tuple[KLWeight, KLWeight] | None = None  # numbers, and the same on the device
         if self.compile_mode != "off":
             mode = None if self.compile_mode == "default" else self.compile_mode
-            self._training_evaluate = torch.compile(self.evaluate, mode=mode, dynamic=False)
+            # not earlier: it can be neither copied nor pickled
+            self._compiled_evaluate = torch.compile(self.evaluate, mode=mode, dynamic=False)
 
     def on_fit_end(self) -> None:
         if self.compile_mode != "off":
-            self._training_evaluate = self.evaluate
+            self._compiled_evaluate = None
             torch._dynamo.reset()  # it compiles a function anew eight times at most, and a sweep may have more jobs
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -130,7 +130,8 @@ class VAEModule(L.LightningModule):
         noise = self._noise(count * self.trainer.world_size, self.seed, step)[count * self.global_rank :][:count]
         if self.compile_mode != "off":
             torch.compiler.cudagraph_mark_step_begin()
-        evaluated = self._training_evaluate(batch["images"], noise, self._weight_on_device())
+        evaluate = self._compiled_evaluate or self.evaluate
+        evaluated = evaluate(batch["images"], noise, self._weight_on_device())
         self._add("fit", evaluated, with_likelihood=self.logs_after_this_batch)
         self._calibrate(evaluated.sums, step)
         return evaluated.loss

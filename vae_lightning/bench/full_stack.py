@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vae_lightning.bench.subject import Subject, run_train
 
-FEWEST_BATCHES = 30
+FEWEST_BATCHES = 3
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ def full_stack_speed(subject: Subject, num_batches: int, **environment: str) -> 
     """One run of train.py: so many batches in whole epochs, or in the first part of one."""
     per_epoch = max(1, len(subject.datamodule.split("train")) // subject.batch_size)
     epochs = max(1, round(num_batches / per_epoch))
-    limit = [] if num_batches >= per_epoch else [f"trainer.limit_train_batches={max(num_batches, FEWEST_BATCHES)}"]
+    limit = []
+    if num_batches < per_epoch:
+        limit = [f"trainer.limit_train_batches={max(num_batches, FEWEST_BATCHES)}", "trainer.limit_val_batches=1"]
     with tempfile.TemporaryDirectory(prefix="vae-bench-") as folder:
         run_dir = Path(folder) / "run"
         fixed = [f"trainer.max_epochs={epochs}", *limit, "test=false", f"hydra.run.dir={run_dir}"]
