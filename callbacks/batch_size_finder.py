@@ -14,7 +14,7 @@ logger = logging.getLogger("vae_lightning")
 class BatchSizeFinder(LightningsFinder):
     """Lightning's own, before training only, and it says what it found.
 
-    Before a test Lightning's would try sizes again, and set the number of steps back to 0 by that. The run's configuration
+    Before a test Lightning's would try sizes again, and set the number of steps back to 0. The run's configuration
     keeps the size that was asked for.
     """
 

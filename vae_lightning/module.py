@@ -208,7 +208,12 @@ class VAEModule(L.LightningModule):
         prediction = self.model.predict_pixels(posterior.sample(noise))
         terms = self.objective(pixels, prediction, posterior, weight)
         with torch.no_grad():
-            mse = mean_squared_error(prediction.mean, pixels, self.model.pixel_range)
+            squared_error = self.objective.reconstruction.squared_error(terms.reconstruction_nats)
+            if squared_error is None:
+                mse = mean_squared_error(prediction.mean, pixels, self.model.pixel_range)
+            else:  # two passes over all pixels less
+                low, high = self.model.pixel_range
+                mse = squared_error / (self.model.num_pixels * (high - low) ** 2)
         return Evaluated(terms.loss, batch_sums(terms, posterior.mean, mse), pixels, prediction.detach())
 
     def _pixel_variance(self, prediction: PixelPrediction) -> Float[Tensor, "..."]:

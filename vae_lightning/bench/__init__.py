@@ -134,7 +134,7 @@ def _measure_model(
         speeds["full_stack"].append(full.training)
         speeds["whole_fit"] += [] if full.whole_fit is None else [full.whole_fit]
         speeds["bare_loop"].append(bare_loop_speed(subject, seconds))
-        speeds["plain_loop"].append(bare_loop_speed(subject, seconds, channels_last=False, bfloat16=False))
+        speeds["plain_loop"].append(bare_loop_speed(subject, seconds, as_pytorch_comes=True))
     parts = {part: _part(values, in_training) for part, values in speeds.items() if values}
     progress(f"{name}: validation and sampling")
     parts["validation"] = _part([validation_speed(subject, seconds / 2) for _ in range(repeats)], forward)
@@ -149,7 +149,7 @@ def _measure_model(
         "parts": parts,
         "ratios": {
             "full stack / bare loop": _ratio(speeds["full_stack"], speeds["bare_loop"]),
-            "bare loop / fp32 NCHW": _ratio(speeds["bare_loop"], speeds["plain_loop"]),
+            "bare loop / as PyTorch comes": _ratio(speeds["bare_loop"], speeds["plain_loop"]),
         },
         "seconds_per_celeba_epoch": CELEBA_TRAINING_IMAGES / parts["full_stack"]["images_per_second"],
     }

@@ -9,10 +9,10 @@ from rich.table import Table
 PART_NAMES = {
     "cache_build": "cache build",
     "loader": "loader alone",
-    "bare_loop": "bare PyTorch loop",
     "full_stack": "full train.py",
     "whole_fit": "… with validation, pictures, checkpoints",
-    "plain_loop": "bare loop, fp32, NCHW",
+    "bare_loop": "bare PyTorch loop",
+    "plain_loop": "… as PyTorch comes: fp32, NCHW",
     "validation": "validation",
     "sampling": "sampling",
 }

@@ -53,16 +53,17 @@ def loader_speed(subject: Subject, seconds: float) -> float:
     return count / spent if count else 0.0
 
 
-def bare_loop_speed(
-    subject: Subject, seconds: float, *, channels_last: bool = True, bfloat16: bool | None = None
-) -> float:
+def bare_loop_speed(subject: Subject, seconds: float, *, as_pytorch_comes: bool = False) -> float:
     """The model and nothing around it: gather, forward, backward, step; squared error + KL.
 
-    What a person would write in ten lines. `bfloat16` None takes the subject's precision.
+    What a person would write in ten lines, in the subject's precision, channels_last, with a fused optimizer; or
+    `as_pytorch_comes`, in float32 and NCHW with what Adam does by itself.
     """
+    channels_last = not as_pytorch_comes
     model = subject.new_model(channels_last=channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), lr=float(subject.config["optimizer"]["lr"]), fused=True)
-    enabled = subject.dtype == torch.bfloat16 if bfloat16 is None else bfloat16
+    fused = None if as_pytorch_comes else True
+    optimizer = torch.optim.Adam(model.parameters(), lr=float(subject.config["optimizer"]["lr"]), fused=fused)
+    enabled = subject.dtype == torch.bfloat16 and not as_pytorch_comes
     precision = torch.autocast(subject.device.type, torch.bfloat16, enabled=enabled)
 
     def step(levels: Tensor) -> None:

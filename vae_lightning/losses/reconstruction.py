@@ -48,6 +48,10 @@ class ReconstructionLoss(nn.Module, ABC):
     @abstractmethod
     def forward(self, prediction: PixelPrediction, images: Images) -> Float[Tensor, " batch"]: ...
 
+    def squared_error(self, nats: Float[Tensor, " batch"]) -> Float[Tensor, " batch"] | None:
+        """The sum of squared errors where the term's own value gives it away; None where it has to be computed."""
+        return None
+
     def pixel_variance(self, prediction: PixelPrediction) -> Float[Tensor, "..."] | None:
         """The variance that the term itself gives pixels, in the prediction's range; None where it has none."""
         return None
@@ -62,6 +66,9 @@ class SquaredError(ReconstructionLoss):
 
     def forward(self, prediction: PixelPrediction, images: Images) -> Float[Tensor, " batch"]:
         return (prediction.mean - images).square().sum(dim=(1, 2, 3))
+
+    def squared_error(self, nats: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        return nats
 
 
 class AbsoluteError(ReconstructionLoss):
