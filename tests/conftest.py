@@ -55,6 +55,11 @@ def write_celeba(root: Path, count: int = 30, *, newline: str = "\n") -> Path:
     return root
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole processes first: a long file that comes last would keep one of two workers waiting."""
+    items.sort(key=lambda item: item.get_closest_marker("process") is None)
+
+
 @pytest.fixture(autouse=True)
 def _no_celeba_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CELEBA_ROOT", raising=False)
