@@ -15,17 +15,18 @@ pytestmark = pytest.mark.process
 @pytest.mark.parametrize(
     "objective",
     [
-        ["reconstruction=gaussian_shared", "kl=free_bits", "+callbacks=ema"],
+        ["reconstruction=gaussian_shared", "kl=free_bits", "+callbacks=ema", "lr_schedule=decay"],
         ["beta_schedule=capacity", "beta_schedule.unit=step", "beta_schedule.duration=8", "model.norm=group"],
     ],
-    ids=["gaussian_shared, free_bits, ema", "capacity"],
+    ids=["gaussian_shared, free_bits, ema, decay", "capacity"],
 )
 def test_two_processes_equal_one(objective: list[str], tiny_celeba: Callable[..., Path], tmp_path: Path) -> None:
     small = [word for word in SMALL if not word.startswith("data.batch_size")]
     shared = [*small, *objective, f"data.root='{tiny_celeba(90)}'", "trainer.precision=32-true"]
     shared += ["trainer.max_epochs=2", "trainer.log_every_n_steps=2", "data.eval_batch_size=4", "trainer=ddp"]
     train(*shared, "trainer.devices=1", "data.batch_size=16", "hydra.run.dir=one", cwd=tmp_path)
-    train(*shared, "trainer.devices=2", "data.batch_size=8", "hydra.run.dir=two", cwd=tmp_path)
+    other_way = ["trainer.devices=2", "data.batch_size=8", "data.residence=device"]
+    train(*shared, *other_way, "hydra.run.dir=two", cwd=tmp_path)
     one, two = (read_metrics(tmp_path / name / "metrics.csv") for name in ("one", "two"))
     assert len(one) == len(two)
     for row, other in zip(one, two, strict=True):
