@@ -216,3 +216,14 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     torch.save({RECORD_KEY: {"format": FORMAT, "config": config}, "state_dict": {}}, junk)
     with pytest.raises(RunError, match=r"os\.system"):
         load_run(junk)
+
+
+def test_training_does_not_go_on_from_an_earlier_format(run_training: Callable[..., Path]) -> None:
+    run_dir = run_training("run", "trainer.max_epochs=1", "test=false")
+    file = run_dir / "checkpoints" / "last.ckpt"
+    content = torch.load(file)
+    content[RECORD_KEY]["format"] = FORMAT - 1
+    torch.save(content, file)
+    assert load_run(run_dir, "last").sample(1).shape == (1, 3, 32, 32)
+    with pytest.raises(RunError, match=r"written in format 1 by an earlier version.*start the run anew"):
+        run_training("run", "trainer.max_epochs=2", "ckpt_path=last")

@@ -113,6 +113,7 @@ class VAEModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
+        self._weight = None  # the device may be another one now
         if self.compile_mode != "off":
             mode = None if self.compile_mode == "default" else self.compile_mode
             # not earlier: it can be neither copied nor pickled

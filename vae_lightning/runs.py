@@ -21,7 +21,7 @@ from vae_lightning.pixels import to_pixel_range, to_uint8, to_unit_range
 from vae_lightning.run_folders import RunError, checkpoint_file
 
 WITH_A_ROOT = ("celeba", "folder")  # data sets that lie in a folder of the user's
-FORMAT = 1
+FORMAT = 2  # 2: the sums of a logging window lie in other tensors, so training cannot go on from 1
 # The only classes that a checkpoint may ask for: a stranger's file cannot run anything else.
 MODELS: dict[str, type[Autoencoder]] = {
     f"vae_lightning.models.{model.__name__}": model for model in (ConvVAE, LinearVAE, PatchVAE, ResidualVAE)
@@ -238,7 +238,12 @@ def checkpoint_to_resume(ckpt_path: str | None, run_dir: Path) -> Path | None:
     if not path.is_file():
         raise RunError(f"ckpt_path={ckpt_path}: there is no file {path}")
     try:
-        read_checkpoint(path)
+        written_in = read_checkpoint(path)[RECORD_KEY]["format"]
     except RunError as error:
         raise RunError(f"ckpt_path={ckpt_path}: {error}") from error
+    if written_in < FORMAT:
+        raise RunError(
+            f"ckpt_path={ckpt_path}: written in format {written_in} by an earlier version. load_run and `vae` read it, "
+            "but training cannot go on from it: start the run anew"
+        )
     return path
