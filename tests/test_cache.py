@@ -288,13 +288,15 @@ def test_killed_build_is_taken_over_from_the_start(tiny_celeba: Celeba, tmp_path
     command = [sys.executable, "-c", BUILD, str(root), str(directory), str(builder)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     deadline = time.monotonic() + 90
-    while not builder.is_file() or not builder.read_text():  # the file is there a moment before its content
+    pid = ""
+    while not pid:  # the file is there a moment before its content, whenever it is written
         assert time.monotonic() < deadline
         time.sleep(0.01)
+        pid = builder.read_text() if builder.is_file() else ""
     while not any(path.stat().st_size > 2**20 for path in directory.glob("*.partial/images.npy")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    killed, waiting = sorted(processes, key=lambda process: process.pid != int(builder.read_text()))
+    killed, waiting = sorted(processes, key=lambda process: process.pid != int(pid))
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert not list(directory.glob("*/metadata.json"))
