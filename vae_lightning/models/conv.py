@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from vae_lightning.models.blocks import make_activation, make_norm
-from vae_lightning.models.maps import MapAutoencoder, check_halvings, doubling_widths
+from vae_lightning.models.maps import MapAutoencoder, check_halvings, doubling, doubling_widths, halving
 
 FIRST_WIDTH = 32
 SMALLEST_MAP = 4
@@ -54,19 +53,14 @@ class ConvVAE(MapAutoencoder):
 def _down_stages(widths: Sequence[int], norm: str, activation: str) -> nn.Sequential:
     stages = nn.Sequential()
     for before, after in pairwise(widths):
-        stages.append(nn.Conv2d(before, after, kernel_size=4, stride=2, padding=1))
-        stages.append(make_norm(norm, after))
-        stages.append(make_activation(activation))
+        stages.extend(halving(before, after, norm, activation))
     return stages
 
 
 def _up_stages(widths: Sequence[int], norm: str, activation: str) -> nn.Sequential:
     """The last stage ends in bare logits: no normalisation, no activation."""
     stages = nn.Sequential()
-    num_stages = len(widths) - 1
-    for stage, (before, after) in enumerate(pairwise(widths)):
-        stages.append(nn.ConvTranspose2d(before, after, kernel_size=4, stride=2, padding=1))
-        if stage < num_stages - 1:
-            stages.append(make_norm(norm, after))
-            stages.append(make_activation(activation))
+    for before, after in pairwise(widths[:-1]):
+        stages.extend(doubling(before, after, norm, activation))
+    stages.append(nn.ConvTranspose2d(widths[-2], widths[-1], kernel_size=4, stride=2, padding=1))
     return stages

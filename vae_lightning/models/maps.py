@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vae_lightning.models.base import Autoencoder, ModelError
+from vae_lightning.models.blocks import make_activation, make_norm
 
 SIZES_WITH_WIDTHS = (32, 64, 128, 256)
 LARGEST_WIDTH = 512
@@ -30,6 +31,18 @@ class MapAutoencoder(Autoencoder):
     def pixel_parameters(self, latents: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch maps height width"]:
         maps: Tensor = self.decoder(self.latent_projection(latents).unflatten(1, self.map_shape))
         return maps
+
+
+def halving(before: int, after: int, norm: str, activation: str) -> list[nn.Module]:
+    """A stage down: kernel 4, stride 2, padding 1 (S0, S4)."""
+    convolution = nn.Conv2d(before, after, kernel_size=4, stride=2, padding=1)
+    return [convolution, make_norm(norm, after), make_activation(activation)]
+
+
+def doubling(before: int, after: int, norm: str, activation: str) -> list[nn.Module]:
+    """A stage up, the same transposed."""
+    convolution = nn.ConvTranspose2d(before, after, kernel_size=4, stride=2, padding=1)
+    return [convolution, make_norm(norm, after), make_activation(activation)]
 
 
 def doubling_widths(first: int, image_size: int, count: int, model: str) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from torch import nn
 
 from vae_lightning.models.base import ModelError
 from vae_lightning.models.blocks import make_activation, make_norm
-from vae_lightning.models.maps import MapAutoencoder, check_halvings
+from vae_lightning.models.maps import MapAutoencoder, check_halvings, doubling, halving
 
 ENCODER_WIDTHS = (32, 64, 128)
 DECODER_WIDTHS = (64, 128, 256)
@@ -73,16 +73,12 @@ def _down_stages(widths: Sequence[int], patch: int, norm: str, activation: str) 
         nn.Conv2d(channels, first, kernel_size=patch, stride=patch), make_norm(norm, first), make_activation(activation)
     )
     for before, after in pairwise(widths[1:]):
-        stages.append(nn.Conv2d(before, after, kernel_size=4, stride=2, padding=1))
-        stages.append(make_norm(norm, after))
-        stages.append(make_activation(activation))
+        stages.extend(halving(before, after, norm, activation))
     return stages
 
 
 def _up_stages(widths: Sequence[int], norm: str, activation: str) -> nn.Sequential:
     stages = nn.Sequential()
     for before, after in pairwise(widths):
-        stages.append(nn.ConvTranspose2d(before, after, kernel_size=4, stride=2, padding=1))
-        stages.append(make_norm(norm, after))
-        stages.append(make_activation(activation))
+        stages.extend(doubling(before, after, norm, activation))
     return stages
