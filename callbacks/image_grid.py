@@ -1,33 +1,22 @@
 """What all picture callbacks share: when to draw, on which faces, and where the picture goes."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import lightning as L
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from callbacks.dashboard import show_picture
 from vae_lightning.data import FaceDataModule
+from vae_lightning.face_grids import Grid
 from vae_lightning.grids import labelled_grid
 from vae_lightning.models import Autoencoder
 from vae_lightning.module import VAEModule
 from vae_lightning.pictures import write_picture
-from vae_lightning.pixels import to_pixel_range, to_uint8
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Images with the words that explain them."""
-
-    images: UInt8[Tensor, "rows columns channels height width"]
-    row_labels: list[str]
-    column_labels: list[str]
-    title: str
 
 
 class ImageGrid(L.Callback):
@@ -88,17 +77,3 @@ class ImageGrid(L.Callback):
         png = write_picture(self.run_dir / "images" / self.kind / f"{name}.png", picture)
         tag = f"images/{self.kind}" if split == "val" else f"test_images/{self.kind}"
         show_picture(trainer.loggers, tag, png, picture.shape[:2], trainer.global_step)
-
-
-def encode_mean(
-    model: Autoencoder, faces: UInt8[Tensor, "faces channels height width"]
-) -> Float[Tensor, "faces latent"]:
-    return model.encode(to_pixel_range(faces, model.pixel_range)).mean
-
-
-def decode_uint8(
-    model: Autoencoder, latents: Float[Tensor, "*lead latent"]
-) -> UInt8[Tensor, "*lead channels height width"]:
-    flat = latents.reshape(-1, latents.shape[-1])
-    images = to_uint8(model.decode(flat), model.pixel_range)
-    return images.unflatten(0, latents.shape[:-1])

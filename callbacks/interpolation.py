@@ -1,10 +1,10 @@
 """From one held-out face to another in straight lines through the latents."""
 
-import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from callbacks.image_grid import Grid, ImageGrid, decode_uint8, encode_mean
+from callbacks.image_grid import ImageGrid
+from vae_lightning.face_grids import Grid, interpolation_grid
 from vae_lightning.models import Autoencoder
 
 
@@ -31,14 +31,4 @@ class InterpolationGrid(ImageGrid):
         self.num_steps = num_steps
 
     def draw(self, model: Autoencoder, faces: UInt8[Tensor, "faces channels height width"]) -> Grid:
-        faces = faces[: len(faces) // 2 * 2]  # a split with an odd number of faces leaves one out
-        mean = encode_mean(model, faces)
-        fractions = torch.linspace(0, 1, self.num_steps, device=mean.device)
-        between = torch.lerp(mean[0::2, None], mean[1::2, None], fractions[:, None])
-        images = torch.cat([faces[0::2, None], decode_uint8(model, between), faces[1::2, None]], dim=1)
-        return Grid(
-            images=images,
-            row_labels=[f"pair {number}" for number in range(1, len(images) + 1)],
-            column_labels=["face A", *(f"a = {fraction:.3g}" for fraction in fractions.tolist()), "face B"],
-            title="Interpolations (1 - a) z(A) + a z(B)",
-        )
+        return interpolation_grid(model, faces, self.num_steps)

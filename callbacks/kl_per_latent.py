@@ -3,14 +3,11 @@
 from pathlib import Path
 
 import lightning as L
-import numpy as np
-from jaxtyping import Float, UInt8
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from callbacks.dashboard import show_picture
+from vae_lightning.charts import draw_kl_per_latent
 from vae_lightning.module import VAEModule
 from vae_lightning.pictures import write_picture
 
@@ -45,20 +42,3 @@ class KLPerLatent(L.Callback):
             picture = draw_kl_per_latent(kl_nats_per_latent, f"epoch {epoch}")
             png = write_picture(self.folder / f"epoch={epoch:04d}.png", picture)
             show_picture(trainer.loggers, "latents/kl_per_latent", png, picture.shape[:2], step)
-
-
-def draw_kl_per_latent(kl_nats_per_latent: Float[np.ndarray, " latent"], title: str) -> UInt8[np.ndarray, "h w 3"]:
-    """Bars, largest first; nats, averaged over the validation split."""
-    figure = Figure(figsize=(9, 3.2), dpi=100, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
-    axis = figure.add_axes((0.07, 0.17, 0.91, 0.71))
-    axis.stairs(np.sort(kl_nats_per_latent)[::-1], fill=True)
-    axis.set(
-        title=f"KL per latent, {kl_nats_per_latent.sum():.1f} nats in all · {title}",
-        xlabel="latents, largest KL first",
-        ylabel="nats",
-    )
-    axis.margins(x=0)
-    axis.grid(axis="y", alpha=0.3)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()

@@ -6,10 +6,10 @@ import lightning as L
 import numpy as np
 from jaxtyping import UInt8
 from lightning.pytorch.utilities import rank_zero_only
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from callbacks.metrics_csv import MetricsCsv
+from vae_lightning.charts import figure_pixels
 from vae_lightning.metrics_csv import read_metrics
 from vae_lightning.pictures import write_picture
 
@@ -46,7 +46,6 @@ class LossCurves(L.Callback):
 def draw_loss_curves(rows: list[dict[str, float]]) -> UInt8[np.ndarray, "h w 3"]:
     """Training means as lines, validation as dots, over optimizer steps; nats per image."""
     figure = Figure(figsize=(13, 4), dpi=100, layout="constrained", facecolor="white")
-    canvas = FigureCanvasAgg(figure)
     # a plain autoencoder has no KL to draw
     panels = {
         name: title for name, title in PANELS.items() if any(name in key for row in rows for key in row)
@@ -67,5 +66,4 @@ def draw_loss_curves(rows: list[dict[str, float]]) -> UInt8[np.ndarray, "h w 3"]
         axis.grid(alpha=0.3)
         if axis.lines:
             axis.legend()
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+    return figure_pixels(figure)

@@ -1,10 +1,10 @@
 """Held-out faces above their reconstructions."""
 
-import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from callbacks.image_grid import Grid, ImageGrid, decode_uint8, encode_mean
+from callbacks.image_grid import ImageGrid
+from vae_lightning.face_grids import Grid, reconstruction_grid
 from vae_lightning.models import Autoencoder
 
 
@@ -26,10 +26,4 @@ class ReconstructionGrid(ImageGrid):
         self.num_faces = num_faces
 
     def draw(self, model: Autoencoder, faces: UInt8[Tensor, "faces channels height width"]) -> Grid:
-        reconstruction = decode_uint8(model, encode_mean(model, faces))
-        return Grid(
-            images=torch.stack([faces, reconstruction]),
-            row_labels=["original", "reconstruction"],
-            column_labels=[f"face {number}" for number in range(1, len(faces) + 1)],
-            title="Reconstructions from the posterior mean",
-        )
+        return reconstruction_grid(model, faces)

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from callbacks.image_grid import Grid, ImageGrid, decode_uint8
+from callbacks.image_grid import ImageGrid
+from vae_lightning.face_grids import Grid, temperature_grid
 from vae_lightning.models import Autoencoder
-
-NOISE_SEED = 0
 
 
 class TemperatureGrid(ImageGrid):
@@ -43,12 +41,4 @@ class TemperatureGrid(ImageGrid):
         self.num_samples = num_samples
 
     def draw(self, model: Autoencoder, faces: UInt8[Tensor, "faces channels height width"]) -> Grid:
-        generator = torch.Generator().manual_seed(NOISE_SEED)  # on the CPU: the same on every device
-        noise = torch.randn(self.num_samples, model.latent_dim, generator=generator).to(faces.device)
-        temperatures = torch.tensor(self.temperatures, device=faces.device)
-        return Grid(
-            images=decode_uint8(model, temperatures[:, None, None] * noise),
-            row_labels=[f"τ = {temperature:g}" for temperature in self.temperatures],
-            column_labels=[f"sample {number}" for number in range(1, self.num_samples + 1)],
-            title="Samples from N(0, τ²), same noise in each row",
-        )
+        return temperature_grid(model, self.temperatures, self.num_samples, faces.device)

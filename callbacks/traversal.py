@@ -6,7 +6,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from callbacks.image_grid import Grid, ImageGrid, decode_uint8
+from callbacks.image_grid import ImageGrid
+from vae_lightning.face_grids import Grid, decode_uint8
 from vae_lightning.models import Autoencoder
 from vae_lightning.pixels import to_pixel_range
 

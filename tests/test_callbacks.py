@@ -21,8 +21,8 @@ from callbacks import (
     TraversalGrid,
     log_hyperparameters,
 )
-from callbacks.kl_per_latent import draw_kl_per_latent
 from callbacks.loss_curves import draw_loss_curves
+from vae_lightning.charts import draw_kl_per_latent
 from vae_lightning.metrics_csv import read_metrics
 from vae_lightning.models import ConvVAE
 from vae_lightning.module import VAEModule

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import UInt8
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from vae_lightning.charts import COLORS, figure_pixels
 from vae_lightning.report.sweep import Sweep
 from vae_lightning.report.table import Setting, Table, series
 
-# After Okabe and Ito, told apart by the colour-blind; all dark enough for words on white (contrast above 4.5)
-COLORS = ("#0072b2", "#b34700", "#007a5a", "#a3427f", "#000000", "#806500", "#2f6d94")
 STYLES = ("-", "--", ":", "-.")
 PANELS = {"elbo_nats": "ELBO at β = 1", "reconstruction_nats": "reconstruction", "kl_nats": "KL", "mse": "mse"}
 UNITS = {"mse": "per pixel, [0, 1] scale"}
@@ -59,7 +57,7 @@ def draw_rate_distortion(table: Table) -> UInt8[np.ndarray, "h w 3"] | None:
     axis.margins(0.12)
     axis.grid(alpha=0.3)
     _legend_below(figure)
-    return _pixels(figure)
+    return figure_pixels(figure)
 
 
 def _position(setting: Setting, distortion: str) -> tuple[float | None, float | None]:
@@ -97,7 +95,7 @@ def draw_training_curves(sweep: Sweep) -> UInt8[np.ndarray, "h w 3"] | None:
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel("optimizer step")
     _legend_below(figure)
-    return _pixels(figure)
+    return figure_pixels(figure)
 
 
 def _legend_below(figure: Figure) -> None:
@@ -111,9 +109,3 @@ def _legend_below(figure: Figure) -> None:
 def _settled(values: Sequence[float]) -> Sequence[float]:
     """A curve without its first tenth, which is so much worse that it would flatten all the rest."""
     return values if len(values) <= MANY_ROWS else values[len(values) // 10 :]
-
-
-def _pixels(figure: Figure) -> UInt8[np.ndarray, "h w 3"]:
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()

@@ -1,0 +1,53 @@
+"""Numbers -> one chart as pixels. Pure: nothing is read, written or kept."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# After Okabe and Ito, told apart by the colour-blind; all dark enough for words on white (contrast above 4.5)
+COLORS = ("#0072b2", "#b34700", "#007a5a", "#a3427f", "#000000", "#806500", "#2f6d94")
+
+Chart = UInt8[np.ndarray, "_height _width 3"]
+
+
+def figure_pixels(figure: Figure) -> Chart:
+    """A figure of matplotlib, drawn without a window."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+
+
+def draw_lines(
+    title: str, across: str, up: str, positions: Sequence[float], lines: Mapping[str, Sequence[float]]
+) -> Chart:
+    """A line per name over positions that double, such as numbers of samples."""
+    figure = Figure(figsize=(7, 3.6), dpi=100, layout="constrained", facecolor="white")
+    axis = figure.subplots()
+    for color, (name, values) in zip(COLORS, lines.items(), strict=False):
+        axis.plot(positions, values, marker="o", color=color, label=name)
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(positions, [f"{position:g}" for position in positions])
+    axis.set(title=title, xlabel=across, ylabel=up)
+    axis.ticklabel_format(axis="y", useOffset=False)
+    axis.grid(alpha=0.3)
+    if len(lines) > 1:
+        axis.legend()
+    return figure_pixels(figure)
+
+
+def draw_kl_per_latent(kl_nats_per_latent: Float[np.ndarray, " latent"], title: str) -> Chart:
+    """Bars, largest first; nats, averaged over images."""
+    figure = Figure(figsize=(9, 3.2), dpi=100, facecolor="white")
+    axis = figure.add_axes((0.07, 0.17, 0.91, 0.71))
+    axis.stairs(np.sort(kl_nats_per_latent)[::-1], fill=True)
+    axis.set(
+        title=f"KL per latent, {kl_nats_per_latent.sum():.1f} nats in all · {title}",
+        xlabel="latents, largest KL first",
+        ylabel="nats",
+    )
+    axis.margins(x=0)
+    axis.grid(axis="y", alpha=0.3)
+    return figure_pixels(figure)
