@@ -4,7 +4,8 @@ from callbacks.batch_size_finder import BatchSizeFinder
 from callbacks.console import ProgressBar, quieten_lightning
 from callbacks.dashboard import log_hyperparameters
 from callbacks.ema import EMA
-from callbacks.image_grid import Grid, ImageGrid
+from callbacks.evaluation import Evaluation
+from callbacks.image_grid import ImageGrid
 from callbacks.interpolation import InterpolationGrid
 from callbacks.kl_per_latent import KLPerLatent
 from callbacks.loss_curves import LossCurves
@@ -23,7 +24,7 @@ from callbacks.traversal import TraversalGrid
 __all__ = [
     "EMA",
     "BatchSizeFinder",
-    "Grid",
+    "Evaluation",
     "ImageGrid",
     "InterpolationGrid",
     "KLPerLatent",

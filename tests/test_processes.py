@@ -15,10 +15,10 @@ pytestmark = pytest.mark.process
 @pytest.mark.parametrize(
     "objective",
     [
-        ["reconstruction=gaussian_shared", "kl=free_bits", "+callbacks=ema", "lr_schedule=decay"],
+        ["reconstruction=gaussian_shared", "kl=free_bits", "+callbacks=[ema,evaluation]", "lr_schedule=decay"],
         ["beta_schedule=capacity", "beta_schedule.unit=step", "beta_schedule.duration=8", "model.norm=group"],
     ],
-    ids=["gaussian_shared, free_bits, ema, decay", "capacity"],
+    ids=["gaussian_shared, free_bits, ema, evaluation, decay", "capacity"],
 )
 def test_two_processes_equal_one(objective: list[str], tiny_celeba: Callable[..., Path], tmp_path: Path) -> None:
     small = [word for word in SMALL if not word.startswith("data.batch_size")]

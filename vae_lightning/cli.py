@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
 
+from vae_lightning.evaluation import METRIC_NAMES
+
 if TYPE_CHECKING:  # torch is imported inside the verbs: --help and shell completion answer at once
     from torch import Tensor
 
@@ -22,7 +24,9 @@ app = typer.Typer(
 )
 
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Run folder, .ckpt file, or `last` for the newest run.")]
-Which = Annotated[str, typer.Option("--checkpoint", help="Which checkpoint of the folder: best or last.")]
+Which = Annotated[
+    str, typer.Option("--checkpoint", help="Which checkpoint of the folder: best, last, or a .ckpt file.")
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps, …")]
 Out = Annotated[Path | None, typer.Option(help="Where the picture goes. Default: into the run's images folder.")]
 Count = Annotated[int, typer.Option("--count", "-n", min=1, help="How many faces.")]
@@ -52,20 +56,23 @@ def verbs() -> None:
 def sample(
     run: RunPath,
     count: Count = 16,
-    temperature: Annotated[float, typer.Option(min=0, help="Standard deviation of the latents; 1 is the prior.")] = 1.0,
+    temperature: Annotated[float, typer.Option(min=0, help="Spread of the latents; 1 is the prior.")] = 1.0,
+    prior: Annotated[
+        str, typer.Option(help="normal, or one that `vae evaluate` fitted: gaussian, gmm, flow.")
+    ] = "normal",
     seed: Annotated[int, typer.Option(help="The same seed gives the same faces.")] = 0,
     out: Out = None,
     checkpoint: Which = "best",
     device: Device = "cpu",
 ) -> None:
-    """Decode samples from the prior into one picture."""
+    """Decode samples from a prior into one picture."""
     vae = _load(run, checkpoint, device)
-    faces = vae.sample(count, temperature, seed)
+    faces = vae.sample(count, temperature, seed, prior)
     columns = min(count, COLUMNS)
     rows = [faces[start : start + columns] for start in range(0, count, columns)]
-    _write_grid(
-        rows, [f"τ = {temperature:g}"] + [""] * (len(rows) - 1), vae, out, f"sample_t={temperature:g}_seed={seed}"
-    )
+    which = "" if prior == "normal" else f"{prior}, "
+    name = f"sample_{'' if prior == 'normal' else prior + '_'}t={temperature:g}_seed={seed}"
+    _write_grid(rows, [f"{which}τ = {temperature:g}"] + [""] * (len(rows) - 1), vae, out, name)
 
 
 @app.command(epilog="Example: vae reconstruct last me.jpg you.png")
@@ -112,6 +119,50 @@ def report(
     typer.echo(write_report(newest_sweep() if sweep == "last" and not folder.exists() else folder))
 
 
+@app.command(epilog="Example: vae evaluate last --split test --metrics likelihood,iwae,probes")
+@ends_with_one_line
+def evaluate(
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN|SWEEP", help="Run folder, .ckpt file, `last`, or a sweep's folder: all its runs."),
+    ],
+    split: Annotated[str, typer.Option(help="Which images: train, val or test.")] = "test",
+    metrics: Annotated[str, typer.Option(help=f"By comma, of {', '.join(METRIC_NAMES)}. Default: all.")] = "",
+    samples: Annotated[int, typer.Option(min=16, help="From each prior, for FID, KID, precision and recall.")] = 10_000,
+    importance_samples: Annotated[int, typer.Option(min=2, help="Latents per image for the tighter bound.")] = 64,
+    reference: Annotated[
+        str | None, typer.Option(help="Split that samples are compared with. Default: --split.")
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the weights of FID's and LPIPS' networks. Default: PyTorch's cache."),
+    ] = None,
+    checkpoint: Which = "best",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, …")] = "auto",
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images at once; lower it where memory is short.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of all noise, resampling and fitting.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for the card. Default: evaluation/ in the run's.")] = None,
+) -> None:
+    """Measure how good a run is: likelihood, faces, latents, disentanglement, probes, samplers, on one card."""
+    from vae_lightning.evaluation.request import Request
+    from vae_lightning.evaluation_command import show_evaluation
+
+    request = Request(
+        split=split,
+        metrics=tuple(name for name in metrics.split(",") if name),
+        samples=samples,
+        importance_samples=importance_samples,
+        reference=reference,
+        weights=None if weights is None else str(weights),
+        device=device,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    show_evaluation(run, request, checkpoint, out)
+
+
 @app.command(epilog="Example: vae bench data.root=/path/to/celeba --models conv,residual --out today.json")
 @ends_with_one_line
 def bench(
@@ -156,9 +207,7 @@ def bench(
 def _load(run: str, checkpoint: str, device: str) -> "Run":
     from vae_lightning.runs import load_run
 
-    if checkpoint not in ("best", "last"):
-        raise ValueError(f"--checkpoint {checkpoint}: allowed are best, last (or name a .ckpt file as RUN)")
-    return load_run(run, checkpoint, device)  # type: ignore[arg-type]
+    return load_run(run, checkpoint, device)
 
 
 def _write_grid(rows: "list[Tensor]", labels: list[str], vae: "Run", out: Path | None, name: str) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 LIBRARIES = ("torch", "torchvision", "lightning")
 # reads or starts runs, and changes none of their numbers
-SHOWING = ("report", "bench.py", "cli.py", "grids.py", "pictures.py")
-WITHOUT_EFFECT = (*SHOWING, "sweep", "command_line.py", "run_folders.py")
+SHOWING = ("report", "bench", "cli.py", "grids.py", "face_grids.py", "charts.py", "pictures.py")
+MEASURING = ("evaluation", "evaluation_command.py", "priors")  # runs that are done
+WITHOUT_EFFECT = (*SHOWING, *MEASURING, "sweep", "command_line.py", "run_folders.py")
 
 
 @cache

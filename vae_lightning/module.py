@@ -33,6 +33,7 @@ Batch = Mapping[str, Tensor]
 RECORD_KEY = "run_record"
 BEST_KEY = "best_validation"
 MODEL_PREFIX = "model."  # of the model's weights in a checkpoint's state_dict
+RECONSTRUCTION_PREFIX = "objective.reconstruction."
 EVALUATION_NOISE_SEED = 20_140_416
 
 

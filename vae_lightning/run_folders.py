@@ -37,6 +37,10 @@ def newest_sweep() -> Path:
 def checkpoint_file(path: Path, checkpoint: str = "best") -> Path:
     """The checkpoint that a path names: itself, one in a run folder, or for `last` one of the newest run.
 
+    Args:
+        path: a run folder, a checkpoint file, or `last`.
+        checkpoint: `best`, `last`, or a file of its own, in the folder or anywhere.
+
     Raises:
         RunError: says what is there instead.
     """
@@ -44,6 +48,12 @@ def checkpoint_file(path: Path, checkpoint: str = "best") -> Path:
         path = newest_run()
     if path.is_file():
         return path
+    if checkpoint not in ("best", "last"):
+        places = [Path(checkpoint).expanduser(), path / checkpoint, path / "checkpoints" / checkpoint]
+        named = next((place for place in places if place.is_file()), None)
+        if named is None:
+            raise RunError(f"checkpoint={checkpoint}: there is no such file; allowed are best, last, or a .ckpt")
+        return named
     file = path / "checkpoints" / f"{checkpoint}.ckpt"
     if file.is_file():
         return file

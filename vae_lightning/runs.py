@@ -1,5 +1,6 @@
 """A run folder or a checkpoint -> a model that is ready to use, in four lines of Python."""
 
+import hashlib
 import io
 import pickle
 from collections.abc import Mapping, Sequence
@@ -14,11 +15,21 @@ from torch import Tensor
 from vae_lightning.data import FaceDataModule, Preprocessing
 from vae_lightning.data.preprocessing import as_crop
 from vae_lightning.distributions import Posterior
+from vae_lightning.losses import (
+    AbsoluteError,
+    BinaryCrossEntropy,
+    GaussianPerPixel,
+    GaussianShared,
+    ReconstructionLoss,
+    SquaredError,
+)
 from vae_lightning.made_with import made_with
 from vae_lightning.models import Autoencoder, ConvVAE, LinearVAE, PatchVAE, ResidualVAE
-from vae_lightning.module import MODEL_PREFIX, RECORD_KEY
+from vae_lightning.module import MODEL_PREFIX, RECONSTRUCTION_PREFIX, RECORD_KEY
 from vae_lightning.pixels import to_pixel_range, to_uint8, to_unit_range
-from vae_lightning.run_folders import RunError, checkpoint_file
+from vae_lightning.priors import Prior, StandardNormal
+from vae_lightning.priors.file import PriorFile
+from vae_lightning.run_folders import RunError, checkpoint_file, run_folder
 
 WITH_A_ROOT = ("celeba", "folder")  # data sets that lie in a folder of the user's
 FORMAT = 2  # 2: the sums of a logging window lie in other tensors, so training cannot go on from 1
@@ -26,7 +37,10 @@ FORMAT = 2  # 2: the sums of a logging window lie in other tensors, so training 
 MODELS: dict[str, type[Autoencoder]] = {
     f"vae_lightning.models.{model.__name__}": model for model in (ConvVAE, LinearVAE, PatchVAE, ResidualVAE)
 }
-Checkpoint = Literal["best", "last"]
+RECONSTRUCTIONS: dict[str, type[ReconstructionLoss]] = {
+    f"vae_lightning.losses.{term.__name__}": term
+    for term in (AbsoluteError, BinaryCrossEntropy, GaussianPerPixel, GaussianShared, SquaredError)
+}
 Images = Shaped[Tensor, "*shape"] | Image.Image | Sequence[Image.Image]
 
 
@@ -70,24 +84,20 @@ class Run:
         return self.decode(self.encode(images).mean)
 
     def sample(
-        self, num_samples: int = 16, temperature: float = 1.0, seed: int | None = None
+        self, num_samples: int = 16, temperature: float = 1.0, seed: int | None = None, prior: str = "normal"
     ) -> Float[Tensor, "batch channels height width"]:
-        """Decoded samples of N(0, temperature^2).
+        """Decoded samples of a prior.
 
         Args:
             num_samples: how many.
-            temperature: standard deviation of the latents; 1 is the prior, less is closer to the average face.
+            temperature: factor on the spread of the latents; 1 is the prior, less is closer to the average face.
             seed: the same seed gives the same faces, on every device; None draws new ones.
+            prior: "normal", what the run was trained with, or one fitted since: "gaussian", "gmm", "flow".
 
         Raises:
-            RunError: the run is a plain autoencoder.
-            ValueError: a temperature below 0, or fewer than 1 sample.
+            RunError: the run is a plain autoencoder and no prior was named, or that one is not fitted yet.
+            ValueError: no such prior, a temperature below 0, or fewer than 1 sample.
         """
-        if not self.model.has_prior:
-            raise RunError(
-                f"{self.path}: posterior=deterministic made this a plain autoencoder, which has no prior to sample "
-                "from; reconstruct and interpolate work"
-            )
         if temperature < 0 or num_samples < 1:
             raise ValueError(
                 f"temperature={temperature}, num_samples={num_samples}: needed are a temperature of 0 or more "
@@ -98,7 +108,29 @@ class Run:
             generator.seed()
         else:
             generator.manual_seed(seed)
-        return self.decode(temperature * torch.randn(num_samples, self.model.latent_dim, generator=generator))
+        return self.decode(self.prior(prior).sample(num_samples, generator, temperature))
+
+    def prior(self, name: str) -> Prior:
+        """A density of the latents to sample from.
+
+        Raises:
+            RunError: a plain autoencoder has no "normal" one, or this one was not fitted to this checkpoint.
+            ValueError: no such prior.
+        """
+        if name == "normal":
+            if not self.model.has_prior:
+                raise RunError(
+                    f"{self.path}: posterior=deterministic made this a plain autoencoder, without a prior of its own "
+                    "to sample from; fit one (vae evaluate RUN --metrics samplers, then prior=gmm), or reconstruct"
+                )
+            return StandardNormal(self.model.latent_dim)
+        prior = prior_file(self.path).read(name)
+        if prior is None:
+            raise RunError(
+                f"prior={name}: not fitted to {self.path} yet; "
+                f"this does it: vae evaluate {run_folder(self.path)} --metrics samplers"
+            )
+        return prior
 
     def interpolate(
         self, first: Images, second: Images, num_steps: int = 9
@@ -151,12 +183,12 @@ class Run:
         return torch.stack(pixels)
 
 
-def load_run(path: str | Path, checkpoint: Checkpoint = "best", device: str | torch.device = "cpu") -> Run:
+def load_run(path: str | Path, checkpoint: str = "best", device: str | torch.device = "cpu") -> Run:
     """The model of a run folder or of a checkpoint file, in eval mode, without gradients.
 
     Args:
         path: a run folder (`outputs/…`, a job of a sweep) or a `.ckpt` file.
-        checkpoint: which of a folder's checkpoints; without a best one yet, ask for "last".
+        checkpoint: which of a folder's checkpoints, "best", "last" or a file; without a best one yet, ask for "last".
         device: where the model goes.
 
     Raises:
@@ -191,6 +223,35 @@ def build_model(config: dict[str, Any]) -> Autoencoder:
     if target not in MODELS:
         raise RunError(f"the run asks for {target!r}; only these may be built: {', '.join(MODELS)}")
     return MODELS[target](**{name: value for name, value in config.items() if name != "_target_"})
+
+
+def build_reconstruction(content: dict[str, Any]) -> ReconstructionLoss:
+    """The pixel term that a checkpoint was trained with, in the state it has there (a learned sigma).
+
+    Raises:
+        RunError: it names a class that is no pixel term of ours.
+    """
+    config = content[RECORD_KEY]["config"]["reconstruction"]
+    target = config["_target_"]
+    if target not in RECONSTRUCTIONS:
+        raise RunError(f"the run asks for {target!r}; only these may be built: {', '.join(RECONSTRUCTIONS)}")
+    term = RECONSTRUCTIONS[target](**{name: value for name, value in config.items() if name != "_target_"})
+    weights = content["state_dict"]
+    term.load_state_dict(
+        {name: weights[f"{RECONSTRUCTION_PREFIX}{name}"] for name in term.state_dict()}  # most have none
+    )
+    return term.eval().requires_grad_(False)
+
+
+def prior_file(checkpoint: Path) -> PriorFile:
+    """Where the priors that were fitted to a checkpoint are kept: beside it."""
+    return PriorFile(checkpoint.with_suffix(".priors.pt"), digest_of(checkpoint))
+
+
+def digest_of(file: Path) -> str:
+    """A hash of a file's content."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from vae_lightning.data.cache import open_cache
+from vae_lightning.data.faces import read_factors
 from vae_lightning.data.loading import (
     Batch,
     BatchLoader,
@@ -186,6 +187,13 @@ class FaceDataModule(LightningDataModule):
         """The files of a batch's images, from its `index`."""
         rows = self._select_rows(self.image_source, split)[index.numpy()]
         return [self.image_source.filenames[row] for row in rows.tolist()]
+
+    def factors(self, split: Split) -> tuple[tuple[str, ...], Float[np.ndarray, "rows factors"]] | None:
+        """Names and values of the factors that drew the split's images; None where nobody knows them."""
+        if self.image_source.kind != "faces":
+            return None
+        names, values = read_factors(self.image_source.root)
+        return names, values[self._select_rows(self.image_source, split)]
 
     def fingerprint_now(self) -> str:
         """The fingerprint that a run started now would record; nothing is decoded.

@@ -9,6 +9,7 @@ root/ATTRIBUTES.md                     how the attributes follow from the factor
 root/faces.json                        count, seed and version; written last
 """
 
+import csv
 import json
 import multiprocessing
 import os
@@ -22,7 +23,9 @@ from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock
+from jaxtyping import Float
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -71,6 +74,14 @@ def render_faces(root: Path, *, count: int = 10_000, seed: int = 0, num_workers:
         message = f"{error.strerror or error}: cannot write the rendered faces; make room or choose another folder than"
         raise OSError(error.errno, message, str(root)) from error
     return root
+
+
+def read_factors(root: Path) -> tuple[tuple[str, ...], Float[np.ndarray, "pictures factors"]]:
+    """Names and values of the factors that drew the pictures of `root`, in the order of its tables."""
+    with (root / "factors.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    first = header.index("identity") + 1  # a file name and a person stand before them
+    return tuple(header[first:]), np.array([row[first:] for row in rows], np.float64)
 
 
 def _check_arguments(count: int, seed: int, num_workers: int | None) -> None:

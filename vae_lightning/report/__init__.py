@@ -8,6 +8,13 @@ from pathlib import Path
 from vae_lightning.files import replacing
 from vae_lightning.pictures import write_picture
 from vae_lightning.report.curves import draw_rate_distortion, draw_training_curves
+from vae_lightning.report.evaluations import (
+    Evaluations,
+    draw_against_beta,
+    evaluations_html,
+    read_evaluations,
+    write_evaluations_csv,
+)
 from vae_lightning.report.exhibits import Exhibition, exhibit_sweep
 from vae_lightning.report.faces import draw_faces
 from vae_lightning.report.page import Figure, page_html
@@ -21,6 +28,8 @@ PICTURES = "report"
 PATTERNS = (
     "rate_distortion.png",
     "training_curves.png",
+    "evaluation.png",
+    "evaluation.csv",
     "reconstructions.png",
     "interpolation.png",
     "samples.png",
@@ -31,7 +40,8 @@ PATTERNS = (
 def write_report(sweep: Path) -> Path:
     """Writes `report.html`, `report.csv` and the pictures in `report/` into a sweep's folder.
 
-    Where settings were run with several seeds, `report/runs.csv` has a line for each run.
+    Where settings were run with several seeds, `report/runs.csv` has a line for each run. Where runs have been
+    evaluated, their cards are joined, on the page and in `report/evaluation.csv`.
 
     Args:
         sweep: the folder that `python train.py -m …` made, with one run folder per job.
@@ -49,8 +59,12 @@ def write_report(sweep: Path) -> Path:
         write_csv(content.folder / PICTURES / "runs.csv", make_table(content, join_seeds=False))
     exhibition = exhibit_sweep(content)
     _remove_earlier_pictures(content.folder / PICTURES)
-    figures = [*_charts(content, table), *_faces(content, exhibition)]
-    page = page_html(content, table, summarise(content, table), _not_drawn(content, exhibition), figures)
+    evaluations = read_evaluations(table)
+    if evaluations.rows:
+        write_evaluations_csv(content.folder / PICTURES / "evaluation.csv", evaluations)
+    figures = [*_charts(content, table, evaluations), *_faces(content, exhibition)]
+    problems = [*_not_drawn(content, exhibition), *evaluations.problems]
+    page = page_html(content, table, summarise(content, table), problems, figures, evaluations_html(evaluations))
     path = content.folder / "report.html"
     with replacing(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
@@ -64,7 +78,7 @@ def _remove_earlier_pictures(folder: Path) -> None:
             path.unlink()
 
 
-def _charts(sweep: Sweep, table: Table) -> list[Figure]:
+def _charts(sweep: Sweep, table: Table, evaluations: Evaluations) -> list[Figure]:
     drawn = {
         "rate_distortion": (
             draw_rate_distortion(table),
@@ -77,6 +91,12 @@ def _charts(sweep: Sweep, table: Table) -> list[Figure]:
             "Training",
             "Validation after each epoch. The first, far worse ones may lie outside.",
             "Validation terms of all runs over optimizer steps, a line per run.",
+        ),
+        "evaluation": (
+            draw_against_beta(table, evaluations),
+            "Evaluation against β",
+            "From the cards of the runs. ↑ higher is better, ↓ lower is.",
+            "A panel per number of the evaluation, over beta.",
         ),
     }
     return [

@@ -27,7 +27,9 @@ class Figure:
     is_aside: bool = False  # folded away
 
 
-def page_html(sweep: Sweep, table: Table, answer: list[str], problems: list[str], figures: Sequence[Figure]) -> str:
+def page_html(
+    sweep: Sweep, table: Table, answer: list[str], problems: list[str], figures: Sequence[Figure], evaluation: str = ""
+) -> str:
     """The whole page.
 
     Args:
@@ -36,6 +38,7 @@ def page_html(sweep: Sweep, table: Table, answer: list[str], problems: list[str]
         answer: sentences for the top.
         problems: what could not be drawn, a sentence each.
         figures: in the order in which they are shown.
+        evaluation: a section of its own, as HTML.
     """
     title = f"Sweep {sweep.folder.resolve().name}"
     sections = [
@@ -43,6 +46,7 @@ def page_html(sweep: Sweep, table: Table, answer: list[str], problems: list[str]
         f'<main><section class="answer" aria-label="Short answer">{bullets(answer)}</section>',
         _settings(sweep),
         f"<section><h2>Numbers</h2>{_explain(table)}{table_html(table, 'Numbers of all settings')}</section>",
+        evaluation,
         _section("Curves", [figure for figure in figures if figure.is_chart]),
         _section("Faces", [figure for figure in figures if not figure.is_chart and not figure.is_aside]),
         _aside([figure for figure in figures if figure.is_aside]),

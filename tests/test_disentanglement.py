@@ -1,0 +1,250 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import mutual_info_score
+
+from vae_lightning.evaluation.codes import CodedImages
+from vae_lightning.evaluation.disentanglement import best_cuts, mig, modularity, separability
+from vae_lightning.evaluation.factor_scores import FactorScores
+from vae_lightning.evaluation.information import Information, chance_nats, discretise, measure_information
+from vae_lightning.evaluation.intervals import spread_interval
+from vae_lightning.evaluation.predictors import completeness, disentanglement
+from vae_lightning.evaluation.resampling import (
+    image_weights,
+)
+from vae_lightning.evaluation.votes import factorvae_score
+
+BINARY = (False, True)
+
+
+def independent_factors(images: int, factors: int, seed: int, binary: bool = False) -> np.ndarray:
+    values = np.random.default_rng(seed).random((images, factors))
+    return values > 0.5 if binary else values
+
+
+def scores_of(code: str, *, binary: bool = False, factors: int = 4, images: int = 2_000) -> FactorScores:
+    """Codes made of the factors, with two latents of noise, as training and as test images."""
+    both = []
+    for seed in (0, 1):
+        values = independent_factors(images, factors, seed, binary)
+        random = np.random.default_rng(seed + 10)
+        numbers = (values - values.mean(0)) / values.std(0)
+        noise = random.normal(size=(images, 2))
+        if code == "independent":
+            codes = random.normal(size=(images, factors + 2))
+        elif code == "perfect":
+            codes = np.concatenate([numbers, noise], axis=1)
+        elif code == "rotated":  # pairs of factors by 45 degrees
+            first, second = numbers[:, ::2], numbers[:, 1::2]
+            codes = np.concatenate([first + second, first - second, noise], axis=1)
+        else:  # each factor in two latents, equally well
+            codes = np.concatenate([np.tile(numbers, 2) + 0.05 * random.normal(size=(images, 2 * factors)), noise], 1)
+        both.append(CodedImages(codes, values))
+    return FactorScores(*both, bins=20, predictor="lasso", votes=1_000, least_variance=0.05, resamples=20, seed=0)
+
+
+def values_of(scores: FactorScores) -> dict[str, float | None]:
+    return {value.name: value.value for value in scores.values()}
+
+
+def ones(images: int) -> np.ndarray:
+    return np.ones((1, images))
+
+
+@pytest.mark.parametrize("binary", BINARY)
+@pytest.mark.parametrize("predictor", ["lasso", "forest"])
+def test_a_perfect_code_has_the_highest_scores(binary: bool, predictor: str) -> None:
+    values = values_of(replace(scores_of("perfect", binary=binary), predictor=predictor))
+    assert values["mig"] == pytest.approx(1.0, abs=0.03)
+    # the paper's score of a binary factor is a difference of balanced accuracies, with 0.5 for chance
+    assert values["sap"] == pytest.approx(0.5 if binary else 1.0, abs=0.03)
+    assert values["dci_disentanglement"] == pytest.approx(1.0, abs=0.03)
+    assert values["dci_completeness"] == pytest.approx(1.0, abs=0.03)
+    assert values["dci_informativeness"] == pytest.approx(1.0, abs=0.01)
+    assert values["factorvae_score"] == pytest.approx(1.0, abs=0.01)
+    assert values["modularity"] == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize("binary", BINARY)
+def test_an_independent_code_scores_no_better_than_chance(binary: bool) -> None:
+    values = values_of(scores_of("independent", binary=binary))
+    for name in ("mig", "sap"):
+        assert values[name] == pytest.approx(0.0, abs=0.03)
+    assert values["dci_informativeness"] == pytest.approx(0.0, abs=0.06)
+    assert values["factorvae_score"] == pytest.approx(1 / 4, abs=0.12)
+
+
+def test_mutual_information_of_independent_and_of_perfect_codes_needs_no_more_than_1000_images() -> None:
+    factors = independent_factors(1_000, 3, 0)
+    bins = discretise(np.concatenate([factors, independent_factors(1_000, 3, 1)], axis=1), 20)
+    shares = measure_information(bins, bins[:, :3], ones(1_000)).shares[0]
+    np.testing.assert_allclose(np.diag(shares[:, :3]), 1.0, atol=1e-6)
+    assert shares[:, 3:].max() < 0.05
+
+
+def test_rotation_by_45_degrees_is_punished_though_nothing_is_lost() -> None:
+    scores = scores_of("rotated", factors=2)
+    values = values_of(scores)
+    assert values["mig"] == pytest.approx(0.0, abs=0.03)
+    assert values["sap"] == pytest.approx(0.0, abs=0.05)
+    assert values["modularity"] == pytest.approx(0.0, abs=0.05)
+    assert values["dci_informativeness"] == pytest.approx(1.0, abs=0.01)
+    # two factors, shared equally: 1 - log 2 / log 2; completeness is over four latents: 1 - log 2 / log 4
+    assert values["dci_disentanglement"] == pytest.approx(0.0, abs=0.02)
+    assert values["dci_completeness"] == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_redundant_code_is_disentangled_but_not_complete() -> None:
+    values = values_of(scores_of("redundant"))
+    assert values["mig"] == pytest.approx(0.0, abs=0.03)
+    assert values["sap"] == pytest.approx(0.0, abs=0.03)
+    assert values["dci_disentanglement"] == pytest.approx(1.0, abs=0.03)
+    assert values["dci_completeness"] == pytest.approx(1 - math.log(2) / math.log(10), abs=0.05)
+    assert values["modularity"] == pytest.approx(1.0, abs=0.01)
+    assert values["factorvae_score"] == pytest.approx(1.0, abs=0.01)
+
+
+def test_order_sign_and_scale_of_the_latents_do_not_matter() -> None:
+    scores = scores_of("redundant")
+    order = np.random.default_rng(0).permutation(scores.scoring.codes.shape[1])
+    changed = [CodedImages(-3.0 * part.codes[:, order], part.factors) for part in (scores.fitting, scores.scoring)]
+    other = values_of(replace(scores, fitting=changed[0], scoring=changed[1]))
+    for name, value in values_of(scores).items():
+        assert other[name] == pytest.approx(value, abs=0.003), name
+
+
+def test_mutual_information_sees_only_the_order_of_values() -> None:
+    codes = np.random.default_rng(0).normal(size=(500, 3))
+    np.testing.assert_array_equal(discretise(codes, 10), discretise(np.exp(3 * codes), 10))
+
+
+def test_bins_hold_equally_many_images_and_keep_ties_together() -> None:
+    values = np.random.default_rng(0).normal(size=(1_000, 1))
+    np.testing.assert_array_equal(np.bincount(discretise(values, 20)[:, 0]), 50)
+    columns = np.array([[0.0, 5.0, 1.0], [0.0, 5.0, 0.0], [0.0, 5.0, 1.0], [7.0, 5.0, 0.0], [8.0, 5.0, 1.0]])
+    np.testing.assert_array_equal(discretise(columns, 5), [[0, 0, 1], [0, 0, 0], [0, 0, 1], [1, 0, 0], [2, 0, 1]])
+    rare = np.arange(1_000) < 3
+    np.testing.assert_array_equal(discretise(rare[:, None], 2)[:, 0], rare)
+    with pytest.raises(ValueError, match="bins=1"):
+        discretise(columns, 1)
+
+
+def test_information_equals_scikit_learn_up_to_the_correction() -> None:
+    random = np.random.default_rng(0)
+    codes, factors = random.integers(0, 4, (300, 40)), random.integers(0, 3, (300, 2))
+    codes[:, 1] = factors[:, 0] + (random.random(300) < 0.3)
+    weights = image_weights(300, 3, 0)
+    found = measure_information(codes, factors, weights)
+    for weighting, latent, factor in [(0, 0, 0), (0, 1, 0), (0, 39, 1), (2, 1, 0), (3, 1, 1)]:
+        rows = np.repeat(np.arange(300), weights[weighting].astype(int))
+        pair = codes[rows, latent], factors[rows, factor]
+        occupied = [len(np.unique(one)) for one in pair]
+        joint = len(np.unique(4 * pair[1] + pair[0]))
+        corrected = mutual_info_score(*pair) - (joint - sum(occupied) + 1) / 600
+        assert found.mutual_nats[weighting, factor, latent] == pytest.approx(max(corrected, 0.0), abs=1e-5)
+
+
+def test_information_by_hand() -> None:
+    """Two bits in four images: z_0 = v_0; z_1 says nothing."""
+    codes, factors = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), np.array([[0], [0], [1], [1]])
+    found = measure_information(codes, factors, ones(4))
+    assert found.entropy_nats.item() == pytest.approx(math.log(2) + 1 / 8)
+    np.testing.assert_allclose(found.mutual_nats[0, 0], [math.log(2) + 1 / 8, 0.0], atol=1e-6)
+    assert mig(found).item() == pytest.approx(1.0)
+
+
+def test_mig_and_modularity_by_hand() -> None:
+    """Of two factors with 1 and 2 nats; rows are factors."""
+    information = Information(np.array([[[0.5, 0.2], [0.2, 1.0]]]), np.array([[1.0, 2.0]]))
+    assert mig(information).item() == pytest.approx((0.3 / 1 + 0.8 / 2) / 2)
+    deviations = 0.2**2 / 0.5**2, 0.2**2 / 1.0**2
+    assert modularity(information, 0.0) == pytest.approx(1 - sum(deviations) / 2)
+    assert modularity(information, 0.6) == pytest.approx(1 - deviations[1])
+    assert modularity(information, 1.0) is None
+    single = Information(information.mutual_nats[:, :, :1], information.entropy_nats)
+    assert mig(single).item() == pytest.approx((0.5 / 1 + 0.2 / 2) / 2)
+
+
+def test_dci_by_hand() -> None:
+    """Rows are factors: the first latent has shares 3/4 and 1/4, the second 0 and 1."""
+    importance = np.array([[[3.0, 0.0], [1.0, 4.0]]])
+    quarter = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25)) / math.log(2)
+    assert disentanglement(importance).item() == pytest.approx(((1 - quarter) * 4 + 1 * 4) / 8)
+    fifth = -(0.2 * math.log(0.2) + 0.8 * math.log(0.8)) / math.log(2)
+    np.testing.assert_allclose(completeness(importance), [[1.0, 1 - fifth]])
+    nothing = np.zeros((1, 2, 2))
+    assert disentanglement(nothing).item() == 0
+    assert completeness(nothing).tolist() == [[0, 0]]
+
+
+def test_cuts_by_hand() -> None:
+    codes = np.array([[0.0, 0.0, 1.0], [1.0, 1.0, 1.0], [2.0, 1.0, 1.0], [4.0, 1.0, 1.0]])
+    cuts, above = best_cuts(codes, np.array([[False], [True], [True], [True]]))
+    assert cuts[0, :2].tolist() == [0.5, 0.5]
+    assert above[0, :2].all()
+    cuts, above = best_cuts(codes, np.array([[True], [True], [True], [False]]))
+    assert cuts[0, 0] == 3.0
+    assert not above[0, 0]
+    constant = CodedImages(codes, np.array([[True], [True], [True], [False]]))
+    assert separability(constant, constant, ones(4))[0, 0].tolist() == [1.0, pytest.approx(2 / 3), 0.5]
+
+
+def test_a_cut_chosen_on_other_images_has_no_luck() -> None:
+    random = np.random.default_rng(0)
+    fitting, scoring = (CodedImages(random.normal(size=(60, 200)), random.random((60, 1)) > 0.5) for _ in range(2))
+    assert separability(fitting, fitting, ones(60)).mean() > 0.57
+    assert separability(fitting, scoring, ones(60)).mean() == pytest.approx(0.5, abs=0.015)
+
+
+def test_separability_of_continuous_factors_is_the_squared_correlation() -> None:
+    random = np.random.default_rng(0)
+    codes = random.normal(size=(50, 3)) + 100
+    images = CodedImages(codes, codes[:, :2] @ random.normal(size=(2, 2)) + random.normal(size=(50, 2)))
+    found = separability(images, images, ones(50))[0]
+    oracle = np.corrcoef(images.factors, codes, rowvar=False)[:2, 2:] ** 2
+    np.testing.assert_allclose(found, oracle, atol=1e-10)
+
+
+def test_votes_leave_out_what_has_collapsed_and_count_fresh_images() -> None:
+    factors = independent_factors(1_000, 3, 0)
+    collapsed = np.random.default_rng(1).normal(size=(1_000, 1)) * 0.01
+    votes = factorvae_score(CodedImages(np.concatenate([4 * factors, collapsed], axis=1), factors), 500, 0)
+    assert votes is not None
+    assert (votes.num_latents, votes.is_right.shape) == (3, (500,))
+    assert votes.is_right.mean() == 1
+    assert votes.chance == pytest.approx(1 / 3)
+    assert factorvae_score(CodedImages(collapsed, factors), 500, 0) is None
+
+
+def test_votes_for_one_latent_can_only_name_one_factor() -> None:
+    factors = independent_factors(1_000, 4, 0)
+    votes = factorvae_score(CodedImages(4 * factors[:, :1], factors), 2_000, 0)
+    assert votes is not None
+    assert votes.is_right.mean() == pytest.approx(1 / 4, abs=0.04)
+
+
+def test_intervals_of_mig_have_the_spread_of_fresh_images() -> None:
+    """Intervals of 80 data sets around their mean score: 95 % in theory."""
+    estimates, intervals = [], []
+    for seed in range(80):
+        random = np.random.default_rng(seed)
+        factors = random.random((400, 2)) > 0.5
+        codes = factors + 0.6 * random.normal(size=(400, 2))
+        bins = discretise(codes, 5), discretise(factors, 5)
+        scores = mig(measure_information(*bins, image_weights(400, 60, seed)))
+        estimates.append(scores[0])
+        intervals.append(spread_interval(scores[0], scores[1:], 0.0, 1.0))
+    expected = np.mean(estimates)
+    covered = np.mean([low <= expected <= high for low, high in intervals])
+    assert 0.88 <= covered <= 1.0
+    widths = np.diff(intervals, axis=1).mean()
+    assert widths == pytest.approx(2 * 1.96 * np.std(estimates), rel=0.25)
+
+
+def test_shuffled_factors_tell_what_counts_alone_give() -> None:
+    bins = discretise(independent_factors(1_000, 4, 0), 20)
+    chance = chance_nats(bins, bins, 0)
+    assert 0 < chance < 0.2
+    assert measure_information(bins, bins, ones(1_000)).mutual_nats.max() > 2.9

@@ -1,0 +1,223 @@
+"""The card: everything that was measured of one checkpoint, with the protocol beside it."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from vae_lightning.evaluation.measured import Cell, Measured, Metric, Value
+from vae_lightning.files import replacing, write_json
+
+FORMAT = 1
+MOST_ROWS = 60  # of a table in card.md; card.json has all
+ARROWS = {"higher": "↑", "lower": "↓", "": ""}
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one metric found, as plain data; pictures are files beside the card."""
+
+    name: str
+    title: str
+    values: list[Value]
+    protocol: dict[str, Any] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    tables: dict[str, list[dict[str, Cell]]] = field(default_factory=dict)
+    pictures: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, metric: Metric, measured: Measured, seconds: float) -> "Section":
+        return cls(
+            name=metric.name,
+            title=metric.title,
+            values=[_finite(value) for value in measured.values],
+            protocol={**metric.settings(), **measured.protocol},
+            remarks=list(measured.remarks),
+            tables=measured.tables,
+            pictures=[f"{stem}.png" for stem in measured.pictures],
+            seconds=round(seconds, 1),
+        )
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "Section":
+        values = [
+            Value(**{**value, "interval": tuple(value["interval"]) if value["interval"] else None})
+            for value in plain["values"]
+        ]
+        return cls(**{**plain, "values": values})
+
+
+@dataclass(frozen=True)
+class Card:
+    """`about` says what was evaluated and how; each section is one metric."""
+
+    about: dict[str, Any]
+    sections: list[Section]
+
+    @property
+    def values(self) -> dict[str, float]:
+        """All that was measured, by name."""
+        return {
+            value.name: value.value for section in self.sections for value in section.values if value.value is not None
+        }
+
+    @property
+    def pictures(self) -> list[str]:
+        """Names of the files beside the card."""
+        return [picture for section in self.sections for picture in section.pictures]
+
+    def write(self, folder: Path) -> None:
+        """`card.json` and `card.md`; pictures of an earlier card there that are not this one's go."""
+        assert len(set(self.pictures)) == len(self.pictures), "two metrics give their pictures one name"
+        for picture in _pictures_of(folder / "card.json"):
+            if picture not in self.pictures:
+                (folder / picture).unlink(missing_ok=True)
+        write_json(
+            folder / "card.json", {"format": FORMAT, "about": self.about, "sections": list(map(asdict, self.sections))}
+        )
+        with replacing(folder / "card.md") as unfinished:
+            unfinished.write_text(to_markdown(self), encoding="utf-8")
+
+
+def read_card(file: Path) -> Card:
+    """A card that `write` wrote.
+
+    Raises:
+        ValueError: damaged, or of a newer version.
+    """
+    try:
+        plain = json.loads(file.read_text(encoding="utf-8"))
+        if plain["format"] > FORMAT:
+            raise ValueError(f"format {plain['format']}, this version reads up to {FORMAT}")
+        return Card(plain["about"], [Section.from_plain(section) for section in plain["sections"]])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is no card that can be read ({error}); evaluate the run again") from error
+
+
+def _pictures_of(file: Path) -> list[str]:
+    """Of the card that is there; none where there is no card, or one that cannot be read."""
+    try:
+        return read_card(file).pictures
+    except (OSError, ValueError):
+        return []
+
+
+def shown(value: Value) -> tuple[str, str]:
+    """The number and its interval as text, with as many digits as the interval supports."""
+    if value.value is None:
+        return "–", ""
+    if value.interval is None:
+        return _digits(value.value, 4), ""
+    low, high = value.interval
+    width = high - low
+    decimals = max(0, min(6, 1 - math.floor(math.log10(width)))) if width > 0 else 4
+    return f"{value.value:.{decimals}f}", f"{low:.{decimals}f} to {high:.{decimals}f}"
+
+
+def to_rich(card: Card) -> Group:
+    """For a terminal: one table, a part per metric, verdicts below."""
+    table = Table(box=box.SIMPLE_HEAD, title=_heading(card), title_justify="left", pad_edge=False)
+    for name, options in (
+        ("", {"no_wrap": True}),
+        ("value", {"justify": "right", "no_wrap": True}),
+        ("95 %", {"no_wrap": True}),
+        ("what it is", {"style": "dim", "ratio": 1}),
+    ):
+        table.add_column(name, **options)
+    for section in card.sections:
+        if not section.values:
+            continue
+        table.add_row(Text(section.title, style="bold"), "", "", f"{section.seconds:.1f} s")
+        for names, value in _joined(section.values):
+            number, interval = shown(value)
+            table.add_row("  " + names, Text(number), Text(interval), Text(value.note))
+        table.add_section()
+    remarks = [Text(f"• {remark}") for section in card.sections for remark in section.remarks]
+    return Group(table, *remarks)
+
+
+def to_markdown(card: Card) -> str:
+    """The same as a page, with protocols, tables and pictures."""
+    lines = [f"# {_heading(card)}", ""]
+    lines += [f"- **{name}**: {_plain(value)}" for name, value in card.about.items()]
+    for section in card.sections:
+        lines += ["", f"## {section.title}", ""]
+        lines += [f"{remark}\n" for remark in section.remarks]
+        if section.values:
+            rows = []
+            for names, value in _joined(section.values):
+                number, interval = shown(value)
+                rows.append([f"{names} {ARROWS[value.better]}".strip(), number, interval, value.note])
+            lines += _markdown_table(["", "value", "95 %", "what it is"], rows)
+        lines += [f"\n![{picture}]({picture})" for picture in section.pictures]
+        for name, table in section.tables.items():
+            lines += ["", f"### {name}", "", *_rows_as_markdown(table)]
+        if section.protocol:
+            lines += [
+                "",
+                "Protocol: " + "; ".join(f"{name} = {_plain(value)}" for name, value in section.protocol.items()),
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _heading(card: Card) -> str:
+    about = card.about
+    return f"{about['model']}, {about['checkpoint']}: {about['count']:,} {about['split']} images of {about['data']}"
+
+
+def _joined(values: Sequence[Value]) -> list[tuple[str, Value]]:
+    """Values with their names; neighbours that are missing for the same reason share a line."""
+    joined: list[tuple[str, Value]] = []
+    for value in values:
+        if joined and value.value is None and joined[-1][1].value is None and joined[-1][1].note == value.note:
+            joined[-1] = (f"{joined[-1][0]}, {value.name}", value)
+        else:
+            joined.append((value.name, value))
+    return [(_shortened(names), value) for names, value in joined]
+
+
+def _shortened(names: str) -> str:
+    first, *others = names.split(", ")
+    return names if len(others) < 2 else f"{first} and {len(others)} more"
+
+
+def _rows_as_markdown(table: list[dict[str, Cell]]) -> list[str]:
+    if not table:
+        return ["(empty)"]
+    rows = [[_plain(cell) for cell in row.values()] for row in table[:MOST_ROWS]]
+    more = [f"\n… {len(table) - MOST_ROWS} more rows in card.json"] if len(table) > MOST_ROWS else []
+    return _markdown_table(list(table[0]), rows) + more
+
+
+def _markdown_table(head: list[str], rows: list[list[str]]) -> list[str]:
+    body = [f"| {' | '.join(cell.replace('|', '¦') for cell in row)} |" for row in rows]
+    return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *body]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return _digits(value, 4)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value)) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(each)}" for name, each in value.items())
+    return "–" if value is None else str(value)
+
+
+def _digits(value: float, digits: int) -> str:
+    """So many significant digits, and never an exponent for numbers of nats."""
+    return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+
+
+def _finite(value: Value) -> Value:
+    if value.value is None or math.isfinite(value.value):
+        return value
+    return Value.missing(value.name, f"it came out as {value.value}")

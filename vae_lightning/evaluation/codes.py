@@ -1,0 +1,28 @@
+"""Codes of images with what is known of the images: what all scores of disentanglement are computed from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+
+
+@dataclass(frozen=True)
+class CodedImages:
+    codes: Float[np.ndarray, "images latents"]  # posterior means
+    factors: Float[np.ndarray, "images factors"] | Bool[np.ndarray, "images factors"]
+
+    @property
+    def is_binary(self) -> bool:
+        return self.factors.dtype == np.bool_
+
+    def standardised_codes(self, like: "CodedImages") -> Float[np.ndarray, "images latents"]:
+        """With the means and standard deviations of `like`; a latent that is constant there is only centred."""
+        centre, scale = like.codes.mean(0), like.codes.std(0)
+        return (self.codes - centre) / np.where(scale > 0, scale, 1.0)
+
+
+def chosen(
+    images: CodedImages, factors: Int64[np.ndarray, " kept"], latents: Int64[np.ndarray, " left"]
+) -> CodedImages:
+    """float64 codes of some latents with some of the factors."""
+    return CodedImages(images.codes[:, latents].astype(np.float64), images.factors[:, factors])

@@ -1,0 +1,202 @@
+"""What can be read from the latents by a straight cut: one linear probe per attribute."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from vae_lightning.evaluation.codes import CodedImages, chosen
+from vae_lightning.evaluation.intervals import bootstrap_interval
+from vae_lightning.evaluation.measured import Cell, EvaluationError, Measured, Metric, Value
+from vae_lightning.evaluation.resampling import area_under_curve, balanced_accuracy, image_weights, percentile_interval
+from vae_lightning.evaluation.subject import MOST_FITTED
+
+if TYPE_CHECKING:
+    from vae_lightning.evaluation.subject import Subject
+
+MOST_STEPS = 1_000  # of L-BFGS; some 20 are usual
+VALUES = ("probe_mean_accuracy", "probe_mean_balanced_accuracy", "probe_mean_auc")
+
+
+@dataclass(frozen=True)
+class ProbeScores:
+    """Of the scoring images. Weightings as in resampling.py: the first counts each image once."""
+
+    is_right: Bool[np.ndarray, "images attributes"]
+    balanced_accuracy: Float[np.ndarray, "weightings attributes"]
+    auc: Float[np.ndarray, "weightings attributes"]
+    shares: Float[np.ndarray, " attributes"]  # of positive images
+    not_converged: tuple[int, ...]  # attributes
+
+    def values(self, seed: int, note: str) -> list[Value]:
+        right = self.is_right.mean(1, dtype=np.float64)
+        majority = np.maximum(self.shares, 1 - self.shares).mean()
+        accuracy, balanced, auc = VALUES
+        return [
+            Value(
+                accuracy,
+                float(right.mean()),
+                f"always the more frequent class: {majority:.4f}; {note}",
+                bootstrap_interval(right, seed),
+                "higher",
+            ),
+            _mean_value(balanced, self.balanced_accuracy, f"chance 0.5; probes are not reweighted; {note}"),
+            _mean_value(auc, self.auc, f"chance 0.5; {note}"),
+        ]
+
+    def table(self, names: Sequence[str]) -> list[dict[str, Cell]]:
+        rows: list[dict[str, Cell]] = []
+        for column, name in enumerate(names):
+            low, high = percentile_interval(self.auc[1:, column])
+            share = float(self.shares[column])
+            rows.append(
+                {
+                    "attribute": name,
+                    "share": share,
+                    "accuracy": float(self.is_right[:, column].mean()),
+                    "majority": max(share, 1 - share),
+                    "balanced accuracy": float(self.balanced_accuracy[0, column]),
+                    "auc": float(self.auc[0, column]),
+                    "auc low": low,
+                    "auc high": high,
+                }
+            )
+        return sorted(rows, key=lambda row: -float(row["auc"] or 0.0))
+
+
+@dataclass(frozen=True)
+class Probes(Metric):
+    """Logistic regression from standardised posterior means, fitted to training images, scored on the chosen split's.
+
+    Classes are not reweighted: for a rare attribute the most likely class is nearly always "no", so that accuracy is
+    near the majority's and balanced accuracy near 0.5. AUC needs no threshold.
+
+    Args:
+        resamples: of the bootstrap over scoring images.
+        inverse_penalty: scikit-learn's C.
+    """
+
+    resamples: int = 200
+    inverse_penalty: float = 1.0
+
+    name: ClassVar[str] = "probes"
+    title: ClassVar[str] = "Linear probes of the attributes"
+    is_faster_in_one_thread: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.resamples < 2:
+            raise EvaluationError(f"resamples={self.resamples}: at least 2")
+        if not self.inverse_penalty > 0:
+            raise EvaluationError(f"inverse_penalty={self.inverse_penalty}: must be above 0")
+
+    def measure(self, subject: "Subject") -> Measured:
+        fitted, scored = subject.attributes("train", MOST_FITTED), subject.attributes(subject.split)
+        if fitted is None or scored is None:
+            return _missing("the data have no attributes; CelebA and rendered faces do: data=celeba, data=faces")
+        fitting = CodedImages(subject.posterior("train", MOST_FITTED).mean.numpy(), fitted)
+        scoring = CodedImages(subject.posterior().mean.numpy(), scored)
+        if not (np.isfinite(fitting.codes).all() and np.isfinite(scoring.codes).all()):
+            return _missing("the latents are no numbers (nan or inf)")
+        columns = np.flatnonzero(has_both_classes(fitted) & has_both_classes(scored))
+        names = [subject.data.attribute_names[column] for column in columns]
+        left_out = [name for name in subject.data.attribute_names if name not in names]
+        protocol: dict[str, Any] = {
+            "codes": "posterior means, standardised",
+            "split": subject.split,
+            "images": len(scored),
+            "fitted_to": f"{len(fitted)} training images",
+            "not_measured": left_out,
+            "settings": self.settings(),
+        }
+        if not names:
+            return _missing(
+                "no attribute has positives and negatives in both the training and the chosen split", protocol
+            )
+        latents = np.arange(scoring.codes.shape[1])
+        seed = subject.seed_of(self.name)
+        scores = self.score(chosen(fitting, columns, latents), chosen(scoring, columns, latents), seed)
+        note = f"mean of {len(names)} attributes; {len(scored):,} images; interval: bootstrap over images"
+        table = scores.table(names)
+        return Measured(
+            scores.values(seed, note),
+            protocol | {"not_converged": [names[column] for column in scores.not_converged]},
+            _remarks(names, left_out, scores),
+            {"attributes": table},
+            {"probes": draw_bars(table)},
+        )
+
+    def score(self, fitting: CodedImages, scoring: CodedImages, seed: int) -> ProbeScores:
+        """Both with binary factors of which no class is empty."""
+        weights = image_weights(len(scoring.codes), self.resamples, seed)
+        codes, new_codes = fitting.standardised_codes(fitting), scoring.standardised_codes(fitting)
+        right, balanced, auc, not_converged = [], [], [], []
+        for column, labels in enumerate(scoring.factors.T):
+            probe = LogisticRegression(C=self.inverse_penalty, max_iter=MOST_STEPS)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", ConvergenceWarning)
+                probe.fit(codes, fitting.factors[:, column])
+            if caught:
+                not_converged.append(column)
+            log_odds = probe.decision_function(new_codes)
+            right.append((log_odds > 0) == labels)
+            balanced.append(balanced_accuracy((log_odds > 0)[:, None], labels, weights)[:, 0])
+            auc.append(area_under_curve(log_odds, labels, weights))
+        return ProbeScores(
+            np.stack(right, axis=1),
+            np.stack(balanced, axis=1),
+            np.stack(auc, axis=1),
+            scoring.factors.mean(0, dtype=np.float64),
+            tuple(not_converged),
+        )
+
+
+def has_both_classes(attributes: Bool[np.ndarray, "images attributes"]) -> Bool[np.ndarray, " attributes"]:
+    return np.logical_and(attributes.any(0), ~attributes.all(0))
+
+
+def draw_bars(rows: Sequence[dict[str, Cell]]) -> UInt8[np.ndarray, "height width 3"]:
+    """AUC of each attribute with its interval, in the order of the rows, from chance to 1."""
+    auc, low, high = (np.array([row[column] for row in rows], np.float64) for column in ("auc", "auc low", "auc high"))
+    figure = Figure(figsize=(7, 1.2 + 0.2 * len(rows)), dpi=100, layout="constrained", facecolor="white")
+    axis = figure.subplots()
+    places = np.arange(len(rows))
+    axis.barh(places, auc - 0.5, left=0.5, color="#0072b2", height=0.7)
+    axis.hlines(places, low, high, color="black", linewidth=1)
+    axis.set_yticks(places, [str(row["attribute"]) for row in rows], fontsize=8)
+    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.set_xlim(min(0.45, float(low.min())), 1.0)
+    axis.set_xlabel("AUC; 0.5 is chance; lines are 95 % intervals", fontsize=9)
+    axis.grid(alpha=0.3, axis="x")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+
+
+def _mean_value(name: str, scores: Float[np.ndarray, "weightings attributes"], note: str) -> Value:
+    """A resample without one class of an attribute has no score of it; its mean is over the others."""
+    kept = scores[~np.isnan(scores).all(1)]
+    return Value(name, float(scores[0].mean()), note, percentile_interval(np.nanmean(kept[1:], axis=1)), "higher")
+
+
+def _remarks(names: Sequence[str], not_measured: Sequence[str], scores: ProbeScores) -> list[str]:
+    remarks = []
+    if not_measured:
+        total = len(names) + len(not_measured)
+        remarks.append(
+            f"{len(not_measured)} of {total} attributes have one class only in one of the splits: not measured."
+        )
+    if scores.not_converged:
+        stopped = ", ".join(names[column] for column in scores.not_converged)
+        remarks.append(f"Probes stopped after {MOST_STEPS:,} steps before they had converged: {stopped}.")
+    return remarks
+
+
+def _missing(reason: str, protocol: dict[str, Any] | None = None) -> Measured:
+    return Measured([Value.missing(name, reason) for name in VALUES], protocol or {})

@@ -1,0 +1,96 @@
+"""Scores of the same images under many weightings at once.
+
+The first weighting counts every image once and gives the estimate; the others are bootstrap resamples.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+
+def image_weights(images: int, resamples: int, seed: int) -> Float[np.ndarray, "weightings images"]:
+    """Ones, then for each resample how often it holds each image.
+
+    Source: Efron & Tibshirani 1993, section 6.2.
+    """
+    random = np.random.default_rng([seed, images])
+    drawn = random.multinomial(images, np.full(images, 1 / images), resamples)
+    return np.concatenate([np.ones((1, images)), drawn])
+
+
+def percentile_interval(resampled: Float[np.ndarray, " resamples"]) -> tuple[float, float]:
+    """95 %; resamples that have no score (nan) do not count.
+
+    Source: Efron & Tibshirani 1993, section 13.3.
+    """
+    low, high = np.nanquantile(resampled, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def squared_correlation(
+    columns: Float[np.ndarray, "images columns"],
+    target: Float[np.ndarray, " images"],
+    weights: Float[np.ndarray, "weightings images"],
+) -> Float[np.ndarray, "weightings columns"]:
+    """R^2 of the linear regression of the target on each column alone, 0 to 1; 0 where one of the two is constant."""
+    columns, target = columns - columns.mean(0), target - target.mean()  # small means: differences keep their digits
+    shares = weights / weights.sum(1, keepdims=True)
+    means, target_means = shares @ columns, shares @ target[:, None]
+    variances = shares @ columns**2 - means**2
+    target_variances = shares @ target[:, None] ** 2 - target_means**2
+    covariances = shares @ (columns * target[:, None]) - means * target_means
+    product = variances * target_variances
+    varies = product > 1e-12 * columns.var(0) * target.var()
+    return np.divide(covariances**2, product, out=np.zeros_like(product), where=varies)
+
+
+def r_squared(
+    predicted: Float[np.ndarray, " images"],
+    target: Float[np.ndarray, " images"],
+    weights: Float[np.ndarray, "weightings images"],
+) -> Float[np.ndarray, " weightings"]:
+    """1 - residual over variance: 1 is perfect, 0 is the mean's, below 0 is worse; 0 where the target is constant."""
+    shares = weights / weights.sum(1, keepdims=True)
+    centred = target - target.mean()
+    variance = shares @ centred**2 - (shares @ centred) ** 2
+    residual = shares @ (target - predicted) ** 2
+    varies = variance > 1e-12 * centred.var()
+    return np.where(varies, 1 - residual / np.where(varies, variance, 1.0), 0.0)
+
+
+def balanced_accuracy(
+    predicted: Bool[np.ndarray, "images columns"],
+    labels: Bool[np.ndarray, " images"],
+    weights: Float[np.ndarray, "weightings images"],
+) -> Float[np.ndarray, "weightings columns"]:
+    """Mean of the shares of positives and negatives that are right, for each column of predictions.
+
+    nan where a weighting leaves one class without images.
+    """
+    halves = []
+    for label in (True, False):
+        of_class = weights[:, labels == label]
+        right = of_class @ (predicted[labels == label] == label).astype(weights.dtype)
+        count = of_class.sum(1, keepdims=True)
+        halves.append(np.divide(right, count, out=np.full_like(right, np.nan), where=count > 0))
+    return (halves[0] + halves[1]) / 2
+
+
+def area_under_curve(
+    scores: Float[np.ndarray, " images"],
+    labels: Bool[np.ndarray, " images"],
+    weights: Float[np.ndarray, "weightings images"],
+) -> Float[np.ndarray, " weightings"]:
+    """How often a positive image scores higher than a negative one; ties count half.
+
+    scikit-learn's `roc_auc_score` sorts the images for every weighting; here they are sorted once.
+    nan where a weighting leaves one class without images.
+    Source: Hanley & McNeil 1982, Radiology 143.
+    """
+    order = np.argsort(scores, kind="stable")
+    weights, labels = weights[:, order], labels[order]
+    starts = np.flatnonzero(np.concatenate([[True], np.diff(scores[order]) > 0]))  # of runs of equal scores
+    positive = np.add.reduceat(weights * labels, starts, axis=1)
+    negative = np.add.reduceat(weights * ~labels, starts, axis=1)
+    below = negative.cumsum(1) - negative / 2
+    pairs = positive.sum(1) * negative.sum(1)
+    return np.divide((positive * below).sum(1), pairs, out=np.full_like(pairs, np.nan), where=pairs > 0)

@@ -1,0 +1,72 @@
+"""Results of single metrics on disk, by everything that they depend on: asking again costs nothing."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vae_lightning.evaluation.card import Section
+from vae_lightning.evaluation.measured import Measured, Metric
+from vae_lightning.files import write_json
+from vae_lightning.pictures import write_picture
+
+FOLDER = "measured"
+RESULT = "result.json"
+
+
+class ResultStore:
+    """The folder `measured/` below an evaluation's folder, a subfolder per result.
+
+    Args:
+        folder: the evaluation's.
+        subject: all that identifies model, data and how they are looked at, as plain data.
+    """
+
+    def __init__(self, folder: Path, subject: dict[str, Any]) -> None:
+        self.folder = folder
+        self.subject = {**subject, "code": code_digest(), "torch": torch.__version__}
+
+    def read(self, metric: Metric) -> Section | None:
+        """The result for these very settings; None where there is none, or a damaged one."""
+        place = self._place(metric)
+        try:
+            section = Section.from_plain(json.loads((place / RESULT).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, KeyError):
+            return None  # it is measured again
+        if not all((place / picture).is_file() for picture in section.pictures):
+            return None
+        self._show(place, section)
+        return section
+
+    def write(self, metric: Metric, measured: Measured, seconds: float) -> Section:
+        place = self._place(metric)
+        section = Section.of(metric, measured, seconds)
+        for stem, picture in measured.pictures.items():
+            write_picture(place / f"{stem}.png", picture)
+        write_json(place / RESULT, asdict(section))  # last: without it the result does not count
+        self._show(place, section)
+        return section
+
+    def _place(self, metric: Metric) -> Path:
+        key = json.dumps([metric.name, metric.settings(), self.subject], sort_keys=True, default=str)
+        return self.folder / FOLDER / f"{metric.name}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
+
+    def _show(self, place: Path, section: Section) -> None:
+        """The pictures of the card lie beside it."""
+        for picture in section.pictures:
+            shutil.copyfile(place / picture, self.folder / picture)
+
+
+@cache
+def code_digest() -> str:
+    """Of all of the package: a result of other code is not this code's result."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,110 @@
+"""`vae evaluate` as a person sees it: progress, the card or the table of a sweep, where they lie."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from vae_lightning.evaluation.card import Card, shown, to_rich
+from vae_lightning.evaluation.evaluate import FOLDER, Observer, evaluate_run
+from vae_lightning.evaluation.request import Request
+from vae_lightning.report import write_report
+from vae_lightning.report.sweep import Sweep, read_sweep
+from vae_lightning.run_folders import checkpoint_file, run_folder
+
+SIGNS_OF_A_RUN = ("checkpoints", ".hydra", "metrics.json")
+
+
+def show_evaluation(run: str, request: Request, checkpoint: str, out: Path | None) -> None:
+    """Evaluates a run, or every run of a sweep, and prints what came out.
+
+    Raises:
+        ValueError: see `evaluate_run`, and `--out` for a sweep.
+    """
+    console, path = Console(), Path(run).expanduser()
+    if not is_sweep(path):
+        with progress() as observer:
+            card = evaluate_run(path, request, checkpoint=checkpoint, out=out, observer=observer)
+        console.print(to_rich(card))
+        folder = out or run_folder(checkpoint_file(path, checkpoint)) / FOLDER
+        console.print(folder / "card.md", soft_wrap=True, highlight=False)
+        return
+    if out is not None:
+        raise ValueError(
+            f"--out {out}: {run} is a sweep, whose runs keep their cards in their own folders; leave it out"
+        )
+    sweep = read_sweep(path)
+    with progress() as observer:
+        cards, problems = evaluate_sweep(sweep, request, checkpoint, observer)
+    console.print(comparison(cards))
+    for line in (*problems, write_report(path)):
+        console.print(line, soft_wrap=True, highlight=False)
+    if not cards:
+        raise ValueError(f"{run}: none of its {len(sweep.jobs)} runs could be evaluated")
+
+
+def is_sweep(path: Path) -> bool:
+    """Whether a folder holds runs and is none itself."""
+    return (
+        path.is_dir()
+        and not any((path / sign).exists() for sign in SIGNS_OF_A_RUN)
+        and any((child / sign).exists() for child in path.iterdir() for sign in SIGNS_OF_A_RUN)
+    )
+
+
+def evaluate_sweep(
+    sweep: Sweep, request: Request, checkpoint: str, observer: Observer
+) -> tuple[dict[str, Card], list[str]]:
+    """The cards of all runs, and of those that cannot be evaluated the reason: they do not stop the others."""
+    cards: dict[str, Card] = {}
+    problems: list[str] = []
+    for number, job in enumerate(sweep.jobs, start=1):
+        at = f"{number}/{len(sweep.jobs)} {job.name}"
+        watched = replace(observer, metric=partial(_tell, observer, at))
+        try:
+            cards[sweep.label(job)] = evaluate_run(job.folder, request, checkpoint=checkpoint, observer=watched)
+        except (ValueError, OSError, RuntimeError) as error:  # no checkpoint, lost data, memory that ran out
+            problems.append(f"{job.name}: {str(error).splitlines()[0]}")
+    return cards, problems
+
+
+def _tell(observer: Observer, at: str, title: str) -> None:
+    observer.metric(f"{at}: {title}")
+
+
+def comparison(cards: dict[str, Card]) -> Table:
+    """A row per number, a column per run."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("")
+    for label in cards:
+        table.add_column(label, justify="right")
+    by_name = [{value.name: value for section in card.sections for value in section.values} for card in cards.values()]
+    for name in dict.fromkeys(name for values in by_name for name in values):
+        cells = [shown(values[name])[0] if name in values else "" for values in by_name]
+        if set(cells) - {"–", ""}:
+            table.add_row(name, *cells)
+    return table
+
+
+@contextmanager
+def progress() -> Iterator[Observer]:
+    """A bar for what is under way, on stderr."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
+
+        def track(steps: Iterable[int], description: str, total: int) -> Iterator[int]:
+            task = bars.add_task(description, total=total)
+            try:
+                for step in steps:
+                    yield step
+                    bars.advance(task)
+            finally:
+                bars.remove_task(task)
+
+        yield Observer(track, lambda title: bars.console.print(title, highlight=False))
