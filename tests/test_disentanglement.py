@@ -8,7 +8,13 @@ from sklearn.metrics import mutual_info_score
 from vae_lightning.evaluation.codes import CodedImages
 from vae_lightning.evaluation.disentanglement import best_cuts, mig, modularity, separability
 from vae_lightning.evaluation.factor_scores import FactorScores
-from vae_lightning.evaluation.information import Information, chance_nats, discretise, measure_information
+from vae_lightning.evaluation.information import (
+    Information,
+    adjust_for_chance,
+    discretise,
+    measure_information,
+    shuffled_information,
+)
 from vae_lightning.evaluation.intervals import spread_interval
 from vae_lightning.evaluation.predictors import completeness, disentanglement
 from vae_lightning.evaluation.resampling import (
@@ -135,7 +141,7 @@ def test_information_equals_scikit_learn_up_to_the_correction() -> None:
     random = np.random.default_rng(0)
     codes, factors = random.integers(0, 4, (300, 40)), random.integers(0, 3, (300, 2))
     codes[:, 1] = factors[:, 0] + (random.random(300) < 0.3)
-    weights = image_weights(300, 3, 0)
+    weights = image_weights(np.arange(300), 3, 0)
     found = measure_information(codes, factors, weights)
     for weighting, latent, factor in [(0, 0, 0), (0, 1, 0), (0, 39, 1), (2, 1, 0), (3, 1, 1)]:
         rows = np.repeat(np.arange(300), weights[weighting].astype(int))
@@ -233,7 +239,7 @@ def test_intervals_of_mig_have_the_spread_of_fresh_images() -> None:
         factors = random.random((400, 2)) > 0.5
         codes = factors + 0.6 * random.normal(size=(400, 2))
         bins = discretise(codes, 5), discretise(factors, 5)
-        scores = mig(measure_information(*bins, image_weights(400, 60, seed)))
+        scores = mig(measure_information(*bins, image_weights(np.arange(400), 60, seed)))
         estimates.append(scores[0])
         intervals.append(spread_interval(scores[0], scores[1:], 0.0, 1.0))
     expected = np.mean(estimates)
@@ -245,6 +251,25 @@ def test_intervals_of_mig_have_the_spread_of_fresh_images() -> None:
 
 def test_shuffled_factors_tell_what_counts_alone_give() -> None:
     bins = discretise(independent_factors(1_000, 4, 0), 20)
-    chance = chance_nats(bins, bins, 0)
-    assert 0 < chance < 0.2
-    assert measure_information(bins, bins, ones(1_000)).mutual_nats.max() > 2.9
+    shuffled = shuffled_information(bins, bins, np.arange(1_000), 0)
+    assert 0 < shuffled.max() < 0.2
+    information = measure_information(bins, bins, ones(1_000))
+    assert information.mutual_nats.max() > 2.9
+    adjusted = adjust_for_chance(information, shuffled.mean(0))
+    np.testing.assert_allclose(np.diag(adjusted.shares[0]), 1.0)  # a perfect code stays perfect
+    assert (adjusted.shares[0] - np.eye(4)).max() < 0.02
+
+
+def test_a_latent_that_tells_people_apart_does_not_tell_their_traits() -> None:
+    """60 people with 20 images each, whose trait the code does not know; it knows who they are."""
+    random = np.random.default_rng(0)
+    people = np.repeat(np.arange(60), 20)
+    trait, who = random.random(60)[people, None], random.random(60)[people, None]
+    bins = discretise(who + 0.001 * random.normal(size=(1_200, 1)), 20), discretise(trait, 20)
+    naive = measure_information(*bins, ones(1_200))
+    assert naive.shares.item() > 0.4  # what counting images as independent believes
+    shuffled = shuffled_information(*bins, people, 0)
+    assert adjust_for_chance(naive, shuffled.mean(0)).shares.item() < 0.1
+    perfect = measure_information(bins[1], bins[1], ones(1_200))
+    chance = shuffled_information(bins[1], bins[1], people, 0).mean(0)
+    assert adjust_for_chance(perfect, chance).shares.item() == pytest.approx(1.0)

@@ -50,6 +50,9 @@ class StandIn:
     def attributes(self, split: str, at_most: int | None = None) -> np.ndarray | None:
         return self.values[split] > 0.5 if self.known else None
 
+    def people(self, split: str, at_most: int | None = None) -> np.ndarray:
+        return np.arange(len(self.values[split]))
+
     def seed_of(self, purpose: str, *numbers: int) -> int:
         return len(purpose)
 

@@ -6,7 +6,9 @@ from vae_lightning.evaluation.resampling import (
     area_under_curve,
     balanced_accuracy,
     image_weights,
+    percentile_interval,
     r_squared,
+    shuffle_people,
     squared_correlation,
 )
 
@@ -19,7 +21,7 @@ def test_weighted_scores_are_those_of_the_repeated_images() -> None:
     random = np.random.default_rng(0)
     labels = random.random(80) > 0.4
     scores = (random.normal(size=80) + labels).round(1)  # with ties
-    weights = image_weights(80, 4, 0)
+    weights = image_weights(np.arange(80), 4, 0)
     assert len(np.unique(scores)) < 60
     auc, r2 = area_under_curve(scores, labels, weights), r_squared(scores, labels.astype(float), weights)
     accuracy = balanced_accuracy((scores > 0.5)[:, None], labels, weights)[:, 0]
@@ -30,6 +32,36 @@ def test_weighted_scores_are_those_of_the_repeated_images() -> None:
         assert accuracy[row] == pytest.approx(balanced_accuracy_score(labels[rows], scores[rows] > 0.5))
         assert r2[row] == pytest.approx(r2_score(labels[rows], scores[rows]))
         assert correlation[row] == pytest.approx(np.corrcoef(labels[rows], scores[rows])[0, 1] ** 2)
+
+
+def test_people_are_drawn_with_all_of_their_images() -> None:
+    people = np.array([7, 3, 7, 7, 5, 3])
+    weights = image_weights(people, 50, 0)
+    for person in (3, 5, 7):
+        assert (np.ptp(weights[:, people == person], axis=1) == 0).all()
+    assert (weights[1:, [0, 1, 4]].sum(1) == 3).all()  # as many people as there are
+    assert np.unique(weights[1:, 4]).tolist() != [1.0]
+
+
+def test_intervals_know_that_images_of_one_person_are_alike() -> None:
+    """30 people with 10 images each, alike but for little: the mean is as uncertain as that of 30 numbers."""
+    random = np.random.default_rng(0)
+    people = np.repeat(np.arange(30), 10)
+    covered = []
+    for seed in range(150):
+        values = random.normal(size=30)[people] + 0.1 * random.normal(size=300)
+        weights = image_weights(people, 200, seed)[1:]
+        low, high = percentile_interval(weights @ values / weights.sum(1))
+        covered.append(low <= 0.0 <= high)
+    assert 0.86 <= np.mean(covered) <= 0.985
+
+
+def test_shuffled_people_keep_their_images_together() -> None:
+    people = np.repeat(np.arange(20), np.arange(1, 21))
+    rows = shuffle_people(people, np.random.default_rng(0))
+    for person in range(20):
+        assert len(np.unique(people[rows[people == person]])) == 1
+    assert sorted({int(people[rows[people == person]][0]) for person in range(20)}) == list(range(20))
 
 
 def test_area_under_the_curve_of_known_cases() -> None:

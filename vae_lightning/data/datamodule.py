@@ -195,6 +195,11 @@ class FaceDataModule(LightningDataModule):
         names, values = read_factors(self.image_source.root)
         return names, values[self._select_rows(self.image_source, split)]
 
+    def identities(self, split: Split) -> Int64[np.ndarray, " rows"] | None:
+        """Who is on the split's images; None where nobody knows."""
+        identities = self.image_source.identities
+        return None if identities is None else identities[self._select_rows(self.image_source, split)]
+
     def fingerprint_now(self) -> str:
         """The fingerprint that a run started now would record; nothing is decoded.
 

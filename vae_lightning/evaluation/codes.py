@@ -10,6 +10,12 @@ from jaxtyping import Bool, Float, Int64
 class CodedImages:
     codes: Float[np.ndarray, "images latents"]  # posterior means
     factors: Float[np.ndarray, "images factors"] | Bool[np.ndarray, "images factors"]
+    # who is on each image: a person's images share what the person has, so that they count as less than as many images
+    known_people: Int64[np.ndarray, " images"] | None = None  # None: everybody is somebody else
+
+    @property
+    def people(self) -> Int64[np.ndarray, " images"]:
+        return np.arange(len(self.codes)) if self.known_people is None else self.known_people
 
     @property
     def is_binary(self) -> bool:
@@ -25,4 +31,4 @@ def chosen(
     images: CodedImages, factors: Int64[np.ndarray, " kept"], latents: Int64[np.ndarray, " left"]
 ) -> CodedImages:
     """float64 codes of some latents with some of the factors."""
-    return CodedImages(images.codes[:, latents].astype(np.float64), images.factors[:, factors])
+    return CodedImages(images.codes[:, latents].astype(np.float64), images.factors[:, factors], images.known_people)

@@ -9,7 +9,13 @@ from jaxtyping import Float, Int64
 
 from vae_lightning.evaluation.codes import CodedImages
 from vae_lightning.evaluation.disentanglement import gaps, mig, modularity, separability
-from vae_lightning.evaluation.information import Information, chance_nats, discretise, measure_information
+from vae_lightning.evaluation.information import (
+    Information,
+    adjust_for_chance,
+    discretise,
+    measure_information,
+    shuffled_information,
+)
 from vae_lightning.evaluation.intervals import bootstrap_interval, spread_interval
 from vae_lightning.evaluation.measured import Cell, Value
 from vae_lightning.evaluation.predictors import (
@@ -51,7 +57,7 @@ class FactorScores:
 
     @cached_property
     def weights(self) -> Float[np.ndarray, "weightings images"]:
-        return image_weights(len(self.scoring.codes), self.resamples, self.seed)
+        return image_weights(self.scoring.people, self.resamples, self.seed)
 
     @cached_property
     def code_bins(self) -> Int64[np.ndarray, "images latents"]:
@@ -62,8 +68,13 @@ class FactorScores:
         return discretise(self.scoring.factors, self.bins)
 
     @cached_property
+    def shuffled(self) -> Float[np.ndarray, "shuffles factors latents"]:
+        return shuffled_information(self.code_bins, self.factor_bins, self.scoring.people, self.seed)
+
+    @cached_property
     def information(self) -> Information:
-        return measure_information(self.code_bins, self.factor_bins, self.weights)
+        counted = measure_information(self.code_bins, self.factor_bins, self.weights)
+        return adjust_for_chance(counted, self.shuffled.mean(0))
 
     @cached_property
     def separability(self) -> Float[np.ndarray, "weightings factors latents"]:
@@ -71,7 +82,7 @@ class FactorScores:
 
     @cached_property
     def importances(self) -> Importances:
-        refits = image_weights(len(self.fitting.codes), min(self.resamples, MOST_REFITS), self.seed)
+        refits = image_weights(self.fitting.people, min(self.resamples, MOST_REFITS), self.seed)
         return fit_predictors(self.predictor, self.fitting, self.scoring, refits, self.seed)
 
     @cached_property
@@ -79,11 +90,12 @@ class FactorScores:
         return informativeness(self.importances.predicted, self.scoring, self.fitting, self.weights)
 
     def values(self) -> list[Value]:
-        images = f"posterior means of {len(self.scoring.codes):,} images"
-        spread = f"interval: {self.resamples} bootstrap resamples of the images"
+        num_people = len(np.unique(self.scoring.people))
+        images = f"posterior means of {len(self.scoring.codes):,} images of {num_people:,} people"
+        spread = f"interval: {self.resamples} bootstrap resamples of the people"
         labels = "balanced accuracy of one threshold, at most 0.5" if self.scoring.is_binary else "R^2 of one latent"
         return [
-            _value("mig", mig(self.information), f"{images}; {self.bins} bins, Miller-Madow; {spread}"),
+            _value("mig", mig(self.information), f"{images}; {self.bins} bins, adjusted for chance; {spread}"),
             _value("sap", gaps(self.separability).mean(1), f"{images}; {labels}; {spread}"),
             *self._dci(images, spread),
             self._factorvae(images),
@@ -138,14 +150,14 @@ class FactorScores:
         return Value("factorvae_score", float(right.mean()), note, bootstrap_interval(right, self.seed), "higher")
 
     def _modularity(self, images: str, spread: str) -> Value:
-        least = ABOVE_CHANCE * chance_nats(self.code_bins, self.factor_bins, self.seed)
+        least = ABOVE_CHANCE * float((self.shuffled - self.shuffled.mean(0)).max())
         scores = modularity(self.information, least)
         if scores is None:
             return Value.missing(
-                "modularity", f"no latent tells twice as much as of shuffled factors ({least:.3f} nats)"
+                "modularity", f"no latent tells twice as much above chance as of shuffled factors ({least:.3f} nats)"
             )
         telling = int((self.information.mutual_nats[0].max(0) > least).sum())
-        note = f"{telling} latents that tell more than {least:.3f} nats, twice the most with shuffled factors; "
+        note = f"{telling} latents that tell {least:.3f} nats above chance, twice the most with shuffled factors; "
         return _value("modularity", scores, f"{note}{images}; {spread}")
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FEWEST_IMAGES = 100  # fewer say nothing about 20 bins
 FEWEST_OTHERS = 20  # images that must differ from a factor's most common value
-IMAGES_PER_JOINT_BIN = 2.5  # with fewer the bias of mutual information is no longer small
+PEOPLE_PER_JOINT_BIN = 2.5  # with fewer, mutual information by chance is no longer small
 
 Known = tuple[tuple[str, ...], Float[np.ndarray, "rows factors"] | Bool[np.ndarray, "rows factors"]]
 
@@ -66,8 +66,9 @@ class _AgainstFactors(Metric):
         if fitted is None or scored is None:
             return self._missing(self.unknown)
         posterior = subject.posterior()
-        fitting = CodedImages(subject.posterior("train", MOST_FITTED).mean.numpy(), fitted[1])
-        scoring = CodedImages(posterior.mean.numpy(), scored[1])
+        codes = subject.posterior("train", MOST_FITTED).mean.numpy()
+        fitting = CodedImages(codes, fitted[1], subject.people("train", MOST_FITTED))
+        scoring = CodedImages(posterior.mean.numpy(), scored[1], subject.people(subject.split))
         factors = np.flatnonzero(varying(fitting.factors) & varying(scoring.factors))
         has_prior = isinstance(posterior, DiagonalGaussian)
         latents = active_latents(scoring.codes, ACTIVE_VARIANCE if has_prior else 0.0)
@@ -100,10 +101,11 @@ class _AgainstFactors(Metric):
         values = [replace(value, name=self.prefix + value.name) for value in scores.values()]
         stopped = scores.importances.not_converged
         remarks = [self.remark]
-        if len(scores.scoring.codes) < IMAGES_PER_JOINT_BIN * self.bins**2 and not scores.scoring.is_binary:
+        num_people = len(np.unique(scores.scoring.people))
+        if num_people < PEOPLE_PER_JOINT_BIN * self.bins**2 and not scores.scoring.is_binary:
             remarks.append(
-                f"{len(scores.scoring.codes):,} images are few for {self.bins} bins: mutual information and "
-                "I/H are too high by an unknown amount; gaps between latents are less affected."
+                f"{num_people:,} people are few for {self.bins} bins: what mutual information they share by chance is "
+                "subtracted on average, its scatter is not. --split train has more."
             )
         if stopped:
             remarks.append(f"{stopped} fits of DCI's lasso stopped before they had converged.")

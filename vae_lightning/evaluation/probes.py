@@ -100,8 +100,9 @@ class Probes(Metric):
         fitted, scored = subject.attributes("train", MOST_FITTED), subject.attributes(subject.split)
         if fitted is None or scored is None:
             return _missing("the data have no attributes; CelebA and rendered faces do: data=celeba, data=faces")
-        fitting = CodedImages(subject.posterior("train", MOST_FITTED).mean.numpy(), fitted)
-        scoring = CodedImages(subject.posterior().mean.numpy(), scored)
+        codes = subject.posterior("train", MOST_FITTED).mean.numpy()
+        fitting = CodedImages(codes, fitted, subject.people("train", MOST_FITTED))
+        scoring = CodedImages(subject.posterior().mean.numpy(), scored, subject.people(subject.split))
         if not (np.isfinite(fitting.codes).all() and np.isfinite(scoring.codes).all()):
             return _missing("the latents are no numbers (nan or inf)")
         columns = np.flatnonzero(has_both_classes(fitted) & has_both_classes(scored))
@@ -134,7 +135,7 @@ class Probes(Metric):
 
     def score(self, fitting: CodedImages, scoring: CodedImages, seed: int) -> ProbeScores:
         """Both with binary factors of which no class is empty."""
-        weights = image_weights(len(scoring.codes), self.resamples, seed)
+        weights = image_weights(scoring.people, self.resamples, seed)
         codes, new_codes = fitting.standardised_codes(fitting), scoring.standardised_codes(fitting)
         right, balanced, auc, not_converged = [], [], [], []
         for column, labels in enumerate(scoring.factors.T):

@@ -63,7 +63,7 @@ class Reconstructions(Metric):
             "latents": "posterior means",
             "lpips_weights": why_not if weights is None else weights.protocol(),
         }
-        return Measured(values, protocol, pictures={"reconstructions": picture(subject, found["mse"])})
+        return Measured(values, protocol, pictures={"reconstruction_extremes": picture(subject, found["mse"])})
 
     def _lpips(self, subject: Subject) -> tuple[LearnedPerceptualImagePatchSimilarity | None, Weights | None, str]:
         """The network and its file, or else why there is none."""

@@ -4,17 +4,29 @@ The first weighting counts every image once and gives the estimate; the others a
 """
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 
 
-def image_weights(images: int, resamples: int, seed: int) -> Float[np.ndarray, "weightings images"]:
-    """Ones, then for each resample how often it holds each image.
+def image_weights(
+    people: Int64[np.ndarray, " images"], resamples: int, seed: int
+) -> Float[np.ndarray, "weightings images"]:
+    """Ones, then for each resample how often it holds each image: people are drawn, with all of their images.
 
-    Source: Efron & Tibshirani 1993, section 6.2.
+    Images of one person are no independent draws; where all people differ, this is the usual bootstrap.
+    Source: Efron & Tibshirani 1993, section 6.2; Davison & Hinkley 1997, section 3.8 (clusters).
     """
-    random = np.random.default_rng([seed, images])
-    drawn = random.multinomial(images, np.full(images, 1 / images), resamples)
-    return np.concatenate([np.ones((1, images)), drawn])
+    numbers, of_image = np.unique(people, return_inverse=True)
+    random = np.random.default_rng([seed, len(people)])
+    drawn = random.multinomial(len(numbers), np.full(len(numbers), 1 / len(numbers)), resamples)
+    return np.concatenate([np.ones((1, len(people))), drawn[:, of_image]])
+
+
+def shuffle_people(people: Int64[np.ndarray, " images"], random: np.random.Generator) -> Int64[np.ndarray, " images"]:
+    """For each image one of another person's, the same other person for all images of a person."""
+    _, of_image, counts = np.unique(people, return_inverse=True, return_counts=True)
+    order, starts = np.argsort(of_image, kind="stable"), counts.cumsum() - counts
+    other = random.permutation(len(counts))[of_image]
+    return order[starts[other] + (random.random(len(people)) * counts[other]).astype(np.int64)]
 
 
 def percentile_interval(resampled: Float[np.ndarray, " resamples"]) -> tuple[float, float]:

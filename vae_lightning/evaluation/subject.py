@@ -164,6 +164,11 @@ class Subject:
         attributes = self.data.split(split).attributes
         return None if attributes is None else attributes[self.rows(split, at_most)]
 
+    def people(self, split: Split, at_most: int | None = None) -> Int64[np.ndarray, " rows"]:
+        """Who is on `rows(split, at_most)`; where nobody knows, everybody is somebody else."""
+        rows, identities = self.rows(split, at_most), self.data.identities(split)
+        return np.arange(len(rows)) if identities is None else identities[rows]
+
     def factors(
         self, split: Split, at_most: int | None = None
     ) -> tuple[tuple[str, ...], Float[np.ndarray, "rows factors"]] | None:

@@ -107,7 +107,7 @@ def evaluations_html(evaluations: Evaluations) -> str:
     if not evaluations.rows:
         return ""
     names = [escape(name_of(setting) or "run") for setting in evaluations.settings]
-    head = "".join(f'<th scope="col">{name}</th>' for name in ["", *names, "what it is"])
+    head = "".join(f'<th scope="col">{name}</th>' for name in ["", *names, "what it is, as the first run has it"])
     body, section = [], ""
     for row in evaluations.rows:
         if row.section != section:
