@@ -18,12 +18,13 @@ from vae_lightning.evaluation.importance_sampling import (
     effective_samples,
     importance_bound,
     importance_weights,
+    log_likelihood_of,
 )
 from vae_lightning.evaluation.intervals import bootstrap_interval, spread_interval
 from vae_lightning.evaluation.latents import LatentSpace, collapse_verdict
 from vae_lightning.evaluation.likelihood import Likelihood, s1_scores
 from vae_lightning.evaluation.measured import EvaluationError
-from vae_lightning.evaluation.pixel_likelihood import calibrate
+from vae_lightning.evaluation.pixel_likelihood import PixelLikelihood, calibrate
 from vae_lightning.evaluation.subject import Subject
 from vae_lightning.losses import GaussianShared, ReconstructionLoss, SquaredError
 from vae_lightning.models import Autoencoder, LinearVAE
@@ -200,6 +201,26 @@ def test_the_metric_reports_bound_and_gap_of_the_same_samples(small: LinearVAE) 
     assert found["iwae_nats"] - found["iwae_gap_nats"] == pytest.approx(elbo, abs=3.0)  # other noise
     with pytest.raises(EvaluationError, match="importance_samples=1"):
         ImportanceWeighted(1)
+
+
+def test_a_narrower_proposal_is_chosen_where_sigma_was_calibrated_and_the_bound_only_rises(small: LinearVAE) -> None:
+    images = np.random.default_rng(0).normal(128, 3, (60, 8, 8, 1)).clip(0, 255).astype(np.uint8)
+    with torch.no_grad():  # latents that matter: the decoder reads them loudly, the encoder leaves them wide
+        small.decoder[0].weight.mul_(6)
+    subject = subject_of(small, images)
+    found = ImportanceWeighted(16).measure(subject)
+    assert found.protocol["proposal_scale"] < 1
+    values = {value.name: value.value for value in found.values}
+    plain = importance_weights(
+        subject,
+        subject.posterior(),
+        log_likelihood_of(subject, PixelLikelihood(subject), "test", subject.rows("test")),
+        16,
+    )
+    assert values["iwae_nats"] is not None
+    assert values["iwae_nats"] > importance_bound(plain).mean() + 1
+    own = subject_of(small, images, GaussianShared())
+    assert ImportanceWeighted(2).measure(own).protocol["proposal_scale"] == 1
 
 
 # The aggregate posterior

@@ -29,6 +29,11 @@ class PixelLikelihood:
             self._calibrated = torch.tensor(mse, device=subject.device)
             self.source = f"one σ = {mse**0.5:.4f} of pixels in [0, 1], calibrated on {count:,} training images"
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the variance was found after training: the encoder then knows of another one."""
+        return self._calibrated is not None
+
     def nll(self, prediction: PixelPrediction, images: Images) -> Float[Tensor, " batch"]:
         """Nats, summed over pixels; `images` hold the 256 levels in the model's range."""
         return discretised_gaussian_nll(prediction.mean, images, self._variance(prediction), self.pixel_range)

@@ -1,0 +1,92 @@
+"""What metrics of images are tested on: random weights under the official ones' names, and tiny models with data."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import write_celeba
+from torch_fidelity import feature_extractor_inceptionv3
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torchvision.models import alexnet
+
+from vae_lightning.data import FaceDataModule
+from vae_lightning.evaluation.feature_networks import ALEXNET, INCEPTION, FeatureNetwork
+from vae_lightning.evaluation.measured import Measured, Value
+from vae_lightning.evaluation.subject import Subject
+from vae_lightning.losses import SquaredError
+from vae_lightning.models import ConvVAE
+
+CPU = torch.device("cpu")
+ALEXNET_KERNELS = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
+MakeSubject = Callable[..., Subject]
+
+
+def random_alexnet() -> dict[str, torch.Tensor]:
+    """Random convolutions; the classifier, which LPIPS does not use, is one zero seen many times: a small file."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.device("meta"):  # only the shapes
+        shapes = {name: value.shape for name, value in alexnet().state_dict().items()}
+    weights = {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
+    for position, (after, before, side) in ALEXNET_KERNELS.items():
+        kernel = torch.randn(after, before, side, side, generator=generator)
+        weights[f"features.{position}.weight"] = kernel * math.sqrt(2 / (before * side**2))
+    return weights
+
+
+def random_inception() -> dict[str, torch.Tensor]:
+    """The module's own initialisation, times the root of 6: He's, without which the features die out."""
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        patch.setattr(feature_extractor_inceptionv3, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        weights = FeatureExtractorInceptionV3("untrained", ["2048"]).state_dict()
+    return {name: value * math.sqrt(6) if name.endswith("conv.weight") else value for name, value in weights.items()}
+
+
+RANDOM = {ALEXNET: random_alexnet, INCEPTION: random_inception}
+
+
+def random_weights(tmp_path_factory: pytest.TempPathFactory, *networks: FeatureNetwork) -> Path:
+    """A folder with the files of these networks, written once for all test files of a process."""
+    folder = tmp_path_factory.getbasetemp() / "weights"
+    folder.mkdir(exist_ok=True)
+    for network in networks:
+        if not (folder / network.file_name).exists():
+            torch.save(RANDOM[network](), folder / network.file_name)
+    return folder
+
+
+def subject_maker(tmp_path_factory: pytest.TempPathFactory) -> MakeSubject:
+    """`make()` gives a tiny model and 20 training images, which are what is evaluated; 3 images to test.
+
+    The images lie decoded in one folder for all test files of a process; every subject is a new one.
+    """
+    folder = tmp_path_factory.getbasetemp() / "faces"
+    if not folder.exists():
+        write_celeba(folder / "celeba", 30)
+
+    def make(
+        image_size: int = 32, color: str = "rgb", posterior: str = "gaussian", train_size: int = 20, **arguments: Any
+    ) -> Subject:
+        data = FaceDataModule(
+            "celeba",
+            str(folder / "celeba"),
+            image_size=image_size,
+            color=color,
+            train_size=train_size,
+            data_dir=str(folder / "data"),
+        )
+        data.setup()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = ConvVAE(image_size, [8, 16, 16], color=color, latent_dim=4, posterior=posterior).eval()
+        return Subject(model, data, SquaredError(), **{"split": "train", "batch_size": 8} | arguments)
+
+    return make
+
+
+def by_name(measured: Measured) -> dict[str, Value]:
+    return {value.name: value for value in measured.values}

@@ -1,0 +1,147 @@
+"""Reconstructions against their originals, image by image; LPIPS on random weights."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from stand_ins import CPU, MakeSubject, by_name, random_weights, subject_maker
+from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+from vae_lightning.evaluation.feature_networks import ALEXNET, load_lpips
+from vae_lightning.evaluation.measured import EvaluationError
+from vae_lightning.evaluation.reconstructions import Reconstructions, choose_shown, distances, per_image
+from vae_lightning.pixels import to_pixel_range
+
+
+@pytest.fixture(scope="module")
+def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_weights(tmp_path_factory, ALEXNET)
+
+
+@pytest.fixture(scope="module")
+def lpips(weights_folder: Path) -> LearnedPerceptualImagePatchSimilarity:
+    return load_lpips(weights_folder / ALEXNET.file_name, CPU)
+
+
+@pytest.fixture(scope="module")
+def make_subject(tmp_path_factory: pytest.TempPathFactory) -> MakeSubject:
+    return subject_maker(tmp_path_factory)
+
+
+def faces(count: int = 3, channels: int = 3, side: int = 32, seed: int = 0) -> torch.Tensor:
+    return torch.rand(count, channels, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def test_distances_of_images_to_themselves_and_to_a_shift() -> None:
+    originals = faces(4)
+    same = distances(originals, originals)
+    assert same["mse"].tolist() == [0] * 4
+    torch.testing.assert_close(same["ssim"], torch.ones(4))
+    shifted = distances(originals.clamp(0.1, 0.8) + 0.1, originals.clamp(0.1, 0.8))
+    torch.testing.assert_close(shifted["mse"], torch.full((4,), 0.01))
+    torch.testing.assert_close(shifted["psnr"], torch.full((4,), 20.0), rtol=1e-4, atol=1e-4)  # 10 log10(1 / 0.01)
+
+
+def test_distances_are_those_of_each_image_alone() -> None:
+    made, originals = faces(3, seed=1), faces(3)
+    together = distances(made, originals)
+    for row in range(3):
+        alone = distances(made[row : row + 1], originals[row : row + 1])
+        for name, value in alone.items():
+            torch.testing.assert_close(value[0], together[name][row])
+    torch.testing.assert_close(together["psnr"], -10 * together["mse"].log10())
+
+
+def test_ssim_of_flat_images_is_the_luminance_term() -> None:
+    made, original = 0.3, 0.5
+    flat = distances(torch.full((1, 1, 16, 16), made), torch.full((1, 1, 16, 16), original))
+    c1 = 0.01**2
+    oracle = (2 * made * original + c1) / (made**2 + original**2 + c1)  # Wang et al. 2004, equation 13
+    assert flat["ssim"].item() == pytest.approx(oracle, abs=1e-3)
+
+
+@pytest.mark.parametrize("side", [31, 32, 64])
+def test_lpips_is_a_symmetric_distance(lpips: LearnedPerceptualImagePatchSimilarity, side: int) -> None:
+    made, originals = faces(3, side=side, seed=1), faces(3, side=side)
+    forth, back = distances(made, originals, lpips)["lpips"], distances(originals, made, lpips)["lpips"]
+    torch.testing.assert_close(forth, back)
+    assert (forth > 0.01).all()
+    assert distances(made, made, lpips)["lpips"].tolist() == [0, 0, 0]
+    torch.testing.assert_close(distances(made[:1], originals[:1], lpips)["lpips"], forth[:1])
+
+
+def test_gray_images_are_three_equal_channels_to_lpips(lpips: LearnedPerceptualImagePatchSimilarity) -> None:
+    made, originals = faces(2, channels=1, seed=1), faces(2, channels=1)
+    in_color = distances(made.repeat(1, 3, 1, 1), originals.repeat(1, 3, 1, 1), lpips)
+    torch.testing.assert_close(distances(made, originals, lpips)["lpips"], in_color["lpips"])
+
+
+def test_best_median_and_worst_are_shown_in_order_of_error() -> None:
+    errors = np.random.default_rng(0).permutation(101) / 100
+    assert errors[choose_shown(errors)].round(2).tolist() == [
+        *(0.0, 0.01, 0.02, 0.03, 0.48, 0.49, 0.5, 0.51, 0.97, 0.98, 0.99, 1.0)
+    ]
+    assert choose_shown(np.array([0.3, 0.1, 0.2])).tolist() == [1, 2, 0]
+
+
+def test_reconstructions_are_decoded_means_against_their_originals(
+    make_subject: MakeSubject, weights_folder: Path
+) -> None:
+    subject = make_subject()
+    measured = Reconstructions(str(weights_folder)).measure(subject)
+    originals = subject.pixels("train", np.arange(20)).float() / 255
+    with torch.inference_mode():
+        made = subject.model.decode(subject.model.encode(originals).mean)
+    mse = (made - originals).double().square().mean((1, 2, 3))
+    values = by_name(measured)
+    assert values["reconstruction_mse"].value == pytest.approx(mse.mean().item(), rel=1e-4)
+    assert values["reconstruction_psnr"].value == pytest.approx((-10 * mse.log10()).mean().item(), rel=1e-4)
+    for value in values.values():
+        assert value.value is not None
+        assert value.interval is not None
+        assert value.interval[0] < value.value < value.interval[1]
+    assert "not the official weights" in values["reconstruction_lpips"].note
+    assert measured.pictures["reconstruction_extremes"].shape[1] > 12 * 128
+    assert measured.protocol["lpips_weights"]["official"] is False
+
+
+def test_reconstructions_do_not_depend_on_the_batch_size(
+    make_subject: MakeSubject, lpips: LearnedPerceptualImagePatchSimilarity
+) -> None:
+    few, many = (per_image(make_subject(color="gray", batch_size=size), lpips) for size in (3, 20))
+    for name, values in few.items():
+        np.testing.assert_allclose(values, many[name], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(("side", "found", "reason"), [(32, False, "put it at"), (16, True, "31 pixels a side")])
+def test_lpips_that_cannot_be_measured_says_why(
+    make_subject: MakeSubject, weights_folder: Path, side: int, found: bool, reason: str
+) -> None:
+    metric = Reconstructions(str(weights_folder) if found else None)
+    values = by_name(metric.measure(make_subject(side)))
+    assert values["reconstruction_lpips"].value is None
+    assert reason in values["reconstruction_lpips"].note
+    assert values["reconstruction_ssim"].value is not None
+    assert (metric.settings()["lpips_sha256"] == "missing") is not found
+
+
+def test_an_exact_reconstruction_has_no_psnr_and_a_broken_one_nothing(
+    make_subject: MakeSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = make_subject()
+    originals = to_pixel_range(subject.pixels("train", np.arange(20)), (0.0, 1.0))
+    means = subject.posterior().mean
+    monkeypatch.setattr(
+        subject,
+        "decode",
+        lambda codes: torch.stack([originals[int((means == code).all(1).nonzero())] for code in codes]),
+    )
+    values = by_name(Reconstructions().measure(subject))
+    assert values["reconstruction_mse"].value == 0
+    assert values["reconstruction_psnr"].value is None
+    assert "20 images are reconstructed exactly" in values["reconstruction_psnr"].note
+    monkeypatch.setattr(subject, "decode", lambda codes: torch.full((len(codes), 3, 32, 32), math.nan))
+    with pytest.raises(EvaluationError, match="no numbers"):
+        Reconstructions().measure(subject)
