@@ -58,9 +58,7 @@ class ImportanceWeighted(Metric):
         elbo = log_weights.mean(1)
         if scale != 1:  # of the encoder as it is
             elbo = importance_weights(subject, posterior, log_likelihood, 1)[:, 0]
-        proposal = (
-            "the encoder's posterior" if scale == 1 else f"the encoder's posterior with {scale:.3g} times its width"
-        )
+        proposal = "the encoder's posterior" if scale == 1 else f"the encoder's posterior, {scale:.3g} times as wide"
         protocol = {
             "importance_samples": self.num_samples,
             "pixel_variance": likelihood.source,
@@ -96,8 +94,8 @@ class ImportanceWeighted(Metric):
         curve = [float(importance_bound(log_weights[:, :count]).mean()) for count in counts]
         few = float(effective.mean()) < FEW_EFFECTIVE
         remark = (
-            "Few samples carry the importance weights: the bound is still below log p(x) by an unknown amount, and would "
-            "rise with --importance-samples."
+            "Few samples carry the importance weights: the bound is below log p(x) by an unknown amount, and would rise "
+            "with --importance-samples."
         )
         return Measured(
             values,
