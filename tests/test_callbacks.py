@@ -153,7 +153,7 @@ def test_kl_per_latent_is_drawn_largest_first() -> None:
     picture = draw_kl_per_latent(np.array([0.0, 5.0, 1.0], dtype=np.float32), "epoch 1")
     blue = (picture[:, :, 2].astype(int) - picture[:, :, 0]) > 60
     columns = blue.sum(0)
-    left, middle, right = (columns[start : start + 200].max() for start in (100, 400, 680))
+    left, middle, right = (columns[start : start + 180].max() for start in (90, 310, 530))
     assert left > 3 * middle > 0
     assert right == 0
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,16 @@ def test_fitted_priors_lie_beside_the_checkpoint_and_sample(trained: Path, tmp_p
     )
     assert result.exit_code == 0, result.output
     assert (tmp_path / "s.png").is_file()
+
+
+@pytest.mark.gpu
+def test_the_accelerator_gives_the_same_card(trained: Path, tmp_path: Path) -> None:
+    if not torch.accelerator.is_available():
+        pytest.skip("no accelerator here")
+    request = Request(metrics=("likelihood", "iwae", "latents", "samplers"), importance_samples=4, device="cpu")
+    on_cpu = evaluate_run(trained, request, out=tmp_path / "cpu").values
+    there = evaluate_run(trained, replace(request, device="auto"), out=tmp_path / "there").values
+    assert there == pytest.approx(on_cpu, rel=1e-3, abs=1e-3)
 
 
 # What cannot be

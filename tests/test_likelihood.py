@@ -85,7 +85,7 @@ def test_bits_per_dim_is_the_entropy_of_pixels_of_a_known_law() -> None:
     assert bits.interval is not None
     assert bits.interval[0] - 0.002 < entropy_bits < bits.interval[1] + 0.002
     assert bits.value == pytest.approx(entropy_bits, abs=0.02)
-    assert found.protocol["pixel_variance"] == "the model's own"
+    assert found.protocol["pixel_variance"] == "the model's own variance"
 
 
 def test_sigma_is_calibrated_on_training_images_where_the_model_has_none() -> None:

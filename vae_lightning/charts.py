@@ -39,15 +39,18 @@ def draw_lines(
 
 
 def draw_kl_per_latent(kl_nats_per_latent: Float[np.ndarray, " latent"], title: str) -> Chart:
-    """Bars, largest first; nats, averaged over images."""
-    figure = Figure(figsize=(9, 3.2), dpi=100, facecolor="white")
-    axis = figure.add_axes((0.07, 0.17, 0.91, 0.71))
-    axis.stairs(np.sort(kl_nats_per_latent)[::-1], fill=True)
-    axis.set(
+    """Bars, largest first, and a histogram beside them; nats, averaged over images."""
+    figure = Figure(figsize=(11, 3.2), dpi=100, facecolor="white")
+    bars, histogram = figure.add_axes((0.06, 0.17, 0.6, 0.71)), figure.add_axes((0.72, 0.17, 0.27, 0.71))
+    bars.stairs(np.sort(kl_nats_per_latent)[::-1], fill=True)
+    bars.set(
         title=f"KL per latent, {kl_nats_per_latent.sum():.1f} nats in all · {title}",
         xlabel="latents, largest KL first",
         ylabel="nats",
     )
-    axis.margins(x=0)
-    axis.grid(axis="y", alpha=0.3)
+    bars.margins(x=0)
+    histogram.hist(kl_nats_per_latent, bins=20)
+    histogram.set(title="histogram", xlabel="nats", ylabel="latents")
+    for axis in (bars, histogram):
+        axis.grid(axis="y", alpha=0.3)
     return figure_pixels(figure)

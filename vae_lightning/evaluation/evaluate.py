@@ -133,7 +133,7 @@ def _about(file: Path, content: dict[str, Any], subject: Subject) -> dict[str, A
     return {
         "model": f"{type(subject.model).__name__} ({parameters:,} parameters, {subject.model.latent_dim} latents)",
         "checkpoint": file.name,
-        "epoch": content.get("epoch"),
+        "epoch": content["epoch"] + 1,  # from 1, as in training's pictures
         "beta": config.get("beta"),
         "run": str(run_folder(file)),
         "checkpoint_digest": digest_of(file),

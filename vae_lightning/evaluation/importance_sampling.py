@@ -94,7 +94,7 @@ class ImportanceWeighted(Metric):
         curve = [float(importance_bound(log_weights[:, :count]).mean()) for count in counts]
         few = float(effective.mean()) < FEW_EFFECTIVE
         remark = (
-            "Few samples carry the importance weights: the bound is below log p(x) by an unknown amount, and would rise "
+            "Few samples carry the weights: the bound is below log p(x) by an unknown amount and would rise "
             "with --importance-samples."
         )
         return Measured(

@@ -21,7 +21,7 @@ class PixelLikelihood:
     def __init__(self, subject: Subject) -> None:
         self.reconstruction = subject.reconstruction
         self.pixel_range = subject.model.pixel_range
-        self.source = "the model's own"
+        self.source = "the model's own variance"
         self._calibrated: Tensor | None = None
         probe = subject.predict(torch.zeros(1, subject.model.latent_dim))
         if self.reconstruction.pixel_variance(probe) is None:
