@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import write_celeba
@@ -13,11 +14,12 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torchvision.models import alexnet
 
 from vae_lightning.data import FaceDataModule
+from vae_lightning.data.loading import SplitImages
 from vae_lightning.evaluation.feature_networks import ALEXNET, INCEPTION, FeatureNetwork
 from vae_lightning.evaluation.measured import Measured, Value
 from vae_lightning.evaluation.subject import Subject
-from vae_lightning.losses import SquaredError
-from vae_lightning.models import ConvVAE
+from vae_lightning.losses import ReconstructionLoss, SquaredError
+from vae_lightning.models import Autoencoder, ConvVAE
 
 CPU = torch.device("cpu")
 ALEXNET_KERNELS = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
@@ -90,3 +92,16 @@ def subject_maker(tmp_path_factory: pytest.TempPathFactory) -> MakeSubject:
 
 def by_name(measured: Measured) -> dict[str, Value]:
     return {value.name: value for value in measured.values}
+
+
+def subject_of(
+    model: Autoencoder, images: np.ndarray, reconstruction: ReconstructionLoss | None = None, **others: int
+) -> Subject:
+    """The same images in all splits, without a data set on disk."""
+    data = FaceDataModule(source="noise")
+    data._splits = {split: SplitImages(images) for split in ("train", "val", "test")}
+    return Subject(model.eval(), data, reconstruction or SquaredError(), **others)
+
+
+def noise_images(count: int, size: int = 8, channels: int = 1) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, channels), dtype=np.uint8)

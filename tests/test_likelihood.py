@@ -6,11 +6,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from stand_ins import noise_images, subject_of
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from vae_lightning.data import FaceDataModule
-from vae_lightning.data.loading import SplitImages
 from vae_lightning.distributions import DiagonalGaussian
 from vae_lightning.evaluation.aggregate import aggregate_moments, decompose_kl, gaussian_kl
 from vae_lightning.evaluation.importance_sampling import (
@@ -26,7 +25,7 @@ from vae_lightning.evaluation.likelihood import Likelihood, s1_scores
 from vae_lightning.evaluation.measured import EvaluationError
 from vae_lightning.evaluation.pixel_likelihood import PixelLikelihood, calibrate
 from vae_lightning.evaluation.subject import Subject
-from vae_lightning.losses import GaussianShared, ReconstructionLoss, SquaredError
+from vae_lightning.losses import GaussianShared
 from vae_lightning.models import Autoencoder, LinearVAE
 from vae_lightning.priors import untracked
 
@@ -43,18 +42,6 @@ class FlatVAE(Autoencoder):
 
     def pixel_parameters(self, latents: Tensor) -> Tensor:
         return self.logit.expand(len(latents), 1, 8, 8)
-
-
-def subject_of(
-    model: Autoencoder, images: np.ndarray, reconstruction: ReconstructionLoss | None = None, **others: int
-) -> Subject:
-    data = FaceDataModule(source="noise")
-    data._splits = {split: SplitImages(images) for split in ("train", "val", "test")}
-    return Subject(model.eval(), data, reconstruction or SquaredError(), **others)
-
-
-def noise_images(count: int, size: int = 8, channels: int = 1) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (count, size, size, channels), dtype=np.uint8)
 
 
 @pytest.fixture

@@ -3,21 +3,26 @@
 import math
 import re
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from stand_ins import noise_images, subject_of
 from torch import nn
 from typer.testing import CliRunner
 
 import train
 from vae_lightning.cli import app
 from vae_lightning.configuration import to_plain
+from vae_lightning.evaluation.intervals import bootstrap_interval
+from vae_lightning.evaluation.measured import Measured, Metric, Value
+from vae_lightning.evaluation.subject import Subject
 from vae_lightning.losses import GaussianPerPixel, Objective
-from vae_lightning.models import Autoencoder
+from vae_lightning.models import Autoencoder, LinearVAE
 from vae_lightning.module import VAEModule
 from vae_lightning.signatures import ConfigError
 from vae_lightning.sweep.engines import check_extras
@@ -76,9 +81,22 @@ def test_the_model_to_start_from_encodes_and_decodes() -> None:
     assert module.configure_optimizers().param_groups[0]["params"]
 
 
+def test_the_metric_to_start_from_measures() -> None:
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL) if "(Metric)" in block)
+    names: dict[str, Any] = {
+        **{"dataclass": dataclass, "ClassVar": ClassVar, "bootstrap_interval": bootstrap_interval},
+        **{"Metric": Metric, "Measured": Measured, "Value": Value, "Subject": Subject, "__name__": "readme"},
+    }
+    exec(code, names)
+    model = LinearVAE(image_size=8, color="gray", latent_dim=2, hidden_dim=4)
+    (value,) = names["Brightness"]().measure(subject_of(model, noise_images(20))).values
+    assert value.interval is not None
+    assert 0 < value.interval[0] <= value.value <= value.interval[1] < 1
+
+
 def test_there_are_commands_to_test() -> None:
     assert len(TRAIN_COMMANDS) >= 8
-    assert VAE_VERBS == ["bench", "reconstruct", "report", "sample"]
+    assert VAE_VERBS == ["bench", "evaluate", "reconstruct", "report", "sample"]
 
 
 @pytest.mark.parametrize(
