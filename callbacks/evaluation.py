@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
-import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.dashboard import show_picture
@@ -71,7 +70,6 @@ class Evaluation(L.Callback):
         values = trainer.strategy.broadcast(values)
         pl_module.log_now(values)
 
-    @torch.no_grad()
     def _measure(self, trainer: L.Trainer, module: VAEModule, epoch: int) -> dict[str, float]:
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(datamodule, FaceDataModule)

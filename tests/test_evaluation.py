@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import train_tiny
 from PIL import Image
+from stand_ins import noise_images, subject_of
 from typer.testing import CliRunner
 from written_sweeps import Page, read_csv
 
@@ -20,11 +21,13 @@ from vae_lightning.cli import app
 from vae_lightning.data.source import DataError
 from vae_lightning.evaluation import METRIC_NAMES
 from vae_lightning.evaluation.card import Card, Section, read_card, shown, to_markdown
-from vae_lightning.evaluation.evaluate import evaluate_run
+from vae_lightning.evaluation.evaluate import evaluate_run, measure
 from vae_lightning.evaluation.likelihood import Likelihood
 from vae_lightning.evaluation.measured import EvaluationError, Measured, Metric, Value
 from vae_lightning.evaluation.request import METRICS, Request
+from vae_lightning.evaluation.samplers import Samplers
 from vae_lightning.metrics_csv import read_metrics
+from vae_lightning.models import LinearVAE
 from vae_lightning.module import RECORD_KEY
 from vae_lightning.run_folders import RunError
 from vae_lightning.runs import FORMAT
@@ -301,6 +304,16 @@ def test_the_callback_logs_numbers_and_draws(run_training: Callable[..., Path]) 
     )
     assert rows[-1]["evaluation/kl_nats"] == pytest.approx(logged["val/kl_nats"], rel=1e-4)  # the averaged weights, too
     assert (run_dir / "images" / "evaluation" / "kl_per_latent" / "epoch=0003.png").is_file()
+
+
+def test_a_flow_can_be_fitted_within_a_validation() -> None:
+    subject = subject_of(LinearVAE(image_size=8, color="gray", latent_dim=2, hidden_dim=4), noise_images(60))
+    with torch.inference_mode():  # as in Lightning's validation
+        found = measure(Samplers(("flow",)), subject)
+    assert {value.name for value in found.values if value.value is not None} == {
+        "flow_rate_nats",
+        "flow_elbo_gain_nats",
+    }
 
 
 @pytest.mark.parametrize("setting", [{"metrics": ["likelyhood"]}, {"metrics": []}, {"every_n_epochs": 0}])

@@ -158,14 +158,18 @@ def _device_name(device: torch.device) -> str:
 
 
 def measure(metric: Metric, subject: Subject) -> Measured:
-    """What a metric finds, in true float32: NVIDIA's convolutions would round their inputs to 10 bits (TF32)."""
+    """What a metric finds, in true float32: NVIDIA's convolutions would round their inputs to 10 bits (TF32).
+
+    Gradients can be had, also within a validation: a flow is fitted by them.
+    """
     tf32, threads = torch.backends.cudnn.allow_tf32, torch.get_num_threads()
     torch.backends.cudnn.allow_tf32 = False
     few = 1 if metric.is_faster_in_one_thread else None
     try:
         with threadpool_limits(few), torch.autocast(subject.device.type, enabled=False):
             torch.set_num_threads(few or threads)
-            return metric.measure(subject)
+            with torch.inference_mode(False), torch.enable_grad():
+                return metric.measure(subject)
     finally:
         torch.backends.cudnn.allow_tf32 = tf32
         torch.set_num_threads(threads)

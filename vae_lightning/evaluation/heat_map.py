@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+
+from vae_lightning.charts import figure_pixels
 
 MOST_LATENTS = 40  # columns, so that their numbers can be read
 
@@ -33,6 +34,4 @@ def draw_heat_map(
     axis.set_xlabel("latent")
     axis.set_title(title, fontsize=10, loc="left")
     figure.colorbar(image, ax=axis, fraction=0.03, pad=0.02)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+    return figure_pixels(figure)

@@ -60,7 +60,6 @@ class ImportanceWeighted(Metric):
             elbo = importance_weights(subject, posterior, log_likelihood, 1)[:, 0]
         proposal = "the encoder's posterior" if scale == 1 else f"the encoder's posterior, {scale:.3g} times as wide"
         protocol = {
-            "importance_samples": self.num_samples,
             "pixel_variance": likelihood.source,
             "proposal": proposal,
             "proposal_scale": scale,

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
+from vae_lightning.charts import COLORS, figure_pixels
 from vae_lightning.evaluation.codes import CodedImages, chosen
 from vae_lightning.evaluation.intervals import bootstrap_interval
 from vae_lightning.evaluation.measured import Cell, EvaluationError, Measured, Metric, Value
@@ -168,16 +168,14 @@ def draw_bars(rows: Sequence[dict[str, Cell]]) -> UInt8[np.ndarray, "height widt
     figure = Figure(figsize=(7, 1.2 + 0.2 * len(rows)), dpi=100, layout="constrained", facecolor="white")
     axis = figure.subplots()
     places = np.arange(len(rows))
-    axis.barh(places, auc - 0.5, left=0.5, color="#0072b2", height=0.7)
+    axis.barh(places, auc - 0.5, left=0.5, color=COLORS[0], height=0.7)
     axis.hlines(places, low, high, color="black", linewidth=1)
     axis.set_yticks(places, [str(row["attribute"]) for row in rows], fontsize=8)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlim(min(0.45, float(low.min())), 1.0)
     axis.set_xlabel("AUC; 0.5 is chance; lines are 95 % intervals", fontsize=9)
     axis.grid(alpha=0.3, axis="x")
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+    return figure_pixels(figure)
 
 
 def _mean_value(name: str, scores: Float[np.ndarray, "weightings attributes"], note: str) -> Value:
