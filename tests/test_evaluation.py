@@ -306,7 +306,8 @@ def test_the_callback_logs_numbers_and_draws(run_training: Callable[..., Path]) 
     assert (run_dir / "images" / "evaluation" / "kl_per_latent" / "epoch=0003.png").is_file()
 
 
-def test_a_flow_can_be_fitted_within_a_validation() -> None:
+def test_a_flow_can_be_fitted_within_a_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vae_lightning.priors.flow.MOST_STEPS", 30)
     subject = subject_of(LinearVAE(image_size=8, color="gray", latent_dim=2, hidden_dim=4), noise_images(60))
     with torch.inference_mode():  # as in Lightning's validation
         found = measure(Samplers(("flow",)), subject)
