@@ -230,8 +230,22 @@ def test_lost_data_and_empty_splits_are_named(tmp_path: Path, tiny_celeba: Calla
     with pytest.raises(DataError, match="no test images"):
         evaluate_run(run_dir, Request(metrics=("likelihood",)))
     root.rename(tmp_path / "moved")
-    with pytest.raises(DataError, match="celeba"):
+    with pytest.raises(DataError, match="CELEBA_ROOT"):
         evaluate_run(run_dir, Request(metrics=("likelihood",)))
+
+
+def test_celeba_may_lie_elsewhere_now(
+    tmp_path: Path, tiny_celeba: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tiny_celeba(60)
+    run_dir = train_tiny(root, tmp_path / "data", tmp_path / "run", "trainer.max_epochs=1", "test=false")
+    before = evaluate_run(run_dir, Request(metrics=("likelihood",)))
+    root.rename(tmp_path / "moved")
+    monkeypatch.setenv("CELEBA_ROOT", str(tmp_path / "moved"))
+    after = evaluate_run(run_dir, Request(metrics=("likelihood",)))
+    assert after.values == before.values
+    assert after.about["data_root"] == str(tmp_path / "moved")
+    assert after.about["same_files_as_in_training"]
 
 
 # The command

@@ -142,6 +142,7 @@ def _about(file: Path, content: dict[str, Any], subject: Subject) -> dict[str, A
         "data": data["source"],
         "data_root": data["root"],
         "data_fingerprint": data["fingerprint"],
+        "same_files_as_in_training": data["fingerprint"] == content[RECORD_KEY]["data"]["fingerprint"],
         "crop": data["crop"],
         "image_size": data["image_size"],
         "color": data["color"],
