@@ -287,7 +287,7 @@ def say_where_to_look(run_dir: Path, metrics: dict[str, Any]) -> None:
     log.info(
         f"\nPictures    {run_dir / 'images'}  and  {run_dir / 'loss_curves.png'}\n"
         f"Dashboard   tensorboard --logdir {run_dir.parent}\n"
-        f"Use it      vae {'sample' if is_vae else 'reconstruct'} {run_dir}"
+        f"Use it      vae {'sample' if is_vae else 'reconstruct'} {run_dir}  and  vae evaluate {run_dir}"
     )
 
 
