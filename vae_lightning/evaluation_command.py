@@ -31,7 +31,7 @@ def show_evaluation(run: str, request: Request, checkpoint: str, out: Path | Non
     if not is_sweep(path):
         with progress() as observer:
             card = evaluate_run(path, request, checkpoint=checkpoint, out=out, observer=observer)
-        console.print(to_rich(card))
+        console.print(to_rich(card, console.width))
         folder = out or run_folder(checkpoint_file(path, checkpoint)) / FOLDER
         console.print(folder / "card.md", soft_wrap=True, highlight=False)
         return

@@ -16,6 +16,7 @@ from vae_lightning.evaluation.measured import Cell, Measured, Metric, Value
 from vae_lightning.files import replacing, write_json
 
 FORMAT = 1
+WIDE = 110  # columns of a terminal
 MOST_ROWS = 60  # of a table in card.md; card.json has all
 ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 
@@ -122,25 +123,28 @@ def shown(value: Value) -> tuple[str, str]:
     return f"{value.value:.{decimals}f}", f"{low:.{decimals}f} to {high:.{decimals}f}"
 
 
-def to_rich(card: Card) -> Group:
-    """For a terminal: one table, a part per metric, verdicts below."""
+def to_rich(card: Card, columns: int) -> Group:
+    """For a terminal: one table, a part per metric, verdicts below.
+
+    Where it has few columns, what a number is stands in card.md alone, and what is missing below the table.
+    """
+    is_wide = columns >= WIDE
     table = Table(box=box.SIMPLE_HEAD, title=_heading(card), title_justify="left", pad_edge=False)
-    for name, options in (
-        ("", {"no_wrap": True}),
-        ("value", {"justify": "right", "no_wrap": True}),
-        ("95 %", {"no_wrap": True}),
-        ("what it is", {"style": "dim", "ratio": 1}),
-    ):
-        table.add_column(name, **options)
+    table.add_column("", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("95 %", no_wrap=True)
+    if is_wide:
+        table.add_column("what it is", style="dim", ratio=1)
+    remarks = [Text(f"• {remark}") for section in card.sections for remark in section.remarks]
     for section in card.sections:
         if not section.values:
             continue
-        table.add_row(Text(section.title, style="bold"), "", "", f"{section.seconds:.1f} s")
+        table.add_row(Text(section.title, style="bold"), "", "", *([f"{section.seconds:.1f} s"] if is_wide else []))
         for names, value in _joined(section.values):
-            number, interval = shown(value)
-            table.add_row("  " + names, Text(number), Text(interval), Text(value.note))
+            table.add_row("  " + names, *map(Text, shown(value)), *([Text(value.note)] if is_wide else []))
+            if value.value is None and not is_wide:
+                remarks.append(Text(f"• {names}: {value.note}"))
         table.add_section()
-    remarks = [Text(f"• {remark}") for section in card.sections for remark in section.remarks]
     return Group(table, *remarks)
 
 

@@ -148,10 +148,10 @@ def draw_against_beta(table: Table, evaluations: Evaluations) -> Chart | None:
             axis.set_xticks(betas, [f"{beta:g}" for beta in betas])
             axis.minorticks_off()
         axis.set_title(f"{row.value.name} {ARROWS[row.value.better]}".strip(), fontsize=9)
+        axis.set_xlabel("β", fontsize=9, labelpad=0)
         axis.grid(alpha=0.3)
     for axis in axes[len(rows) :]:
         axis.set_axis_off()
-    figure.supxlabel("β", fontsize=10)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
     return figure_pixels(figure)
