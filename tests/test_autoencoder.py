@@ -43,7 +43,7 @@ def test_the_loaded_autoencoder_reconstructs_and_does_not_sample(run_training: C
     faces = run.held_out_faces("test", 3)
     assert run.reconstruct(faces).shape == faces.shape
     assert run.interpolate(faces[:1], faces[1:2]).shape == (1, 9, 3, 32, 32)
-    with pytest.raises(RunError, match="no prior to sample"):
+    with pytest.raises(RunError, match="without a prior of its own"):
         run.sample(2)
 
 

@@ -230,7 +230,7 @@ def test_lost_data_and_empty_splits_are_named(tmp_path: Path, tiny_celeba: Calla
     with pytest.raises(DataError, match="no test images"):
         evaluate_run(run_dir, Request(metrics=("likelihood",)))
     root.rename(tmp_path / "moved")
-    with pytest.raises(DataError, match="CELEBA_ROOT"):
+    with pytest.raises(DataError, match=f"{root.name}"):
         evaluate_run(run_dir, Request(metrics=("likelihood",)))
 
 

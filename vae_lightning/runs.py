@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -208,8 +209,8 @@ def load_run(path: str | Path, checkpoint: str = "best", device: str | torch.dev
 def data_settings(record: dict[str, Any]) -> dict[str, Any]:
     """Arguments of the data module that open the data that a run used.
 
-    Where CelebA has gone from the place that it was trained from (another machine), it is looked for as in training:
-    CELEBA_ROOT says where. Rendered faces are taken from where they were drawn, if they are still there.
+    Where CelebA has gone from the place that it was trained from (another machine), CELEBA_ROOT says where it is now.
+    Rendered faces are taken from where they were drawn, if they are still there.
     """
     settings = {name: value for name, value in record["config"]["data"].items() if name != "_target_"}
     settings.pop("num_workers", None)  # of runs before 2026-11-21
@@ -217,8 +218,8 @@ def data_settings(record: dict[str, Any]) -> dict[str, Any]:
     source, root = used["source"], Path(used["root"])
     if source == "faces" and root.is_dir():
         settings["data_dir"] = str(root.parent)
-    is_gone = source == "celeba" and not root.is_dir()
-    return {**settings, "source": source, "root": str(root) if source in WITH_A_ROOT and not is_gone else None}
+    moved = source == "celeba" and not root.is_dir() and bool(os.environ.get("CELEBA_ROOT"))
+    return {**settings, "source": source, "root": str(root) if source in WITH_A_ROOT and not moved else None}
 
 
 def build_model(config: dict[str, Any]) -> Autoencoder:
