@@ -8,10 +8,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.dashboard import show_picture
 from vae_lightning.data import FaceDataModule
-from vae_lightning.evaluation.evaluate import measure
 from vae_lightning.evaluation.measured import Measured
-from vae_lightning.evaluation.request import Request
-from vae_lightning.evaluation.subject import Subject
 from vae_lightning.module import VAEModule
 from vae_lightning.pictures import write_picture
 
@@ -43,6 +40,9 @@ class Evaluation(L.Callback):
             raise ValueError(f"callbacks.evaluation.every_n_epochs={every_n_epochs}: must be at least 1")
         if not metrics:
             raise ValueError("callbacks.evaluation.metrics=[]: name at least one, or leave the callback out")
+        # here: scikit-learn and torch-fidelity take a second to import, and most runs do without
+        from vae_lightning.evaluation.request import Request
+
         self.folder = Path(run_dir) / "images" / "evaluation"
         self.every_n_epochs = every_n_epochs
         try:
@@ -71,6 +71,9 @@ class Evaluation(L.Callback):
         pl_module.log_now(values)
 
     def _measure(self, trainer: L.Trainer, module: VAEModule, epoch: int) -> dict[str, float]:
+        from vae_lightning.evaluation.evaluate import measure
+        from vae_lightning.evaluation.subject import Subject
+
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(datamodule, FaceDataModule)
         subject = Subject(

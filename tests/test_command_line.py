@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 from processes import ROOT, SMALL, train, vae, wait_for
+from typer.testing import CliRunner
+
+from vae_lightning.cli import app
 
 pytestmark = pytest.mark.process
 
@@ -43,7 +46,9 @@ def test_misspelt_overrides_end_at_once(argument: str, words: str, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []  # nothing was written
 
 
-def test_a_sweep_its_folders_and_the_verbs(tiny_celeba: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_sweep_its_folders_and_the_verbs(
+    tiny_celeba: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tiny_celeba(60)
     shared = [*SMALL, "trainer.max_epochs=1", "hydra.sweep.dir=multirun/now"]
     train("-m", "beta=1,10", *shared, cwd=tmp_path, CELEBA_ROOT=str(root))
@@ -55,11 +60,14 @@ def test_a_sweep_its_folders_and_the_verbs(tiny_celeba: Callable[..., Path], tmp
     assert (tmp_path / sampled).is_file()
     own = tmp_path / "me.png"
     own.write_bytes((root / "img_align_celeba" / "000001.jpg").read_bytes())
-    picture = vae("reconstruct", "multirun/now/beta=1", str(own), "--out", "both.png", cwd=tmp_path).stdout.strip()
-    assert (tmp_path / picture).is_file()
-    refused = vae("sample", "multirun/now", cwd=tmp_path, expect=2).stderr
-    assert "beta=1/checkpoints/best.ckpt" in refused
-    assert "Traceback" not in refused
+    monkeypatch.chdir(tmp_path)  # one verb as a process of its own is enough
+    words = ["reconstruct", "multirun/now/beta=1", str(own), "--out", "both.png"]
+    assert CliRunner().invoke(app, words).stdout.strip() == "both.png"
+    assert Path("both.png").is_file()
+    refused = CliRunner().invoke(app, ["sample", "multirun/now"])
+    assert refused.exit_code == 2
+    assert "beta=1/checkpoints/best.ckpt" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_ctrl_c_leaves_a_checkpoint_that_training_goes_on_from(

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import SMALL, train
+from conftest import TINY_RUN, train_tiny
+from hydra import compose, initialize_config_dir
+from processes import train
 
+from train import CONF_DIR, build
+from vae_lightning.configuration import to_plain
 from vae_lightning.metrics_csv import read_metrics
 
 pytestmark = pytest.mark.process
@@ -21,15 +25,14 @@ pytestmark = pytest.mark.process
     ids=["gaussian_shared, free_bits, ema, evaluation, decay", "capacity"],
 )
 def test_two_processes_equal_one(objective: list[str], tiny_celeba: Callable[..., Path], tmp_path: Path) -> None:
-    small = [word for word in SMALL if not word.startswith("data.batch_size")]
-    shared = [*small, *objective, f"data.root='{tiny_celeba(90)}'", "trainer.precision=32-true"]
-    shared += ["trainer.max_epochs=2", "trainer.log_every_n_steps=2", "data.eval_batch_size=4", "trainer=ddp"]
-    train(*shared, "trainer.devices=1", "data.batch_size=16", "hydra.run.dir=one", cwd=tmp_path)
-    other_way = ["trainer.devices=2", "data.batch_size=8", "data.residence=device"]
-    train(*shared, *other_way, "hydra.run.dir=two", cwd=tmp_path)
-    one, two = (read_metrics(tmp_path / name / "metrics.csv") for name in ("one", "two"))
-    assert len(one) == len(two)
-    for row, other in zip(one, two, strict=True):
+    root = tiny_celeba(90)
+    objective = [*objective, "trainer.max_epochs=2", "data.eval_batch_size=4"]
+    train_tiny(root, tmp_path / "data", tmp_path / "one", *objective, "data.batch_size=16")
+    two = ["trainer=ddp", "trainer.devices=2", "data.residence=device", "hydra.run.dir=two", f"data.root='{root}'"]
+    train(*TINY_RUN, *objective, *two, cwd=tmp_path)
+    rows, others = (read_metrics(tmp_path / name / "metrics.csv") for name in ("one", "two"))
+    assert len(rows) == len(others)
+    for row, other in zip(rows, others, strict=True):
         row.pop("train/images_per_second", None)
         other.pop("train/images_per_second", None)
         assert other == pytest.approx(row, rel=2e-4, abs=1e-5)
@@ -38,8 +41,11 @@ def test_two_processes_equal_one(objective: list[str], tiny_celeba: Callable[...
         torch.testing.assert_close(states[1][name], tensor, rtol=1e-3, atol=2e-4, msg=name)
 
 
-def test_batch_norm_over_cpu_processes_is_refused_at_the_start(tmp_path: Path) -> None:
-    command = [*SMALL, "data=faces", "model.norm=batch", "trainer=ddp", "trainer.devices=2"]
-    refused = train(*command, cwd=tmp_path, expect=1)
-    assert "batch normalisation over 2 CPU processes" in refused.stderr
+def test_batch_norm_over_cpu_processes_is_refused_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [*TINY_RUN, "data=faces", "model.norm=batch", "trainer=ddp", "trainer.devices=2", "run_dir=run"]
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        config = compose("config", words)
+    with pytest.raises(ValueError, match="batch normalisation over 2 CPU processes"):
+        build(config, to_plain(config))
     assert not (tmp_path / "data").exists()

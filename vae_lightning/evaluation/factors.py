@@ -108,7 +108,7 @@ class _AgainstFactors(Metric):
                 "subtracted on average, its scatter is not. --split train has more."
             )
         if stopped:
-            remarks.append(f"{stopped} fits of DCI's lasso stopped before they had converged.")
+            remarks.append(f"Fits of DCI's lasso that stopped before they had converged: {stopped:,}.")
         picture = draw_heat_map(
             scores.information.shares[0], names, latents, "Mutual information / entropy of the factor"
         )
