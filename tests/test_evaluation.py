@@ -22,6 +22,7 @@ from vae_lightning.data.source import DataError
 from vae_lightning.evaluation import METRIC_NAMES
 from vae_lightning.evaluation.card import Card, Section, read_card, shown, to_markdown
 from vae_lightning.evaluation.evaluate import evaluate_run, measure
+from vae_lightning.evaluation.latents import LatentSpace
 from vae_lightning.evaluation.likelihood import Likelihood
 from vae_lightning.evaluation.measured import EvaluationError, Measured, Metric, Value
 from vae_lightning.evaluation.request import METRICS, Request
@@ -113,7 +114,19 @@ def test_a_metric_that_cannot_be_leaves_the_others_their_card(trained: Path, tmp
         evaluate_run(trained, Request(metrics=("latents", "fidelity")), out=tmp_path)
     card = read_card(tmp_path / "card.json")
     assert "active_units" in card.values
-    assert "test split has 9 images" in card.sections[0].remarks[0]
+    assert "test split has 9 images" in card.sections[-1].remarks[0]
+
+
+def test_what_was_measured_before_ctrl_c_is_kept(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(metric: Metric, subject: object) -> Measured:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LatentSpace, "measure", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_run(trained, Request(metrics=QUICK), out=tmp_path)
+    assert "elbo_nats" in read_card(tmp_path / "card.json").values
 
 
 def test_pictures_of_an_earlier_card_do_not_stay(trained: Path, tmp_path: Path) -> None:

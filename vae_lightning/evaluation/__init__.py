@@ -5,11 +5,11 @@ METRIC_NAMES = (
     "likelihood",
     "iwae",
     "reconstructions",
-    "fidelity",
     "latents",
     "disentanglement",
     "attribute_disentanglement",
     "probes",
     "samplers",
     "pictures",
+    "fidelity",  # last: without a GPU it takes longer than all the others
 )

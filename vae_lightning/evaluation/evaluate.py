@@ -75,15 +75,18 @@ def evaluate_run(
     store = ResultStore(folder, _identity(file, subject))
     sections: list[Section] = []
     problems: dict[str, EvaluationError] = {}
-    for metric in request.build():
-        observer.metric(metric.title)
-        try:
-            sections.append(_read_or_measure(metric, subject, store))
-        except EvaluationError as error:  # the others are not lost for it
-            problems[metric.name] = error
-            sections.append(Section(metric.name, metric.title, [], remarks=[f"Not measured: {error}"]))
-    card = Card(_about(file, content, subject), sections)
-    card.write(folder)
+    try:
+        for metric in request.build():
+            observer.metric(metric.title)
+            try:
+                sections.append(_read_or_measure(metric, subject, store))
+            except EvaluationError as error:  # the others are not lost for it
+                problems[metric.name] = error
+                sections.append(Section(metric.name, metric.title, [], remarks=[f"Not measured: {error}"]))
+    finally:  # also what was measured before Ctrl-C
+        card = Card(_about(file, content, subject), sections)
+        if sections:
+            card.write(folder)
     for name in problems:
         if name in request.metrics:
             raise problems[name]

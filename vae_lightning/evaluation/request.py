@@ -25,15 +25,15 @@ METRICS: dict[str, Callable[["Request"], Metric]] = {
     Likelihood.name: lambda request: Likelihood(),
     ImportanceWeighted.name: lambda request: ImportanceWeighted(request.importance_samples),
     Reconstructions.name: lambda request: Reconstructions(request.weights),
-    Fidelity.name: lambda request: Fidelity(
-        num_samples=request.samples, reference=cast(Split | None, request.reference), weights=request.weights
-    ),
     LatentSpace.name: lambda request: LatentSpace(),
     Disentanglement.name: lambda request: Disentanglement(),
     AttributeDisentanglement.name: lambda request: AttributeDisentanglement(),
     Probes.name: lambda request: Probes(),
     Samplers.name: lambda request: Samplers(),
     Showcase.name: lambda request: Showcase(),
+    Fidelity.name: lambda request: Fidelity(
+        num_samples=request.samples, reference=cast(Split | None, request.reference), weights=request.weights
+    ),
 }
 
 
