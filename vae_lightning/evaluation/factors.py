@@ -110,7 +110,10 @@ class _AgainstFactors(Metric):
         if stopped:
             remarks.append(f"Fits of DCI's lasso that stopped before they had converged: {stopped:,}.")
         picture = draw_heat_map(
-            scores.information.shares[0], names, latents, "Mutual information / entropy of the factor"
+            scores.information.shares[0],
+            names,
+            latents,
+            "Mutual information / entropy of the factor, adjusted for chance",
         )
         return Measured(
             values,
