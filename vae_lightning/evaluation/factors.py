@@ -113,7 +113,7 @@ class _AgainstFactors(Metric):
             scores.information.shares[0],
             names,
             latents,
-            "Mutual information / entropy of the factor, adjusted for chance",
+            "Mutual information / entropy, adjusted for chance",
         )
         return Measured(
             values,
