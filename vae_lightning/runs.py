@@ -272,7 +272,9 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        reason = str(error).split("\n")[0]
+        # torch's own words advise to read the file unsafely
+        is_torchs = isinstance(error, pickle.UnpicklingError)
+        reason = "no file of PyTorch's, or more than plain data in it" if is_torchs else str(error).split("\n")[0]
         raise RunError(f"{file} is no checkpoint that can be read safely: {reason}") from error
     if not isinstance(content, dict) or RECORD_KEY not in content:
         raise RunError(f"{file} is not a checkpoint of this framework: it does not say how its model is built")
