@@ -155,9 +155,9 @@ def build_module(plain: dict[str, Any]) -> "VAEModule":
     import lightning as L
 
     from callbacks import quieten_lightning
+    from vae_lightning.checkpoints import record_of
     from vae_lightning.losses import Objective
     from vae_lightning.module import VAEModule
-    from vae_lightning.runs import record_of
 
     quieten_lightning()
     L.seed_everything(plain["seed"], workers=True, verbose=False)
@@ -211,8 +211,8 @@ def run(
 ) -> dict[str, Any]:
     """Fits, tests the best checkpoint, writes what the run folder holds; returns the final metrics."""
     from callbacks import log_hyperparameters, times_of_fit
+    from vae_lightning.checkpoints import checkpoint_to_resume
     from vae_lightning.files import replacing, write_json
-    from vae_lightning.runs import checkpoint_to_resume
 
     run_dir = Path(config.run_dir)
     resume_from = checkpoint_to_resume(config.ckpt_path, run_dir)

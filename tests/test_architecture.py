@@ -38,8 +38,10 @@ MAY_IMPORT = {
     "priors": {"files"},
     "charts": set(),
     "face_grids": {"models", "pixels"},
-    "runs": {"module", "data", "models", "losses", "priors", "distributions", "pixels", "run_folders", "made_with"},
+    "checkpoints": {"module", "models", "losses", "made_with", "run_folders"},
+    "runs": {"checkpoints", "module", "data", "models", "priors", "distributions", "pixels", "run_folders"},
     "evaluation": {
+        "checkpoints",
         "runs",
         "module",
         "models",

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 from vae_lightning import load_run
+from vae_lightning.checkpoints import FORMAT
 from vae_lightning.metrics_csv import read_metrics
 from vae_lightning.module import RECORD_KEY, VAEModule
 from vae_lightning.run_folders import RunError
-from vae_lightning.runs import FORMAT, Run, to_pil
+from vae_lightning.runs import Run, to_pil
 
 
 def read_picture(path: Path) -> np.ndarray:

@@ -3,8 +3,7 @@
 import hashlib
 import io
 import os
-import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,35 +12,18 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
+from vae_lightning.checkpoints import build_model, read_checkpoint
 from vae_lightning.data import FaceDataModule, Preprocessing
 from vae_lightning.data.preprocessing import as_crop
 from vae_lightning.distributions import Posterior
-from vae_lightning.losses import (
-    AbsoluteError,
-    BinaryCrossEntropy,
-    GaussianPerPixel,
-    GaussianShared,
-    ReconstructionLoss,
-    SquaredError,
-)
-from vae_lightning.made_with import made_with
-from vae_lightning.models import Autoencoder, ConvVAE, LinearVAE, PatchVAE, ResidualVAE
-from vae_lightning.module import MODEL_PREFIX, RECONSTRUCTION_PREFIX, RECORD_KEY
+from vae_lightning.models import Autoencoder
+from vae_lightning.module import MODEL_PREFIX, RECORD_KEY
 from vae_lightning.pixels import to_pixel_range, to_uint8, to_unit_range
 from vae_lightning.priors import Prior, StandardNormal
 from vae_lightning.priors.file import PriorFile
 from vae_lightning.run_folders import RunError, checkpoint_file, run_folder
 
 WITH_A_ROOT = ("celeba", "folder")  # data sets that lie in a folder of the user's
-FORMAT = 2  # 2: the sums of a logging window lie in other tensors, so training cannot go on from 1
-# The only classes that a checkpoint may ask for: a stranger's file cannot run anything else.
-MODELS: dict[str, type[Autoencoder]] = {
-    f"vae_lightning.models.{model.__name__}": model for model in (ConvVAE, LinearVAE, PatchVAE, ResidualVAE)
-}
-RECONSTRUCTIONS: dict[str, type[ReconstructionLoss]] = {
-    f"vae_lightning.losses.{term.__name__}": term
-    for term in (AbsoluteError, BinaryCrossEntropy, GaussianPerPixel, GaussianShared, SquaredError)
-}
 Images = Shaped[Tensor, "*shape"] | Image.Image | Sequence[Image.Image]
 
 
@@ -222,36 +204,6 @@ def data_settings(record: dict[str, Any]) -> dict[str, Any]:
     return {**settings, "source": source, "root": str(root) if source in WITH_A_ROOT and not moved else None}
 
 
-def build_model(config: dict[str, Any]) -> Autoencoder:
-    """The model that a run's configuration names, with fresh weights.
-
-    Raises:
-        RunError: it names a class that is no model of ours.
-    """
-    target = config["_target_"]
-    if target not in MODELS:
-        raise RunError(f"the run asks for {target!r}; only these may be built: {', '.join(MODELS)}")
-    return MODELS[target](**{name: value for name, value in config.items() if name != "_target_"})
-
-
-def build_reconstruction(content: dict[str, Any]) -> ReconstructionLoss:
-    """The pixel term that a checkpoint was trained with, in the state it has there (a learned sigma).
-
-    Raises:
-        RunError: it names a class that is no pixel term of ours.
-    """
-    config = content[RECORD_KEY]["config"]["reconstruction"]
-    target = config["_target_"]
-    if target not in RECONSTRUCTIONS:
-        raise RunError(f"the run asks for {target!r}; only these may be built: {', '.join(RECONSTRUCTIONS)}")
-    term = RECONSTRUCTIONS[target](**{name: value for name, value in config.items() if name != "_target_"})
-    weights = content["state_dict"]
-    term.load_state_dict(
-        {name: weights[f"{RECONSTRUCTION_PREFIX}{name}"] for name in term.state_dict()}  # most have none
-    )
-    return term.eval().requires_grad_(False)
-
-
 def prior_file(checkpoint: Path) -> PriorFile:
     """Where the priors that were fitted to a checkpoint are kept: beside it."""
     return PriorFile(checkpoint.with_suffix(".priors.pt"), digest_of(checkpoint))
@@ -263,59 +215,7 @@ def digest_of(file: Path) -> str:
         return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def read_checkpoint(file: Path) -> dict[str, Any]:
-    """A checkpoint of ours, read without running any code that may be in it.
-
-    Raises:
-        RunError: not a checkpoint, not ours, or of a newer format.
-    """
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        # torch's own words advise to read the file unsafely
-        is_torchs = isinstance(error, pickle.UnpicklingError)
-        reason = "no file of PyTorch's, or more than plain data in it" if is_torchs else str(error).split("\n")[0]
-        raise RunError(f"{file} is no checkpoint that can be read safely: {reason}") from error
-    if not isinstance(content, dict) or RECORD_KEY not in content:
-        raise RunError(f"{file} is not a checkpoint of this framework: it does not say how its model is built")
-    if content[RECORD_KEY]["format"] > FORMAT:
-        raise RunError(
-            f"{file} has format {content[RECORD_KEY]['format']}, this version reads up to {FORMAT}: "
-            "update vae-lightning"
-        )
-    return content
-
-
 def to_pil(images: Float[Tensor, "batch channels height width"]) -> list[Image.Image]:
     """float [0, 1] -> PIL images."""
     levels = to_uint8(images, (0.0, 1.0)).permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image) for image in levels]
-
-
-def record_of(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """What every checkpoint of a run with this resolved configuration says about itself."""
-    config = {name: value for name, value in plain.items() if name not in ("callbacks", "logger")}
-    return {"format": FORMAT, "config": config, "versions": made_with()["libraries"]}
-
-
-def checkpoint_to_resume(ckpt_path: str | None, run_dir: Path) -> Path | None:
-    """The checkpoint that training starts from. `last` is the one in this run's own folder.
-
-    Raises:
-        RunError: the file is not there, or is no checkpoint of ours.
-    """
-    if ckpt_path is None:
-        return None
-    path = run_dir / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path).expanduser()
-    if not path.is_file():
-        raise RunError(f"ckpt_path={ckpt_path}: there is no file {path}")
-    try:
-        written_in = read_checkpoint(path)[RECORD_KEY]["format"]
-    except RunError as error:
-        raise RunError(f"ckpt_path={ckpt_path}: {error}") from error
-    if written_in < FORMAT:
-        raise RunError(
-            f"ckpt_path={ckpt_path}: written in format {written_in} by an earlier version. load_run and `vae` read it, "
-            "but training cannot go on from it: start the run anew"
-        )
-    return path

@@ -12,12 +12,12 @@ import torch
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
+from vae_lightning.checkpoints import build_model
 from vae_lightning.data import FaceDataModule
 from vae_lightning.hardware import best_precision
 from vae_lightning.losses import KLWeight, Objective, SquaredError
 from vae_lightning.models import Autoencoder
 from vae_lightning.module import VAEModule
-from vae_lightning.runs import build_model
 
 TRAIN_SCRIPT = Path(__file__).parents[2] / "train.py"
 COUNTED_IMAGES = 2

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from threadpoolctl import threadpool_limits
 
+from vae_lightning.checkpoints import build_reconstruction, read_checkpoint
 from vae_lightning.data import FaceDataModule
 from vae_lightning.data.source import Split
 from vae_lightning.evaluation.card import Card, Section
@@ -21,14 +22,7 @@ from vae_lightning.made_with import made_with
 from vae_lightning.module import RECORD_KEY
 from vae_lightning.priors import Track, untracked
 from vae_lightning.run_folders import checkpoint_file, run_folder
-from vae_lightning.runs import (
-    build_reconstruction,
-    data_settings,
-    digest_of,
-    load_run,
-    prior_file,
-    read_checkpoint,
-)
+from vae_lightning.runs import data_settings, digest_of, load_run, prior_file
 
 FOLDER = "evaluation"
 
