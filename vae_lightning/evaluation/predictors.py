@@ -17,7 +17,7 @@ from vae_lightning.evaluation.resampling import area_under_curve, r_squared
 
 Predictor = Literal["lasso", "forest"]
 PENALTIES, FOLDS = 30, 5
-# Of the one that leaves no weight. 0.01 takes a quarter of the time and underfits where latents are strongly correlated.
+# Of the one that leaves no weight. 0.01 takes a quarter of the time, and underfits where latents are correlated.
 SMALLEST_PENALTY = 0.001
 PASSES = 5_000  # of coordinate descent, at most
 TREES, SMALLEST_LEAF, SHARE_PER_TREE = 10, 5, 0.2  # a tree on all images takes four times as long and finds the same
