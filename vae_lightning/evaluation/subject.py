@@ -74,10 +74,6 @@ class Subject:
         kept = count if at_most is None else min(count, at_most)
         return np.linspace(0, count - 1, kept).round().astype(np.int64)
 
-    def fitting_rows(self) -> Int64[np.ndarray, " rows"]:
-        """Training images that are used to fit anything."""
-        return self.rows("train", MOST_FITTED)
-
     def batches(self, count: int, description: str) -> Iterator[slice]:
         """Parts of `count` things, with progress."""
         firsts = range(0, count, self.batch_size)
@@ -107,10 +103,6 @@ class Subject:
             self._posteriors[key] = DiagonalGaussian(mean, torch.cat(logvars)) if logvars else Deterministic(mean)
         return self._posteriors[key]
 
-    def fitting_posterior(self) -> Posterior:
-        """Of the training images that anything is fitted to."""
-        return self.posterior("train", MOST_FITTED)
-
     def noise(self, count: int, purpose: str, *numbers: int) -> Float[Tensor, "count latent"]:
         """Standard normal noise on the host: a function of the seed, the purpose and the numbers alone."""
         generator = torch.Generator().manual_seed(self.seed_of(purpose, *numbers))
@@ -138,7 +130,7 @@ class Subject:
 
         Whatever the subject's seed, so that a checkpoint has one set of fitted priors.
         """
-        posterior = self.fitting_posterior()
+        posterior = self.posterior("train", MOST_FITTED)
         generator = torch.Generator().manual_seed(PRIOR_SEED)
         return posterior.sample(torch.randn(posterior.mean.shape, generator=generator))
 
