@@ -14,8 +14,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException
 
 from vae_lightning.configuration import RootConfig
+from vae_lightning.did_you_mean import did_you_mean
 from vae_lightning.run_folders import RunError, newest_run
-from vae_lightning.signatures import ConfigError, did_you_mean
+from vae_lightning.signatures import ConfigError
 
 SWEEP_FLAGS = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
 QUESTIONS = {

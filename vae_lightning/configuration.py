@@ -11,9 +11,10 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import MISSING, OmegaConf
 
+from vae_lightning.did_you_mean import did_you_mean
 from vae_lightning.hardware import best_precision, check_accelerator, check_compile
 from vae_lightning.identity import job_folder
-from vae_lightning.signatures import ConfigError, check_arguments, did_you_mean
+from vae_lightning.signatures import ConfigError, check_arguments
 
 # of a run, most telling first; those that need a KL are missing for a plain autoencoder
 SHOWN_METRICS = ("loss", "elbo_nats", "reconstruction_nats", "kl_nats", "bits_per_dim", "active_units", "mse")

@@ -1,6 +1,7 @@
 """What a configuration may ask of the machine that it runs on."""
 
-from vae_lightning.signatures import ConfigError, did_you_mean
+from vae_lightning.did_you_mean import did_you_mean
+from vae_lightning.signatures import ConfigError
 
 COMPILE_MODES = ("off", "default", "reduce-overhead", "max-autotune")
 

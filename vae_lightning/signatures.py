@@ -1,6 +1,5 @@
 """The constructor's signature is the schema: arguments in YAML and on the command line are held against it."""
 
-import difflib
 import inspect
 import types
 import typing
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_class
+
+from vae_lightning.did_you_mean import did_you_mean
 
 
 class ConfigError(ValueError):
@@ -121,10 +122,3 @@ def describe_type(annotation: Any) -> str:
         return f"[a list of {describe_type(typing.get_args(annotation)[0])}]"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
     return words.get(annotation, getattr(annotation, "__name__", str(annotation)))
-
-
-def did_you_mean(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """` (did you mean X?)` for the nearest known name, empty when none is near; a shared first letter decides ties."""
-    nearest = difflib.get_close_matches(name, list(known), n=3)
-    nearest.sort(key=lambda candidate: candidate[:1] != name[:1])
-    return f" (did you mean {nearest[0]}?)" if nearest else ""

@@ -63,7 +63,7 @@ def evaluate_run(
     device = choose_device(request.device)
     file = checkpoint_file(Path(path).expanduser(), checkpoint)
     content = read_checkpoint(file)
-    subject = _open_subject(file, content, request, device, observer.track)
+    subject = open_subject(file, content, request, device, observer.track)
     folder = out or run_folder(file) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     store = ResultStore(folder, _identity(file, subject))
@@ -87,7 +87,7 @@ def evaluate_run(
     return card
 
 
-def _open_subject(file: Path, content: dict[str, Any], request: Request, device: torch.device, track: Track) -> Subject:
+def open_subject(file: Path, content: dict[str, Any], request: Request, device: torch.device, track: Track) -> Subject:
     data = FaceDataModule(**data_settings(content[RECORD_KEY]))
     data.prepare_data()
     return Subject(

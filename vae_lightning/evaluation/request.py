@@ -1,6 +1,5 @@
 """What is asked of an evaluation, checked before anything is read."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import cast
 import torch
 
 from vae_lightning.data.source import SPLITS, Split
+from vae_lightning.did_you_mean import did_you_mean
 from vae_lightning.evaluation.factors import AttributeDisentanglement, Disentanglement
 from vae_lightning.evaluation.fidelity import FEWEST_IMAGES, Fidelity
 from vae_lightning.evaluation.importance_sampling import ImportanceWeighted
@@ -72,7 +72,9 @@ class Request:
                 raise EvaluationError(f"{name}={value}: allowed are {', '.join(SPLITS)}")
         for metric in self.metrics:
             if metric not in METRICS:
-                raise EvaluationError(f"metrics={metric}{_similar(metric)}: allowed are {', '.join(METRICS)}")
+                raise EvaluationError(
+                    f"metrics={metric}{did_you_mean(metric, METRICS)}: allowed are {', '.join(METRICS)}"
+                )
         if self.weights is not None and not Path(self.weights).expanduser().exists():
             raise EvaluationError(f"weights={self.weights}: there is no such file or folder")
         if self.samples < FEWEST_IMAGES:
@@ -88,11 +90,6 @@ class Request:
     def build(self) -> list[Metric]:
         """The metrics, in the order of the card."""
         return [make(self) for name, make in METRICS.items() if not self.metrics or name in self.metrics]
-
-
-def _similar(metric: str) -> str:
-    similar = difflib.get_close_matches(metric, METRICS, n=1)
-    return f" (did you mean {similar[0]}?)" if similar else ""
 
 
 def choose_device(name: str) -> torch.device:

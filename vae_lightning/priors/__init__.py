@@ -1,10 +1,9 @@
 """Densities over latents to sample from: the one of training, and those that are fitted to the latents after it."""
 
-import difflib
-
 from jaxtyping import Float
 from torch import Tensor
 
+from vae_lightning.did_you_mean import did_you_mean
 from vae_lightning.priors.base import Prior, PriorError, Track, untracked
 from vae_lightning.priors.flow import Flow
 from vae_lightning.priors.gaussian import FittedGaussian, StandardNormal
@@ -35,9 +34,7 @@ def prior_class(name: str) -> type[Prior]:
         PriorError: no such prior.
     """
     if name not in PRIORS:
-        near = difflib.get_close_matches(name, PRIORS, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise PriorError(f"{name!r} is no prior{hint}; there are {', '.join(PRIORS)}")
+        raise PriorError(f"{name!r} is no prior{did_you_mean(name, PRIORS)}; there are {', '.join(PRIORS)}")
     return PRIORS[name]
 
 
