@@ -16,9 +16,11 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from vae_lightning.building import build_module
 from vae_lightning.command_line import is_sweep, prepare_command_line, remove_unused_folder
 from vae_lightning.configuration import (
     CONF_DIR,
+    READ_METRICS,
     SHOWN_METRICS,
     first_cause,
     optimized_metrics,
@@ -32,8 +34,7 @@ if TYPE_CHECKING:  # torch and numpy are imported inside the functions: --help a
     import lightning as L
 
     from vae_lightning.data import FaceDataModule
-    from vae_lightning.models import Autoencoder
-    from vae_lightning.module import VAEModule
+    from vae_lightning.run_module import RunModule
 
 CTRL_C_EXIT_CODE = 130
 log = logging.getLogger("vae_lightning")
@@ -120,26 +121,30 @@ def check(config: DictConfig, runs_here: bool) -> None:
     Raises:
         ConfigError: the job cannot work.
     """
+    from callbacks import quieten_lightning
+
     try:
         plain = to_plain(config, runs_here=runs_here)
         instantiate(plain["data"])
-        make_callbacks(plain["callbacks"], build_module(plain).model)
+        quieten_lightning()
+        make_callbacks(plain["callbacks"], build_module(plain))
     except (ValueError, InstantiationException) as error:
         raise ConfigError(first_cause(error)) from error
 
 
-def build(config: DictConfig, plain: dict[str, Any]) -> "tuple[VAEModule, FaceDataModule, L.Trainer]":
+def build(config: DictConfig, plain: dict[str, Any]) -> "tuple[RunModule, FaceDataModule, L.Trainer]":
     """Instantiates everything and checks what must fit each other; no data is read.
 
     Raises:
         ValueError: parts that do not fit each other, or an argument that its class refuses.
     """
-    from callbacks import ProgressBar
-    from vae_lightning.module import check_trainer
+    from callbacks import ProgressBar, quieten_lightning
+    from vae_lightning.run_module import check_trainer
 
+    quieten_lightning()
     module = build_module(plain)
     datamodule = instantiate(plain["data"])
-    callbacks = make_callbacks(plain["callbacks"], module.model)
+    callbacks = make_callbacks(plain["callbacks"], module)
     if plain["trainer"].get("enable_progress_bar", True):
         callbacks.append(ProgressBar())
     loggers = [instantiate(node) for node in plain["logger"].values()]
@@ -150,62 +155,20 @@ def build(config: DictConfig, plain: dict[str, Any]) -> "tuple[VAEModule, FaceDa
     return module, datamodule, trainer
 
 
-def build_module(plain: dict[str, Any]) -> "VAEModule":
-    """The model with its objective, seeded."""
-    import lightning as L
-
-    from callbacks import quieten_lightning
-    from vae_lightning.checkpoints import record_of
-    from vae_lightning.losses import Objective
-    from vae_lightning.module import VAEModule
-
-    quieten_lightning()
-    L.seed_everything(plain["seed"], workers=True, verbose=False)
-    model = instantiate(plain["model"])
-    objective = Objective(
-        reconstruction=instantiate(plain["reconstruction"]),
-        beta=plain["beta"],
-        beta_schedule=instantiate(plain["beta_schedule"]),
-        kl=instantiate(plain["kl"]),
-        perceptual=instantiate(plain["perceptual"]),
-    )
-    warn_about_ignored(plain, model)
-    return VAEModule(
-        model,
-        objective,
-        instantiate(plain["optimizer"]),
-        plain["seed"],
-        record_of(plain),
-        compile=plain["compile"],
-        lr_schedule=instantiate(plain["lr_schedule"]),
-    )
-
-
-def warn_about_ignored(plain: dict[str, Any], model: "Autoencoder") -> None:
-    """One line about what was set and cannot do anything: an autoencoder has no KL to weigh."""
-    if model.has_prior:
-        return
-    charges = {name: str(plain[name]["_target_"]).rpartition(".")[2] for name in ("kl", "beta_schedule")}
-    ignored = [f"beta={plain['beta']:g}"] if plain["beta"] != 1.0 else []
-    ignored += [f"{name} ({target})" for name, target in charges.items() if target not in ("AnalyticKL", "Constant")]
-    if ignored:
-        log.warning(f"posterior=deterministic has no KL, so this does nothing: {', '.join(ignored)}")
-
-
-def make_callbacks(nodes: dict[str, Any], model: "Autoencoder") -> "list[L.Callback]":
-    """The callbacks that fit the model, in the order in which they have to be called."""
+def make_callbacks(nodes: dict[str, Any], module: "RunModule") -> "list[L.Callback]":
+    """The callbacks that fit what is trained, in the order in which they have to be called."""
     from callbacks import select_callbacks
 
     for name in (name for name, node in nodes.items() if "_target_" not in node):
         log.warning(f"callbacks.{name} is set and not chosen, so it does nothing: add it to callbacks=[…]")
     chosen = {name: instantiate(node) for name, node in nodes.items() if "_target_" in node}
-    return select_callbacks(chosen, model)
+    return select_callbacks(chosen, module)
 
 
 def run(
     config: DictConfig,
     plain: dict[str, Any],
-    module: "VAEModule",
+    module: "RunModule",
     datamodule: "FaceDataModule",
     trainer: "L.Trainer",
 ) -> dict[str, Any]:
@@ -240,19 +203,18 @@ def run(
     return metrics
 
 
-def describe(module: "VAEModule", datamodule: "FaceDataModule", trainer: "L.Trainer", run_dir: Path) -> None:
+def describe(module: "RunModule", datamodule: "FaceDataModule", trainer: "L.Trainer", run_dir: Path) -> None:
     """One line that says what is about to happen."""
-    model, data = module.model, datamodule.record()
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    data = datamodule.record()
     log.info(
-        f"{type(model).__name__} ({num_parameters:,} parameters, {model.latent_dim} latents) on "
-        f"{data['train_count']:,} {data['source']} images of {data['image_size']}x{data['image_size']} "
-        f"({data['val_count']:,} for validation) · {trainer.strategy.root_device.type} {trainer.precision} · {run_dir}"
+        f"{module.summary} on {data['train_count']:,} {data['source']} images of "
+        f"{data['image_size']}x{data['image_size']} ({data['val_count']:,} for validation) · "
+        f"{trainer.strategy.root_device.type} {trainer.precision} · {run_dir}"
     )
 
 
 def fit(
-    trainer: "L.Trainer", module: "VAEModule", datamodule: "FaceDataModule", resume_from: Path | None, run_dir: Path
+    trainer: "L.Trainer", module: "RunModule", datamodule: "FaceDataModule", resume_from: Path | None, run_dir: Path
 ) -> None:
     """Trains; Ctrl-C and SIGTERM leave a checkpoint and say how to go on."""
     from callbacks import StopAfterBatch, queue_again, under_submitit
@@ -278,16 +240,20 @@ def say_where_to_look(run_dir: Path, metrics: dict[str, Any]) -> None:
     """The last words of a run: the numbers that compare runs, and the commands that show the pictures."""
     for split, name in (("val", "validation, best epoch"), ("test", "test, best epoch")):
         if f"{split}/loss" in metrics:
-            shown = [key for key in SHOWN_METRICS if f"{split}/{key}" in metrics]
+            shown = [key for key in dict.fromkeys((*SHOWN_METRICS, *READ_METRICS)) if f"{split}/{key}" in metrics]
             values = (f"{key} {metrics[f'{split}/{key}']:.4g}" for key in shown)
             log.info(f"{name + ':':24}{', '.join(values)}")
-    is_vae = "val/kl_nats" in metrics
     here = Path.cwd()
     run_dir = run_dir.relative_to(here) if run_dir.is_relative_to(here) else run_dir
+    uses = f"vae {'sample' if 'val/kl_nats' in metrics else 'reconstruct'} {run_dir}  and  vae evaluate {run_dir}"
+    if not {"val/mse", "test/mse"} & set(metrics):
+        uses = (
+            f"vae edit guide RUN ATTRIBUTE --classifier {run_dir}  or  vae edit score RUN ATTRIBUTE --judge {run_dir}"
+        )
     log.info(
         f"\nPictures    {run_dir / 'images'}  and  {run_dir / 'loss_curves.png'}\n"
         f"Dashboard   tensorboard --logdir {run_dir.parent}\n"
-        f"Use it      vae {'sample' if is_vae else 'reconstruct'} {run_dir}  and  vae evaluate {run_dir}"
+        f"Use it      {uses}"
     )
 
 

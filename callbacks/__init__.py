@@ -13,6 +13,7 @@ from callbacks.metrics_csv import MetricsCsv
 from callbacks.non_finite_loss import NonFiniteLoss, NonFiniteLossError
 from callbacks.posterior_collapse import PosteriorCollapse
 from callbacks.profile import Profile
+from callbacks.recognition_scores import RecognitionScores
 from callbacks.reconstruction import ReconstructionGrid
 from callbacks.selection import select_callbacks
 from callbacks.slurm import queue_again, under_submitit
@@ -36,6 +37,7 @@ __all__ = [
     "PosteriorCollapse",
     "Profile",
     "ProgressBar",
+    "RecognitionScores",
     "ReconstructionGrid",
     "StopAfterBatch",
     "TemperatureGrid",

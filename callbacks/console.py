@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 
-from vae_lightning.module import VAEModule
+from vae_lightning.run_module import RunModule
 
 REDRAWS_PER_SECOND = 10
 
@@ -52,5 +52,5 @@ class ProgressBar(RichProgressBar):
         self, trainer: L.Trainer, pl_module: L.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
         """The losses of the last logging window and of the last validation."""
-        assert isinstance(pl_module, VAEModule)
+        assert isinstance(pl_module, RunModule)
         return {name: number for name, number in pl_module.last_logged.items() if name.endswith("/loss")}

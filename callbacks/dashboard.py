@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import hparams
 
-from vae_lightning.configuration import SHOWN_METRICS
+from vae_lightning.configuration import READ_METRICS, SHOWN_METRICS
 
 
 def show_picture(loggers: Iterable[Logger], tag: str, png: bytes, size: tuple[int, int], step: int) -> None:
@@ -44,20 +44,22 @@ def log_hyperparameters(
         return str(plain[group]["_target_"]).rpartition(".")[2]
 
     # TensorBoard sorts them and shows the first five: those that a sweep is about
-    usual = {
-        "beta": plain["beta"],
-        "latent_dim": plain["model"]["latent_dim"],
-        "lr": plain["optimizer"]["lr"],
-        "model": class_name("model"),
-        "reconstruction": class_name("reconstruction"),
-        "schedule": class_name("beta_schedule"),
-        "seed": plain["seed"],
-        "size": plain["data"]["image_size"],
-    }
+    usual = {"lr": plain["optimizer"]["lr"], "seed": plain["seed"], "size": plain["data"]["image_size"]}
+    if plain["recognizer"]:
+        usual |= {"recognizer": class_name("recognizer"), "target": plain["recognizer"]["target"]}
+    else:
+        usual |= {
+            "beta": plain["beta"],
+            "latent_dim": plain["model"]["latent_dim"],
+            "model": class_name("model"),
+            "reconstruction": class_name("reconstruction"),
+            "schedule": class_name("beta_schedule"),
+        }
     shown_already = {"beta", "model", "model.latent_dim", "optimizer.lr", "reconstruction", "beta_schedule", "seed"}
     others = {key: value for key, value in swept.items() if key not in {*shown_already, "data.image_size"}}
     split = "test" if "test/loss" in metrics else "val"
-    final = {f"{split}/{name}": metrics[f"{split}/{name}"] for name in SHOWN_METRICS if f"{split}/{name}" in metrics}
+    shown = READ_METRICS if plain["recognizer"] else SHOWN_METRICS
+    final = {f"{split}/{name}": metrics[f"{split}/{name}"] for name in shown if f"{split}/{name}" in metrics}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             for summary in hparams({**usual, **others}, final):  # the metrics themselves have been logged already

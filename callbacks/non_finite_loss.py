@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vae_lightning.data import FaceDataModule
 from vae_lightning.files import replacing
-from vae_lightning.module import VAEModule
+from vae_lightning.run_module import RunModule
 
 NAMES_SHOWN = 8
 SAVED_AS = "before_non_finite_loss.ckpt"
@@ -68,7 +68,7 @@ class NonFiniteLoss(L.Callback):
             assert isinstance(checkpoint, ModelCheckpoint)
             checkpoint.save_on_exception = False  # would put spoilt weights where good ones are
         if has_good_weights:
-            assert isinstance(pl_module, VAEModule)
+            assert isinstance(pl_module, RunModule)
             pl_module.forget_window()  # it has the spoilt batch in it
             trainer.save_checkpoint(self.run_dir / "checkpoints" / SAVED_AS)
 

@@ -11,7 +11,7 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import profile, record_function
 
 from vae_lightning.files import write_json
-from vae_lightning.module import VAEModule
+from vae_lightning.run_module import RunModule
 
 logger = logging.getLogger("vae_lightning")
 OPERATIONS_SHOWN = 12
@@ -38,7 +38,7 @@ class Profile(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, VAEModule)
+        assert isinstance(pl_module, RunModule)
         self._end_step()
         if self._windows == 1 and self._profiler is None:
             self._profiler = profile()
@@ -55,7 +55,7 @@ class Profile(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, VAEModule)
+        assert isinstance(pl_module, RunModule)
         if not pl_module.logs_after_this_batch:
             return
         self._windows += 1

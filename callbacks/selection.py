@@ -6,20 +6,33 @@ from collections.abc import Mapping
 import lightning as L
 
 from callbacks.ema import EMA
+from callbacks.evaluation import Evaluation
 from callbacks.image_grid import ImageGrid
-from vae_lightning.models import Autoencoder
+from callbacks.kl_per_latent import KLPerLatent
+from callbacks.posterior_collapse import PosteriorCollapse
+from callbacks.recognition_scores import RecognitionScores
+from vae_lightning.module import VAEModule
+from vae_lightning.run_module import RunModule
 
 logger = logging.getLogger("vae_lightning")
 
+FOR_VAES = (Evaluation, ImageGrid, KLPerLatent, PosteriorCollapse)
+NOT_FOR_VAES = (RecognitionScores,)
 
-def select_callbacks(chosen: Mapping[str, L.Callback], model: Autoencoder) -> list[L.Callback]:
-    """Those that the model can have, in the order in which they have to be called.
+
+def select_callbacks(chosen: Mapping[str, L.Callback], module: RunModule) -> list[L.Callback]:
+    """Those that the module can have, in the order in which they have to be called.
 
     Raises:
-        ValueError: one was asked for what this model does not have.
+        ValueError: one was asked for what this module does not have.
     """
     callbacks = dict(chosen)
-    if not model.has_prior:
+    is_vae = isinstance(module, VAEModule)
+    unfit = [name for name, each in chosen.items() if isinstance(each, NOT_FOR_VAES if is_vae else FOR_VAES)]
+    if unfit:
+        what = "a VAE" if is_vae else "a network that reads faces"
+        raise ValueError(f"callbacks=[{','.join(unfit)}]: not for {what}; leave them out")
+    if isinstance(module, VAEModule) and not module.model.has_prior:
         without = [name for name, callback in chosen.items() if getattr(callback, "needs_prior", False)]
         if without:
             logger.info(
@@ -27,7 +40,7 @@ def select_callbacks(chosen: Mapping[str, L.Callback], model: Autoencoder) -> li
             )
         callbacks = {name: callback for name, callback in chosen.items() if name not in without}
     for callback in callbacks.values():
-        if isinstance(callback, ImageGrid):
-            callback.check_model(model)
+        if isinstance(callback, ImageGrid) and isinstance(module, VAEModule):
+            callback.check_model(module.model)
     # the mean of the weights is exchanged back in the hook in which pictures are drawn: after them
     return sorted(callbacks.values(), key=lambda callback: isinstance(callback, EMA))

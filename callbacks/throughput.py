@@ -5,7 +5,7 @@ from typing import Any
 
 import lightning as L
 
-from vae_lightning.module import VAEModule
+from vae_lightning.run_module import RunModule
 
 WARM_UP_BATCHES = 3  # of a compiled step: it is compiled in the first, and recorded as a CUDA graph in the next two
 
@@ -46,7 +46,7 @@ class Throughput(L.Callback):
         self._seconds_before = state_dict["fit_seconds"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, VAEModule)
+        assert isinstance(pl_module, RunModule)
         self._fit_started_at = time.perf_counter()
         self._batches_to_warm_up = 0 if pl_module.compile_mode == "off" else WARM_UP_BATCHES
 
@@ -66,7 +66,7 @@ class Throughput(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, VAEModule)
+        assert isinstance(pl_module, RunModule)
         if self._batches_to_warm_up:
             self._batches_to_warm_up -= 1
             self._restart()

@@ -25,8 +25,8 @@ from vae_lightning.evaluation.likelihood import Likelihood
 from vae_lightning.evaluation.measured import EvaluationError, Measured, Metric, Value
 from vae_lightning.evaluation.request import METRICS, Request
 from vae_lightning.metrics_csv import read_metrics
-from vae_lightning.module import RECORD_KEY
 from vae_lightning.run_folders import RunError
+from vae_lightning.run_module import RECORD_KEY
 
 QUICK = ("likelihood", "latents", "pictures")
 

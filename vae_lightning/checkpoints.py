@@ -17,8 +17,9 @@ from vae_lightning.losses import (
 )
 from vae_lightning.made_with import made_with
 from vae_lightning.models import Autoencoder, ConvVAE, LinearVAE, PatchVAE, ResidualVAE
-from vae_lightning.module import RECONSTRUCTION_PREFIX, RECORD_KEY
+from vae_lightning.module import RECONSTRUCTION_PREFIX
 from vae_lightning.run_folders import RunError
+from vae_lightning.run_module import RECORD_KEY
 
 FORMAT = 2  # 2: the sums of a logging window lie in other tensors, so training cannot go on from 1
 # The only classes that a checkpoint may ask for: a stranger's file cannot run anything else.

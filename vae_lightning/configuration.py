@@ -18,6 +18,7 @@ from vae_lightning.signatures import ConfigError, check_arguments
 
 # of a run, most telling first; those that need a KL are missing for a plain autoencoder
 SHOWN_METRICS = ("loss", "elbo_nats", "reconstruction_nats", "kl_nats", "bits_per_dim", "active_units", "mse")
+READ_METRICS = ("loss", "accuracy", "balanced_accuracy", "auc", "r_squared")  # of a network that reads faces
 CONF_DIR = Path(__file__).parents[1] / "conf"
 OF_HYDRA = (Path("hydra/help"), Path("hydra/job_logging"), Path("hydra/hydra_logging"))  # groups with nothing to choose
 METRICS_OF_KL = ("elbo_nats", "kl_nats", "bits_per_dim")
@@ -37,11 +38,12 @@ class RootConfig:
     optimized_metric: Any = "val/loss"
     run_dir: str = MISSING
     data: Any = MISSING
-    model: Any = MISSING
-    reconstruction: Any = MISSING
-    kl: Any = MISSING
-    beta_schedule: Any = MISSING
+    model: Any = None
+    reconstruction: Any = None
+    kl: Any = None
+    beta_schedule: Any = None
     perceptual: Any = None
+    recognizer: Any = None
     optimizer: Any = MISSING
     lr_schedule: Any = MISSING
     trainer: Any = MISSING
@@ -103,8 +105,12 @@ def to_plain(config: Any, *, runs_here: bool = True) -> dict[str, Any]:
 
 def measured_metrics(plain: Mapping[str, Any]) -> list[str]:
     """The names of what the run will measure and a sweep may search by."""
-    is_vae = plain["model"].get("posterior") != "deterministic"
-    metrics = [metric for metric in SHOWN_METRICS if is_vae or metric not in METRICS_OF_KL]
+    if plain["recognizer"]:
+        reads_factors = plain["recognizer"].get("target") == "factors"
+        metrics = [name for name in READ_METRICS if name == "loss" or (name == "r_squared") == reads_factors]
+    else:
+        is_vae = plain["model"] and plain["model"].get("posterior") != "deterministic"
+        metrics = [metric for metric in SHOWN_METRICS if is_vae or metric not in METRICS_OF_KL]
     splits = ("val", "test") if plain["test"] else ("val",)
     return [f"{split}/{metric}" for split in splits for metric in metrics]
 

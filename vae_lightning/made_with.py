@@ -9,9 +9,10 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 LIBRARIES = ("torch", "torchvision", "lightning")
 # reads or starts runs, and changes none of their numbers
-SHOWING = ("report", "bench", "cli.py", "grids.py", "face_grids.py", "charts.py", "pictures.py")
+SHOWING = ("report", "bench", "cli.py", "grids.py", "face_grids.py", "charts.py", "pictures.py", "did_you_mean.py")
+EDITING = ("editing", "editing_command.py", "directions.py", "latent_paths.py")
 MEASURING = ("evaluation", "evaluation_command.py", "priors")  # runs that are done
-WITHOUT_EFFECT = (*SHOWING, *MEASURING, "sweep", "command_line.py", "run_folders.py")
+WITHOUT_EFFECT = (*SHOWING, *EDITING, *MEASURING, "sweep", "command_line.py", "run_folders.py")
 
 
 @cache

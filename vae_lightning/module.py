@@ -1,19 +1,13 @@
 """The LightningModule: one objective in training, validation and test; noise that does not depend on history."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import lightning as L
 import torch
 from jaxtyping import Float, UInt8
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from vae_lightning.distributions import (
     RUNNING_WEIGHT,
@@ -22,16 +16,14 @@ from vae_lightning.distributions import (
     discretised_gaussian_nll,
 )
 from vae_lightning.losses import KLWeight, Objective
-from vae_lightning.lr_schedule import Constant as ConstantLR
 from vae_lightning.lr_schedule import LRSchedule
 from vae_lightning.models import Autoencoder
 from vae_lightning.pixels import mean_squared_error, to_pixel_range
 from vae_lightning.processes import mean_over_processes
+from vae_lightning.run_module import RunModule
 from vae_lightning.statistics import BatchSums, ObjectiveStatistics, batch_sums
 
 Batch = Mapping[str, Tensor]
-RECORD_KEY = "run_record"
-BEST_KEY = "best_validation"
 MODEL_PREFIX = "model."  # of the model's weights in a checkpoint's state_dict
 RECONSTRUCTION_PREFIX = "objective.reconstruction."
 EVALUATION_NOISE_SEED = 20_140_416
@@ -47,7 +39,7 @@ class Evaluated:
     prediction: PixelPrediction
 
 
-class VAEModule(L.LightningModule):
+class VAEModule(RunModule):
     """Trains `model` on `objective`.
 
     Args:
@@ -72,18 +64,11 @@ class VAEModule(L.LightningModule):
         compile: str = "off",
         lr_schedule: LRSchedule | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer, record, compile, lr_schedule)
         objective.reconstruction.check_model(model.pixel_range, model.pixel_logvar)
         self.model = model.to(memory_format=torch.channels_last) if channels_last else model
         self.objective = objective
-        self.make_optimizer = optimizer
         self.seed = seed
-        self.record = record or {}
-        self.compile_mode = compile
-        self.lr_schedule = lr_schedule or ConstantLR()
-        self.best_validation: dict[str, float] = {}
-        self.last_logged: dict[str, float] = {}
-        self._compiled_evaluate: Callable[..., Evaluated] | None = None
         self._weight: tuple[KLWeight, KLWeight] | None = None  # numbers, and the same on the device
         self.kl_nats_per_latent = torch.zeros(model.latent_dim)  # means over the split last validated or tested
         self.register_buffer("pixel_variance", torch.tensor(UNIFORM_PIXEL_VARIANCE))
@@ -105,35 +90,21 @@ class VAEModule(L.LightningModule):
 
     pixel_variance: Tensor
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.make_optimizer(self.parameters())
-        if isinstance(self.lr_schedule, ConstantLR):
-            return optimizer
-        num_steps = self.trainer.estimated_stepping_batches
-        scheduler = LambdaLR(optimizer, lambda step: self.lr_schedule.factor((step + 0.5) / num_steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
     def on_fit_start(self) -> None:
         self._weight = None  # the device may be another one now
-        if self.compile_mode != "off":
-            mode = None if self.compile_mode == "default" else self.compile_mode
-            # not earlier: it can be neither copied nor pickled
-            self._compiled_evaluate = torch.compile(self.evaluate, mode=mode, dynamic=False)
+        super().on_fit_start()
 
-    def on_fit_end(self) -> None:
-        if self.compile_mode != "off":
-            self._compiled_evaluate = None
-            torch._dynamo.reset()  # it compiles a function anew eight times at most, and a sweep may have more jobs
+    @property
+    def summary(self) -> str:
+        num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        return f"{type(self.model).__name__} ({num_parameters:,} parameters, {self.model.latent_dim} latents)"
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         step = self.trainer.fit_loop.epoch_loop.total_batch_idx
         count = len(batch["images"])
         # of the whole batch, which the processes have parts of: the same training with any number of them
         noise = self._noise(count * self.trainer.world_size, self.seed, step)[count * self.global_rank :][:count]
-        if self.compile_mode != "off":
-            torch.compiler.cudagraph_mark_step_begin()
-        evaluate = self._compiled_evaluate or self.evaluate
-        evaluated = evaluate(batch["images"], noise, self._weight_on_device())
+        evaluated: Evaluated = self.evaluate_training_batch(batch["images"], noise, self._weight_on_device())
         self._add("fit", evaluated, with_likelihood=self.logs_after_this_batch)
         self._calibrate(evaluated.sums, step)
         return evaluated.loss
@@ -156,15 +127,7 @@ class VAEModule(L.LightningModule):
         step = self.trainer.fit_loop.epoch_loop.total_batch_idx // self.trainer.accumulate_grad_batches
         return self.objective.weight_at(self.current_epoch, step)
 
-    @property
-    def logs_after_this_batch(self) -> bool:
-        """Training logs means over windows of `trainer.log_every_n_steps` batches; an epoch's end ends a window."""
-        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        num_batches = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1
-        return num_batches % max(interval, 1) == 0 or self.trainer.is_last_batch
-
     def forget_window(self) -> None:
-        """Drops the sums over training batches that are not logged yet."""
         self._statistics("fit").reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -191,9 +154,7 @@ class VAEModule(L.LightningModule):
             statistics.update_likelihood(nll)
 
     def on_validation_epoch_end(self) -> None:
-        values = self._log_statistics("val", "val", self.objective.final_weight)
-        if not self.trainer.sanity_checking and values["val/loss"] < self.best_validation.get("val/loss", math.inf):
-            self.best_validation = {**values, "val/best_epoch": float(self.current_epoch + 1)}
+        self.remember_best(self._log_statistics("val", "val", self.objective.final_weight))
 
     def on_test_epoch_end(self) -> None:
         self._log_statistics("test", "test", self.objective.final_weight)
@@ -266,47 +227,3 @@ class VAEModule(L.LightningModule):
             values["sigma"] = sigma
         statistics.reset()
         return self.log_now({f"{prefix}/{name}": value for name, value in values.items()})
-
-    def log_now(self, values: Mapping[str, Tensor | float]) -> dict[str, float]:
-        """Hands values to all loggers at once, at the number of optimizer steps done.
-
-        `self.log` would drop windows that end with an epoch, and counts steps differently in validation.
-        """
-        tensors = [torch.as_tensor(value, device=self.device).float() for value in values.values()]
-        numbers = dict(zip(values, torch.stack(tensors).tolist(), strict=True))  # one synchronisation for all
-        for name, number in numbers.items():
-            self.log(name, number, logger=False, sync_dist=True, batch_size=1)  # for callbacks that monitor
-        self.last_logged |= numbers
-        if not self.trainer.sanity_checking:
-            for logger in self.trainer.loggers:
-                # a column in a table, but as a curve it would only be the dashboard's first and dullest
-                epoch = {} if isinstance(logger, TensorBoardLogger) else {"epoch": float(self.current_epoch)}
-                logger.log_metrics({**numbers, **epoch}, step=self.global_step)
-        return numbers
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[BEST_KEY] = self.best_validation
-        data = getattr(self.trainer, "datamodule", None)
-        checkpoint[RECORD_KEY] = {**self.record, "data": data.record() if data is not None else None}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.best_validation = dict(checkpoint.get(BEST_KEY, {}))
-
-
-def check_trainer(module: VAEModule, trainer: L.Trainer, sync_batchnorm: bool) -> None:
-    """Refuses what would fail after the data have been read.
-
-    Raises:
-        ValueError: batch normalisation cannot be shared by these processes, or a schedule has no end.
-    """
-    if not isinstance(module.lr_schedule, ConstantLR) and trainer.max_epochs == -1 and trainer.max_steps == -1:
-        raise ValueError(
-            "lr_schedule=decay ends with the run, and trainer.max_epochs=-1 never does: give it a number, or "
-            "trainer.max_steps, or take lr_schedule=constant"
-        )
-    has_batch_norm = any(isinstance(part, _BatchNorm) for part in module.modules())
-    if sync_batchnorm and has_batch_norm and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
-        raise ValueError(
-            f"batch normalisation over {trainer.world_size} CPU processes: PyTorch shares its statistics on GPUs only. "
-            "Take model.norm=group or none, trainer.sync_batchnorm=false, or one process with trainer=cpu"
-        )

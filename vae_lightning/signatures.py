@@ -11,6 +11,11 @@ from hydra.utils import get_class
 
 from vae_lightning.did_you_mean import did_you_mean
 
+GROUPS_OF_ONE = (
+    *("model", "reconstruction", "kl", "beta_schedule", "perceptual", "recognizer"),
+    *("optimizer", "lr_schedule"),
+)
+
 
 class ConfigError(ValueError):
     """The command line or a YAML file asks for what cannot be; the message says what can."""
@@ -23,7 +28,7 @@ def check_arguments(config: Mapping[str, Any]) -> None:
         ConfigError: an argument that the constructor does not take (with the nearest that it does), or a
             value of a type or a choice that its annotation does not allow.
     """
-    for group in ("model", "reconstruction", "kl", "beta_schedule", "perceptual", "optimizer", "lr_schedule"):
+    for group in GROUPS_OF_ONE:
         node = config.get(group)
         if node and "_target_" not in node:
             raise ConfigError(f"{group}.{next(iter(node))}: nothing is chosen that takes it; choose {group}=… first")

@@ -19,9 +19,9 @@ from vae_lightning.evaluation.request import Request, choose_device
 from vae_lightning.evaluation.store import ResultStore
 from vae_lightning.evaluation.subject import Subject
 from vae_lightning.made_with import made_with
-from vae_lightning.module import RECORD_KEY
 from vae_lightning.priors import Track, untracked
 from vae_lightning.run_folders import checkpoint_file, run_folder
+from vae_lightning.run_module import RECORD_KEY
 from vae_lightning.runs import data_settings, digest_of, load_run, prior_file
 
 FOLDER = "evaluation"

@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
-from matplotlib.figure import Figure
+from jaxtyping import Float
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from vae_lightning.charts import COLORS, figure_pixels
+from vae_lightning.evaluation.attribute_scores import (
+    AttributeScores,
+    draw_bars,
+    has_both_classes,
+    score_attributes,
+)
 from vae_lightning.evaluation.codes import CodedImages, chosen
 from vae_lightning.evaluation.intervals import bootstrap_interval
-from vae_lightning.evaluation.measured import Cell, EvaluationError, Measured, Metric, Value
-from vae_lightning.evaluation.resampling import area_under_curve, balanced_accuracy, image_weights, percentile_interval
+from vae_lightning.evaluation.measured import EvaluationError, Measured, Metric, Value
+from vae_lightning.evaluation.resampling import image_weights, percentile_interval
 from vae_lightning.evaluation.subject import MOST_FITTED
 
 if TYPE_CHECKING:
@@ -27,17 +31,14 @@ VALUES = ("probe_mean_accuracy", "probe_mean_balanced_accuracy", "probe_mean_auc
 
 @dataclass(frozen=True)
 class ProbeScores:
-    """Of the scoring images. Weightings as in resampling.py: the first counts each image once."""
+    """Of the scoring images."""
 
-    is_right: Bool[np.ndarray, "images attributes"]
-    balanced_accuracy: Float[np.ndarray, "weightings attributes"]
-    auc: Float[np.ndarray, "weightings attributes"]
-    shares: Float[np.ndarray, " attributes"]  # of positive images
+    scores: AttributeScores
     not_converged: tuple[int, ...]  # attributes
 
     def values(self, seed: int, note: str) -> list[Value]:
-        right = self.is_right.mean(1, dtype=np.float64)
-        majority = np.maximum(self.shares, 1 - self.shares).mean()
+        right = self.scores.is_right.mean(1, dtype=np.float64)
+        majority = np.maximum(self.scores.shares, 1 - self.scores.shares).mean()
         accuracy, balanced, auc = VALUES
         return [
             Value(
@@ -47,28 +48,9 @@ class ProbeScores:
                 bootstrap_interval(right, seed),
                 "higher",
             ),
-            _mean_value(balanced, self.balanced_accuracy, f"chance 0.5; probes are not reweighted; {note}"),
-            _mean_value(auc, self.auc, f"chance 0.5; {note}"),
+            _mean_value(balanced, self.scores.balanced_accuracy, f"chance 0.5; probes are not reweighted; {note}"),
+            _mean_value(auc, self.scores.auc, f"chance 0.5; {note}"),
         ]
-
-    def table(self, names: Sequence[str]) -> list[dict[str, Cell]]:
-        rows: list[dict[str, Cell]] = []
-        for column, name in enumerate(names):
-            low, high = percentile_interval(self.auc[1:, column])
-            share = float(self.shares[column])
-            rows.append(
-                {
-                    "attribute": name,
-                    "share": share,
-                    "accuracy": float(self.is_right[:, column].mean()),
-                    "majority": max(share, 1 - share),
-                    "balanced accuracy": float(self.balanced_accuracy[0, column]),
-                    "auc": float(self.auc[0, column]),
-                    "auc low": low,
-                    "auc high": high,
-                }
-            )
-        return sorted(rows, key=lambda row: -float(row["auc"] or 0.0))
 
 
 @dataclass(frozen=True)
@@ -124,7 +106,7 @@ class Probes(Metric):
         seed = subject.seed_of(self.name)
         scores = self.score(chosen(fitting, columns, latents), chosen(scoring, columns, latents), seed)
         note = f"mean of {len(names)} attributes; {len(scored):,} images; interval: bootstrap over images"
-        table = scores.table(names)
+        table = scores.scores.table(names)
         return Measured(
             scores.values(seed, note),
             protocol | {"not_converged": [names[column] for column in scores.not_converged]},
@@ -135,47 +117,18 @@ class Probes(Metric):
 
     def score(self, fitting: CodedImages, scoring: CodedImages, seed: int) -> ProbeScores:
         """Both with binary factors of which no class is empty."""
-        weights = image_weights(scoring.people, self.resamples, seed)
         codes, new_codes = fitting.standardised_codes(fitting), scoring.standardised_codes(fitting)
-        right, balanced, auc, not_converged = [], [], [], []
-        for column, labels in enumerate(scoring.factors.T):
+        log_odds, not_converged = [], []
+        for column in range(scoring.factors.shape[1]):
             probe = LogisticRegression(C=self.inverse_penalty, max_iter=MOST_STEPS)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", ConvergenceWarning)
                 probe.fit(codes, fitting.factors[:, column])
             if caught:
                 not_converged.append(column)
-            log_odds = probe.decision_function(new_codes)
-            right.append((log_odds > 0) == labels)
-            balanced.append(balanced_accuracy((log_odds > 0)[:, None], labels, weights)[:, 0])
-            auc.append(area_under_curve(log_odds, labels, weights))
-        return ProbeScores(
-            np.stack(right, axis=1),
-            np.stack(balanced, axis=1),
-            np.stack(auc, axis=1),
-            scoring.factors.mean(0, dtype=np.float64),
-            tuple(not_converged),
-        )
-
-
-def has_both_classes(attributes: Bool[np.ndarray, "images attributes"]) -> Bool[np.ndarray, " attributes"]:
-    return np.logical_and(attributes.any(0), ~attributes.all(0))
-
-
-def draw_bars(rows: Sequence[dict[str, Cell]]) -> UInt8[np.ndarray, "height width 3"]:
-    """AUC of each attribute with its interval, in the order of the rows, from chance to 1."""
-    auc, low, high = (np.array([row[column] for row in rows], np.float64) for column in ("auc", "auc low", "auc high"))
-    figure = Figure(figsize=(7, 1.2 + 0.2 * len(rows)), dpi=100, layout="constrained", facecolor="white")
-    axis = figure.subplots()
-    places = np.arange(len(rows))
-    axis.barh(places, auc - 0.5, left=0.5, color=COLORS[0], height=0.7)
-    axis.hlines(places, low, high, color="black", linewidth=1)
-    axis.set_yticks(places, [str(row["attribute"]) for row in rows], fontsize=8)
-    axis.set_ylim(len(rows) - 0.4, -0.6)
-    axis.set_xlim(min(0.45, float(low.min())), 1.0)
-    axis.set_xlabel("AUC; 0.5 is chance; lines are 95 % intervals", fontsize=9)
-    axis.grid(alpha=0.3, axis="x")
-    return figure_pixels(figure)
+            log_odds.append(probe.decision_function(new_codes))
+        weights = image_weights(scoring.people, self.resamples, seed)
+        return ProbeScores(score_attributes(np.stack(log_odds, axis=1), scoring.factors, weights), tuple(not_converged))
 
 
 def _mean_value(name: str, scores: Float[np.ndarray, "weightings attributes"], note: str) -> Value:

@@ -1,0 +1,110 @@
+"""A resolved configuration -> the module that it trains: a VAE with its objective, or a network that reads faces."""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from hydra.utils import instantiate
+
+from vae_lightning.signatures import ConfigError
+
+if TYPE_CHECKING:  # torch is imported inside the functions: who asks for help waits for nothing
+    from vae_lightning.models import Autoencoder
+    from vae_lightning.module import VAEModule
+    from vae_lightning.recognition.module import RecognizerModule
+    from vae_lightning.run_module import RunModule
+
+log = logging.getLogger("vae_lightning")
+
+PARTS_OF_A_VAE = ("model", "reconstruction", "kl", "beta_schedule", "perceptual")
+NEEDED_BY_A_VAE = ("model", "reconstruction", "kl", "beta_schedule")
+
+
+def build_module(plain: dict[str, Any]) -> "RunModule":
+    """Seeded; no data is read.
+
+    Raises:
+        ConfigError: parts of a VAE and of a recognizer are mixed, or one is missing.
+        ValueError: an argument that its class refuses, or parts that do not fit each other.
+    """
+    import lightning as L
+
+    check_parts(plain)
+    L.seed_everything(plain["seed"], workers=True, verbose=False)
+    return build_recognizer(plain) if plain["recognizer"] else build_vae(plain)
+
+
+def check_parts(plain: dict[str, Any]) -> None:
+    """
+    Raises:
+        ConfigError: parts of a VAE and of a recognizer are mixed, or one is missing.
+    """
+    chosen = [name for name in PARTS_OF_A_VAE if plain[name]]
+    if plain["recognizer"] and chosen:
+        raise ConfigError(
+            f"recognizer=… trains a network that reads faces, and a VAE's parts do nothing for it "
+            f"({', '.join(f'{name}=…' for name in chosen)}): choose "
+            "experiment=attribute_classifier or factor_regressor, without them"
+        )
+    missing = [name for name in NEEDED_BY_A_VAE if not plain[name]]
+    if missing and not plain["recognizer"]:
+        raise ConfigError(f"{missing[0]}=null: a VAE needs one; python train.py --help lists the choices")
+
+
+def build_vae(plain: dict[str, Any]) -> "VAEModule":
+    from vae_lightning.checkpoints import record_of
+    from vae_lightning.losses import Objective
+    from vae_lightning.module import VAEModule
+
+    model = instantiate(plain["model"])
+    objective = Objective(
+        reconstruction=instantiate(plain["reconstruction"]),
+        beta=plain["beta"],
+        beta_schedule=instantiate(plain["beta_schedule"]),
+        kl=instantiate(plain["kl"]),
+        perceptual=instantiate(plain["perceptual"]),
+    )
+    warn_about_ignored(plain, model)
+    return VAEModule(
+        model,
+        objective,
+        instantiate(plain["optimizer"]),
+        plain["seed"],
+        record_of(plain),
+        compile=plain["compile"],
+        lr_schedule=instantiate(plain["lr_schedule"]),
+    )
+
+
+def build_recognizer(plain: dict[str, Any]) -> "RecognizerModule":
+    from vae_lightning.checkpoints import record_of
+    from vae_lightning.recognition.module import RecognizerModule
+    from vae_lightning.recognition.network import check_source, find_weights
+
+    config = plain["recognizer"]
+    check_source(config["target"], plain["data"]["source"])
+    ignored = [f"beta={plain['beta']:g}"] if plain["beta"] != 1.0 else []
+    ignored += [f"posterior={plain['posterior']}"] if plain["posterior"] != "gaussian" else []
+    if ignored:
+        log.warning(f"recognizer=… is no VAE, so this does nothing: {', '.join(ignored)}")
+    network = instantiate(config)
+    start = find_weights(config["weights"])
+    log.info(f"The recognizer starts from {start or 'random weights'}")
+    config["weights"] = str(start or "none")  # recorded as it was
+    return RecognizerModule(
+        network,
+        instantiate(plain["optimizer"]),
+        record_of(plain),
+        compile=plain["compile"],
+        lr_schedule=instantiate(plain["lr_schedule"]),
+    )
+
+
+def warn_about_ignored(plain: dict[str, Any], model: "Autoencoder") -> None:
+    """One line about what was set and cannot do anything: an autoencoder has no KL to weigh."""
+    if model.has_prior:
+        return
+    charges = {name: str(plain[name]["_target_"]).rpartition(".")[2] for name in ("kl", "beta_schedule")}
+    ignored = [f"beta={plain['beta']:g}"] if plain["beta"] != 1.0 else []
+    ignored += [f"{name} ({target})" for name, target in charges.items() if target not in ("AnalyticKL", "Constant")]
+    if ignored:
+        log.warning(f"posterior=deterministic has no KL, so this does nothing: {', '.join(ignored)}")

@@ -1,0 +1,79 @@
+"""A run folder or checkpoint of a recognizer -> a network that is ready to read faces."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vae_lightning.checkpoints import read_checkpoint
+from vae_lightning.recognition.module import NAMES_KEY, NETWORK_PREFIX
+from vae_lightning.recognition.network import Recognizer, RecognizerError, ResNet18Recognizer
+from vae_lightning.run_folders import checkpoint_file
+from vae_lightning.run_module import RECORD_KEY
+
+# The only classes that a checkpoint may ask for: a stranger's file cannot run anything else.
+RECOGNIZERS: dict[str, type[Recognizer]] = {"vae_lightning.recognition.ResNet18Recognizer": ResNet18Recognizer}
+SEEN_ALIKE = ("crop", "image_size", "color")
+
+
+def load_recognizer(path: str | Path, checkpoint: str = "best", device: str | torch.device = "cpu") -> Recognizer:
+    """The network of a run of `experiment=attribute_classifier` or `factor_regressor`: frozen, in eval mode.
+
+    Args:
+        path: a run folder (`outputs/…`, a job of a sweep) or a `.ckpt` file.
+        checkpoint: which of a folder's checkpoints, "best", "last" or a file.
+        device: where the network goes.
+
+    Raises:
+        RunError: no run there, or a file that is no checkpoint of ours.
+        RecognizerError: it is an autoencoder's.
+    """
+    file = checkpoint_file(Path(path).expanduser(), checkpoint)
+    content = read_checkpoint(file)
+    config = content[RECORD_KEY]["config"].get("recognizer")
+    if not config:
+        raise RecognizerError(
+            f"{file} holds an autoencoder, not a network that reads faces; this trains one: "
+            "python train.py experiment=attribute_classifier"
+        )
+    network = build_recognizer({**config, "weights": "none"})  # its own weights come below
+    weights = content["state_dict"]
+    network.load_state_dict(
+        {name.removeprefix(NETWORK_PREFIX): weights[name] for name in weights if name.startswith(NETWORK_PREFIX)}
+    )
+    network.names = tuple(content[NAMES_KEY])
+    return network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def build_recognizer(config: dict[str, Any]) -> Recognizer:
+    """The network that a run's configuration names, with fresh weights.
+
+    Raises:
+        RecognizerError: it names a class that is no recognizer of ours.
+    """
+    target = config["_target_"]
+    if target not in RECOGNIZERS:
+        raise RecognizerError(f"the run asks for {target!r}; only these may be built: {', '.join(RECOGNIZERS)}")
+    return RECOGNIZERS[target](**{name: value for name, value in config.items() if name != "_target_"})
+
+
+def check_sees_alike(path: str | Path, checkpoint: str, data: dict[str, Any]) -> None:
+    """Refuses a recognizer that was trained on other crops or sizes than the faces that it is to read.
+
+    Args:
+        path: of the recognizer.
+        checkpoint: as for `load_recognizer`.
+        data: of the run whose faces it is to read: its configuration's `data`.
+
+    Raises:
+        RecognizerError: with the command that trains one that fits.
+    """
+    own = read_checkpoint(checkpoint_file(Path(path).expanduser(), checkpoint))[RECORD_KEY]["config"]["data"]
+    different = [name for name in SEEN_ALIKE if own[name] != data[name]]
+    if different:
+        pairs = ", ".join(f"data.{name}={own[name]} instead of {data[name]}" for name in different)
+        fits = " ".join(f"data.{name}={data[name]}" for name in different)
+        raise RecognizerError(
+            f"{path} was trained on other pictures than the run: {pairs}. This trains one that fits: "
+            f"python train.py experiment=attribute_classifier {fits}"
+        )

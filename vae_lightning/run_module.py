@@ -1,0 +1,142 @@
+"""What every LightningModule of a run does, whatever it learns: optimizer, logging windows, what checkpoints say."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from vae_lightning.lr_schedule import Constant as ConstantLR
+from vae_lightning.lr_schedule import LRSchedule
+
+RECORD_KEY = "run_record"
+BEST_KEY = "best_validation"
+
+
+class RunModule(L.LightningModule):
+    """Base of what a run trains; `evaluate` is what one batch gives, a function of tensors that can be compiled.
+
+    Args:
+        optimizer: takes the parameters, returns the optimizer (a Hydra partial).
+        record: plain data about the run, kept in every checkpoint; enough to build the network again.
+        compile: how training steps are compiled, a mode of `torch.compile` or "off"; evaluation is not.
+        lr_schedule: how the learning rate moves; None keeps it.
+    """
+
+    def __init__(
+        self,
+        optimizer: Callable[[Iterable[torch.nn.Parameter]], Optimizer],
+        record: dict[str, Any] | None = None,
+        compile: str = "off",
+        lr_schedule: LRSchedule | None = None,
+    ) -> None:
+        super().__init__()
+        self.make_optimizer = optimizer
+        self.record = record or {}
+        self.compile_mode = compile
+        self.lr_schedule = lr_schedule or ConstantLR()
+        self.best_validation: dict[str, float] = {}
+        self.last_logged: dict[str, float] = {}
+        self._compiled_evaluate: Callable[..., Any] | None = None
+
+    @property
+    @abstractmethod
+    def summary(self) -> str:
+        """The network in a few words."""
+
+    @abstractmethod
+    def evaluate(self, *tensors: Any) -> Any:
+        """Network and objective on one batch."""
+
+    @abstractmethod
+    def forget_window(self) -> None:
+        """Drops the sums over training batches that are not logged yet."""
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.make_optimizer(self.parameters())
+        if isinstance(self.lr_schedule, ConstantLR):
+            return optimizer
+        num_steps = self.trainer.estimated_stepping_batches
+        scheduler = LambdaLR(optimizer, lambda step: self.lr_schedule.factor((step + 0.5) / num_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        if self.compile_mode != "off":
+            mode = None if self.compile_mode == "default" else self.compile_mode
+            # not earlier: it can be neither copied nor pickled
+            self._compiled_evaluate = torch.compile(self.evaluate, mode=mode, dynamic=False)
+
+    def on_fit_end(self) -> None:
+        if self.compile_mode != "off":
+            self._compiled_evaluate = None
+            torch._dynamo.reset()  # it compiles a function anew eight times at most, and a sweep may have more jobs
+
+    def evaluate_training_batch(self, *tensors: Any) -> Any:
+        """`evaluate`, compiled where that was asked for."""
+        if self.compile_mode != "off":
+            torch.compiler.cudagraph_mark_step_begin()
+        return (self._compiled_evaluate or self.evaluate)(*tensors)
+
+    @property
+    def logs_after_this_batch(self) -> bool:
+        """Training logs means over windows of `trainer.log_every_n_steps` batches; an epoch's end ends a window."""
+        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        num_batches = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        return num_batches % max(interval, 1) == 0 or self.trainer.is_last_batch
+
+    def log_now(self, values: Mapping[str, Tensor | float]) -> dict[str, float]:
+        """Hands values to all loggers at once, at the number of optimizer steps done.
+
+        `self.log` would drop windows that end with an epoch, and counts steps differently in validation.
+        """
+        tensors = [torch.as_tensor(value, device=self.device).float() for value in values.values()]
+        numbers = dict(zip(values, torch.stack(tensors).tolist(), strict=True))  # one synchronisation for all
+        for name, number in numbers.items():
+            self.log(name, number, logger=False, sync_dist=True, batch_size=1)  # for callbacks that monitor
+        self.last_logged |= numbers
+        if not self.trainer.sanity_checking:
+            for logger in self.trainer.loggers:
+                # a column in a table, but as a curve it would only be the dashboard's first and dullest
+                epoch = {} if isinstance(logger, TensorBoardLogger) else {"epoch": float(self.current_epoch)}
+                logger.log_metrics({**numbers, **epoch}, step=self.global_step)
+        return numbers
+
+    def remember_best(self, values: Mapping[str, float]) -> None:
+        """Keeps the numbers of the epoch with the lowest validation loss."""
+        if not self.trainer.sanity_checking and values["val/loss"] < self.best_validation.get("val/loss", math.inf):
+            self.best_validation = {**values, "val/best_epoch": float(self.current_epoch + 1)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[BEST_KEY] = self.best_validation
+        data = getattr(self.trainer, "datamodule", None)
+        checkpoint[RECORD_KEY] = {**self.record, "data": data.record() if data is not None else None}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.best_validation = dict(checkpoint.get(BEST_KEY, {}))
+
+
+def check_trainer(module: RunModule, trainer: L.Trainer, sync_batchnorm: bool) -> None:
+    """Refuses what would fail after the data have been read.
+
+    Raises:
+        ValueError: batch normalisation cannot be shared by these processes, or a schedule has no end.
+    """
+    if not isinstance(module.lr_schedule, ConstantLR) and trainer.max_epochs == -1 and trainer.max_steps == -1:
+        raise ValueError(
+            "lr_schedule=decay ends with the run, and trainer.max_epochs=-1 never does: give it a number, or "
+            "trainer.max_steps, or take lr_schedule=constant"
+        )
+    has_batch_norm = any(isinstance(part, _BatchNorm) for part in module.modules())
+    if sync_batchnorm and has_batch_norm and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
+        raise ValueError(
+            f"batch normalisation over {trainer.world_size} CPU processes: PyTorch shares its statistics on GPUs only. "
+            "Take model.norm=group or none, trainer.sync_batchnorm=false, or one process with trainer=cpu"
+        )
