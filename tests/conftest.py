@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jaxtyping
@@ -108,16 +108,16 @@ TINY_RUN = [
 ]
 
 
-def train_tiny(root: Path, data_dir: Path, run_dir: Path, *overrides: str) -> Path:
+def train_tiny(root: Path, data_dir: Path, run_dir: Path, *overrides: str, fixed: Sequence[str] = TINY_RUN) -> Path:
     """Trains on the CelebA at `root` and returns the run folder."""
     import train
     from vae_lightning.configuration import to_plain
     from vae_lightning.identity import identity_of
     from vae_lightning.sweep import run_recorded
 
-    fixed = [f"run_dir='{run_dir}'", f"data.data_dir='{data_dir}'", f"data.root='{root}'"]
+    places = [f"run_dir='{run_dir}'", f"data.data_dir='{data_dir}'", f"data.root='{root}'"]
     with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
-        config = compose("config", [*TINY_RUN, *fixed, *overrides])
+        config = compose("config", [*fixed, *places, *overrides])
     plain = to_plain(config)
     run_recorded(run_dir, identity_of(config), lambda: train.run(config, plain, *train.build(config, plain)))
     return run_dir

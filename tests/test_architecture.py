@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vae_lightning"
 LIGHTNING_ALLOWED = {
     "train.py",
+    "vae_lightning/building.py",
     "vae_lightning/run_module.py",
     "vae_lightning/module.py",
     "vae_lightning/recognition/module.py",
@@ -55,8 +56,10 @@ MAY_IMPORT = {
     },
     "building": {"signatures", "models", "module", "run_module", "recognition", "checkpoints", "losses"},
     "directions": {"did_you_mean", "files"},
-    "latent_paths": set(),
+    "latent_paths": {"did_you_mean"},
+    "photographs": {"data"},
     "editing": {
+        "statistics",
         "did_you_mean",
         "directions",
         "latent_paths",
@@ -82,6 +85,8 @@ MAY_IMPORT = {
     "face_grids": {"models", "pixels"},
     "checkpoints": {"run_module", "module", "models", "losses", "made_with", "run_folders"},
     "runs": {
+        "directions",
+        "latent_paths",
         "checkpoints",
         "run_module",
         "module",

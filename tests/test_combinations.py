@@ -71,15 +71,17 @@ WITH_THE_REST = [
 ]
 
 
+NOT_OF_VAES = ("attribute_classifier", "factor_regressor")
+VAE_PRESETS = [preset for preset in choices("experiment") if preset not in NOT_OF_VAES]
 CHANGED_PRESETS = [
     *(
         f"experiment={preset} {group}={choice}"
-        for preset in choices("experiment")
+        for preset in VAE_PRESETS
         for group in ("model", "reconstruction", "kl", "beta_schedule", "perceptual", "optimizer")
         for choice in choices(group)
     ),
-    *(f"experiment={preset} callbacks=[checkpoint]" for preset in choices("experiment")),
-    *(f"experiment={preset} posterior={posterior}" for preset in choices("experiment") for posterior in POSTERIORS),
+    *(f"experiment={preset} callbacks=[checkpoint]" for preset in VAE_PRESETS),
+    *(f"experiment={preset} posterior={posterior}" for preset in VAE_PRESETS for posterior in POSTERIORS),
 ]
 PRESETS_THAT_REFUSE = {
     # S2's 2,048 hidden units are another model's

@@ -43,7 +43,8 @@ def test_every_yaml_composes_and_instantiates(group: str, choice: str, tmp_path:
     config = composed(override_for(group, choice), *extra.get(choice, []), *folder)
     plain = to_plain(config)
     module, datamodule, trainer = train.build(config, plain)
-    assert module.model.image_size == datamodule.preprocessing.image_size
+    network = getattr(module, "model", None) or module.network
+    assert network.image_size == datamodule.preprocessing.image_size
     assert trainer.precision in ("bf16-mixed", "32-true")
 
 

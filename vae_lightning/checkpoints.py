@@ -32,12 +32,16 @@ RECONSTRUCTIONS: dict[str, type[ReconstructionLoss]] = {
 }
 
 
-def build_model(config: dict[str, Any]) -> Autoencoder:
+def build_model(config: dict[str, Any] | None) -> Autoencoder:
     """The model that a run's configuration names, with fresh weights.
 
     Raises:
-        RunError: it names a class that is no model of ours.
+        RunError: it names a class that is no model of ours, or none.
     """
+    if config is None:
+        raise RunError(
+            "the run trained a network that reads faces, no autoencoder: use it as vae edit … --classifier or --judge"
+        )
     target = config["_target_"]
     if target not in MODELS:
         raise RunError(f"the run asks for {target!r}; only these may be built: {', '.join(MODELS)}")

@@ -1,20 +1,20 @@
 """`vae VERB RUN`: what can be done with a run after training. A verb knows the model from the run alone."""
 
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ParamSpec
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vae_lightning.edit_verbs import edit
 from vae_lightning.evaluation import METRIC_NAMES
+from vae_lightning.score_verb import score
+from vae_lightning.verbs import Count, Device, Photographs, RunPath, Seed, Which, ends_with_one_line, split_by_comma
 
 if TYPE_CHECKING:  # torch is imported inside the verbs: --help and shell completion answer at once
     from torch import Tensor
 
     from vae_lightning.runs import Run
 
-P = ParamSpec("P")
 COLUMNS = 8
 
 app = typer.Typer(
@@ -23,32 +23,11 @@ app = typer.Typer(
     help="Use a trained run. RUN is a run folder (outputs/…, multirun/<sweep>/beta=4), a .ckpt file, or `last`.",
 )
 
-RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Run folder, .ckpt file, or `last` for the newest run.")]
-Which = Annotated[
-    str, typer.Option("--checkpoint", help="Which checkpoint of the folder: best, last, or a .ckpt file.")
-]
-Device = Annotated[str, typer.Option(help="cpu, cuda, mps, …")]
 Out = Annotated[Path | None, typer.Option(help="Where the picture goes. Default: into the run's images folder.")]
-Count = Annotated[int, typer.Option("--count", "-n", min=1, help="How many faces.")]
 
 
-def ends_with_one_line(verb: Callable[P, None]) -> Callable[P, None]:
-    """Errors that a person can mend end the program with their message, without a traceback."""
-
-    @wraps(verb)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            verb(*args, **kwargs)
-        except (ValueError, OSError) as error:
-            typer.secho(str(error), fg="red", err=True)
-            raise typer.Exit(2) from error
-
-    return guarded
-
-
-@app.callback()
-def verbs() -> None:
-    """Keeps typer from taking a single verb for the whole program."""
+app.add_typer(edit, name="edit")
+edit.command("score", epilog="Example: vae edit score last Smiling --judge outputs/B --orthogonal-to Male")(score)
 
 
 @app.command(epilog="Example: vae sample last --temperature 0.7 --seed 1")
@@ -60,7 +39,7 @@ def sample(
     prior: Annotated[
         str, typer.Option(help="normal, or one that `vae evaluate` fitted: gaussian, gmm, flow.")
     ] = "normal",
-    seed: Annotated[int, typer.Option(help="The same seed gives the same faces.")] = 0,
+    seed: Seed = 0,
     out: Out = None,
     checkpoint: Which = "best",
     device: Device = "cpu",
@@ -79,20 +58,18 @@ def sample(
 @ends_with_one_line
 def reconstruct(
     run: RunPath,
-    photographs: Annotated[
-        list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Your own pictures. Default: test faces.")
-    ] = None,
+    photographs: Photographs = None,
     count: Count = 8,
     out: Out = None,
     checkpoint: Which = "best",
     device: Device = "cpu",
 ) -> None:
     """Originals above their reconstructions, in one picture."""
-    from PIL import Image
+    from vae_lightning.photographs import open_photographs
 
     vae = _load(run, checkpoint, device)
     if photographs:
-        originals = vae.preprocess([Image.open(path) for path in photographs])
+        originals = vae.preprocess(open_photographs(photographs))
         name = "reconstruct_" + "_".join(path.stem for path in photographs[:3])
     else:
         originals = vae.held_out_faces("test", count)
@@ -104,6 +81,45 @@ def reconstruct(
         rows += [part, vae.reconstruct(part)]
         labels += ["original", "reconstruction"]
     _write_grid(rows, labels, vae, out, name)
+
+
+@app.command(epilog="Example: vae interpolate last me.jpg you.png --path spherical --mp4")
+@ends_with_one_line
+def interpolate(
+    run: RunPath,
+    photographs: Photographs = None,
+    path: Annotated[str, typer.Option(help="linear, spherical, or both by comma.")] = "linear,spherical",
+    steps: Annotated[int, typer.Option(min=2, help="Pictures on each way, in the grid.")] = 9,
+    loop: Annotated[bool, typer.Option("--loop", help="Back to the first at the end.")] = False,
+    frames: Annotated[int, typer.Option(min=2, help="Of the animation, on each way.")] = 24,
+    fps: Annotated[float, typer.Option(min=0.1, max=50, help="Frames per second.")] = 12.0,
+    mp4: Annotated[bool, typer.Option("--mp4", help="Also as MP4; needs the extra `video`.")] = False,
+    count: Annotated[int, typer.Option("--count", "-n", min=2, help="How many test faces as key frames.")] = 4,
+    out: Annotated[Path | None, typer.Option(help="Folder for the result. Default: edits/… in the run's.")] = None,
+    checkpoint: Which = "best",
+    device: Device = "cpu",
+) -> None:
+    """Faces that turn into each other: a grid, and an animation through all of them."""
+    from vae_lightning.editing.animation import require_pyav, write_gif, write_mp4
+    from vae_lightning.editing.interpolation import frames_through
+    from vae_lightning.editing.interpolation import interpolate as draw
+    from vae_lightning.editing_command import finish, opened
+
+    writers = {"gif": write_gif, **({"mp4": write_mp4} if mp4 else {})}
+    if mp4:
+        require_pyav()  # before anything is computed
+    paths = split_by_comma(path)
+    settings = {"edit": "interpolate", "paths": paths, "steps": steps, "loop": loop, "frames": frames, "fps": fps}
+    with opened(run, checkpoint, device) as workplace:
+        subject = workplace.subject
+        faces, names = workplace.faces(photographs, count)
+        outcome = draw(subject, faces, names, num_steps=steps, paths=paths, loop=loop)
+        moving = {each: frames_through(subject, faces, num_steps=frames, path=each, loop=loop) for each in paths}
+    folder = finish(workplace, outcome, "interpolate_" + "_".join(names[:3]), out, settings)
+    for each, pictures in moving.items():
+        for suffix, write in writers.items():
+            write(folder / f"{each}.{suffix}", pictures, fps)
+            typer.echo(folder / f"{each}.{suffix}")
 
 
 @app.command(epilog="Example: vae report multirun/2026-11-20_12-00-00")
@@ -151,7 +167,7 @@ def evaluate(
 
     request = Request(
         split=split,
-        metrics=tuple(name for name in metrics.split(",") if name),
+        metrics=tuple(split_by_comma(metrics)),
         samples=samples,
         importance_samples=importance_samples,
         reference=reference,
@@ -192,11 +208,11 @@ def bench(
     with console.status("composing") as status:
         report = benchmark.bench(
             overrides or [],
-            models.split(","),
+            split_by_comma(models),
             repeats=repeats,
             seconds=seconds,
             with_peer=peer,
-            sharing=[int(count) for count in sharing.split(",") if count],
+            sharing=[int(count) for count in split_by_comma(sharing)],
             progress=lambda part: status.update(f"measuring {part}"),
         )
     write_json(out, report)

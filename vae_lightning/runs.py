@@ -9,21 +9,26 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Shaped, UInt8
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from vae_lightning.checkpoints import build_model, read_checkpoint
 from vae_lightning.data import FaceDataModule, Preprocessing
-from vae_lightning.data.preprocessing import as_crop
+from vae_lightning.data.noise import SIZE as ALIGNED_SIZE
+from vae_lightning.data.preprocessing import as_crop, upright_rgb
+from vae_lightning.directions import DirectionFile
 from vae_lightning.distributions import Posterior
+from vae_lightning.latent_paths import latents_between
 from vae_lightning.models import Autoencoder
-from vae_lightning.module import MODEL_PREFIX, RECORD_KEY
+from vae_lightning.module import MODEL_PREFIX
 from vae_lightning.pixels import to_pixel_range, to_uint8, to_unit_range
 from vae_lightning.priors import Prior, StandardNormal
 from vae_lightning.priors.file import PriorFile
 from vae_lightning.run_folders import RunError, checkpoint_file, run_folder
+from vae_lightning.run_module import RECORD_KEY
 
 WITH_A_ROOT = ("celeba", "folder")  # data sets that lie in a folder of the user's
+ALIGNED_SOURCES = ("celeba", "faces", "noise")  # their images have ALIGNED_SIZE (width, height), faces in one place
 Images = Shaped[Tensor, "*shape"] | Image.Image | Sequence[Image.Image]
 
 
@@ -31,7 +36,7 @@ class Run:
     """A trained model with the settings that made it.
 
     Images go in as uint8 [0, 255] or float [0, 1] tensors, (C, H, W) or (B, C, H, W), or as PIL images of any size
-    (cropped and resized as in training). They come out as float tensors in [0, 1] on the run's device, whatever the
+    (see `preprocess`). They come out as float tensors in [0, 1] on the run's device, whatever the
     model's own pixel range.
 
     >>> vae = load_run("outputs/2026-11-20_12-00-00")  # doctest: +SKIP
@@ -116,12 +121,53 @@ class Run:
         return prior
 
     def interpolate(
-        self, first: Images, second: Images, num_steps: int = 9
+        self, first: Images, second: Images, num_steps: int = 9, path: str = "linear"
     ) -> Float[Tensor, "batch steps channels height width"]:
-        """Decoded straight lines from each image of `first` to the one at its place in `second`, both ends counted."""
-        fractions = torch.linspace(0, 1, num_steps, device=self.device)[:, None]
-        latents = torch.lerp(self.encode(first).mean[:, None], self.encode(second).mean[:, None], fractions)
+        """Decoded ways from each image of `first` to the one at its place in `second`, both ends counted.
+
+        Args:
+            first: where the ways begin.
+            second: as many images, where they end.
+            num_steps: 2 or more.
+            path: "linear", or "spherical": round the origin at a length that changes linearly.
+
+        Raises:
+            ValueError: no such path, or fewer than 2 steps.
+        """
+        latents = latents_between(self.encode(first).mean, self.encode(second).mean, num_steps, path)
         return self.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
+
+    def edit(
+        self,
+        images: Images,
+        attribute: str,
+        strength: float = 1.0,
+        method: str = "means",
+        orthogonal_to: Sequence[str] = (),
+        unit: str = "class",
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Images with more of an attribute, or less with a negative strength.
+
+        Args:
+            images: of people.
+            attribute: as the data call it: Smiling, Eyeglasses, …
+            strength: 1 reaches the mean of those who have it, with unit="std" one standard deviation of the latents.
+            method: "means", the difference of the class means, or "probe", the normal of a linear probe.
+            orthogonal_to: attributes that shall stay as they are.
+            unit: of the strength.
+
+        Raises:
+            RunError: no directions were fitted to this checkpoint yet.
+            ValueError: no such attribute, method or unit.
+        """
+        directions = direction_file(self.path).read()
+        if directions is None:
+            raise RunError(
+                f"no directions were fitted to {self.path} yet; this does it: "
+                f"vae edit directions {run_folder(self.path)}"
+            )
+        shift = directions.direction(attribute, method, orthogonal_to).shift(strength, unit)
+        return self.decode(self.encode(images).mean + shift.to(self.device, torch.float32))
 
     def held_out_faces(self, split: Literal["val", "test"], count: int) -> UInt8[Tensor, "batch channels height width"]:
         """Faces of the data that the run was trained on, evenly spaced over a split that it never saw.
@@ -151,17 +197,27 @@ class Run:
         return to_pixel_range(pixels, self.model.pixel_range)
 
     def preprocess(self, images: Image.Image | Sequence[Image.Image]) -> UInt8[Tensor, "batch channels height width"]:
-        """PIL images -> uint8, cropped and resized as in training.
+        """PIL images -> uint8, cropped and resized as in training, after `upright_rgb`.
+
+        What a model of CelebA's or rendered faces knows is an upright portrait: the face centred, the eyes at half the
+        height and a fifth of the width apart. These models were trained on pictures of 178x218 pixels, of which the
+        run's crop was taken. A picture of another size is first scaled to cover 178x218 and cut to it, centred, so
+        that the face takes the place of those in training. A run with crop=null takes the largest centred square.
 
         Raises:
-            DataError: an image is smaller than the crop.
+            DataError: an image is smaller than the crop of a run on a folder of images.
+            ValueError: an image that has no colours to show, see `upright_rgb`.
         """
         data = self.config["data"]
         preprocess = Preprocessing(as_crop(data["crop"]), data["image_size"], data["color"])
+        fits = preprocess.crop is not None and self.record["data"]["source"] in ALIGNED_SOURCES
         pixels = []
         for image in [images] if isinstance(images, Image.Image) else images:
+            upright = upright_rgb(image)
+            if fits and upright.size != ALIGNED_SIZE:
+                upright = ImageOps.fit(upright, ALIGNED_SIZE)
             encoded = io.BytesIO()
-            image.convert("RGB").save(encoded, format="png")  # the same code as in training reads it
+            upright.save(encoded, format="ppm")  # the same code as in training reads it
             pixels.append(preprocess(encoded.getvalue()).permute(2, 0, 1))
         return torch.stack(pixels)
 
@@ -207,6 +263,11 @@ def data_settings(record: dict[str, Any]) -> dict[str, Any]:
 def prior_file(checkpoint: Path) -> PriorFile:
     """Where the priors that were fitted to a checkpoint are kept: beside it."""
     return PriorFile(checkpoint.with_suffix(".priors.pt"), digest_of(checkpoint))
+
+
+def direction_file(checkpoint: Path) -> DirectionFile:
+    """Where the attribute directions that were fitted to a checkpoint are kept: beside it."""
+    return DirectionFile(checkpoint.with_suffix(".directions.pt"), digest_of(checkpoint))
 
 
 def digest_of(file: Path) -> str:

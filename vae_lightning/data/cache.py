@@ -33,7 +33,7 @@ from vae_lightning.data.source import DataError, ImageSource
 
 logger = logging.getLogger("vae_lightning")
 
-CACHE_VERSION = 1  # raise when the same key would give other pixels
+CACHE_VERSION = 2  # raise when the same key would give other pixels
 ARRAY, METADATA = "images.npy", "metadata.json"
 CHUNK = 64  # images per task: about 20 ms of work
 SPARE_BYTES = 64 * 2**20  # left free on the disk beside the cache itself

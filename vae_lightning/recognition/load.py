@@ -42,7 +42,7 @@ def load_recognizer(path: str | Path, checkpoint: str = "best", device: str | to
         {name.removeprefix(NETWORK_PREFIX): weights[name] for name in weights if name.startswith(NETWORK_PREFIX)}
     )
     network.names = tuple(content[NAMES_KEY])
-    return network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def build_recognizer(config: dict[str, Any]) -> Recognizer:

@@ -87,7 +87,7 @@ def attribute_table(
         return []
     weights = image_weights(people, resamples, seed=0)
     scores = score_attributes(read.outputs[:, columns], known[:, columns], weights)
-    return scores.table([names[column] for column in columns])
+    return scores.table([names[column] for column in columns.tolist()])
 
 
 def factor_table(read: ReadSplit, names: Sequence[str]) -> list[dict[str, Cell]]:

@@ -1,0 +1,105 @@
+"""Every way to add or remove one attribute, as a function of latents and a strength."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vae_lightning.directions import METHODS, DirectionFile
+from vae_lightning.editing.amplification import subject_correlations
+from vae_lightning.editing.attributes import subject_directions
+from vae_lightning.editing.guidance import GuidanceSettings, guide
+from vae_lightning.evaluation.subject import MOST_FITTED, Subject
+from vae_lightning.recognition import Recognizer
+
+Latents = Float[Tensor, "images latent"]
+Method = Callable[[Latents, float], Latents]
+FEW_IMAGES = 10  # of each class, as in S2
+
+
+def methods_for(
+    subject: Subject,
+    file: DirectionFile,
+    attribute: str,
+    wanted: bool,
+    strengths: Sequence[float],
+    orthogonal_to: Sequence[str] = (),
+    classifier: Recognizer | None = None,
+) -> dict[str, Method]:
+    """By name. Strength 1 of every straight way is one standard deviation of the training latents along it; of
+    guidance, which bends, the largest strength is the end of its path and the others are on the way.
+
+    Raises:
+        EditError, DirectionError: no such attribute, or one that no direction can be fitted to.
+    """
+    directions = subject_directions(subject, file)
+    few = subject_directions(subject, file, FEW_IMAGES, subject.seed_of("few images"))
+    sign = 1.0 if wanted else -1.0
+    ways = {
+        f"means of {FEW_IMAGES} images": few.direction(attribute),
+        "means": directions.direction(attribute),
+        "probe": directions.direction(attribute, "probe"),
+    }
+    if orthogonal_to:
+        for method in METHODS:
+            held = directions.direction(attribute, method, orthogonal_to)
+            ways[f"{method}, orthogonal to {', '.join(orthogonal_to)}"] = held
+    methods: dict[str, Method] = {"one latent": straight(sign * best_latent(subject, attribute))}
+    methods |= {name: straight(way.shift(sign, "std")) for name, way in ways.items()}
+    if classifier is not None:
+        for holds in (False, True):
+            path = GuidedPath(subject, classifier, {attribute: wanted}, strengths, holds)
+            methods["guidance, others held" if holds else "guidance"] = path
+    return methods
+
+
+def best_latent(subject: Subject, attribute: str) -> Float[Tensor, " latent"]:
+    """The latent that goes with the attribute most, by one standard deviation towards more of it."""
+    found = subject_correlations(subject, MOST_FITTED)[subject.data.attribute_names.index(attribute)]
+    best = int(np.abs(found).argmax())
+    shift = torch.zeros(len(found))
+    shift[best] = float(np.sign(found[best])) * subject.posterior("train", MOST_FITTED).mean[:, best].std()
+    return shift
+
+
+def straight(shift: Float[Tensor, " latent"]) -> Method:
+    return lambda latents, strength: latents + strength * shift
+
+
+class GuidedPath:
+    """Guidance is followed once for all strengths: strength s is the step s / (largest strength) of the way.
+
+    Args:
+        subject: whose latents are moved.
+        classifier: that guides.
+        targets: attribute -> whether faces shall have it.
+        strengths: that will be asked for.
+        hold_others: as in `GuidanceSettings`.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        classifier: Recognizer,
+        targets: Mapping[str, bool],
+        strengths: Sequence[float],
+        hold_others: bool,
+    ) -> None:
+        self.subject, self.classifier, self.targets = subject, classifier, targets
+        self.strongest = max(strengths)
+        self.settings = GuidanceSettings(hold_others=hold_others, num_shown=GuidanceSettings.num_steps)
+        self._start: Latents | None = None
+        self._path: Float[Tensor, "steps images latent"] | None = None
+
+    def __call__(self, latents: Latents, strength: float) -> Latents:
+        step = round(strength / self.strongest * self.settings.num_steps)
+        if step == 0:
+            return latents
+        if self._path is None or self._start is None or not latents.equal(self._start):
+            self._start = latents.clone()
+            subject = self.subject
+            guided = guide(subject.model, self.classifier, latents, self.targets, self.settings, subject.track)
+            self._path = guided.path
+        return self._path[step - 1]

@@ -1,0 +1,164 @@
+"""The verbs of `vae edit` at work: a run and faces -> an edit, written with its settings, and told to the person."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from vae_lightning.checkpoints import read_checkpoint
+from vae_lightning.directions import DirectionFile
+from vae_lightning.editing.outcome import Cell, EditError, Outcome
+from vae_lightning.evaluation.evaluate import open_subject
+from vae_lightning.evaluation.request import Request, choose_device
+from vae_lightning.evaluation.subject import Subject
+from vae_lightning.evaluation_command import progress
+from vae_lightning.face_grids import Faces
+from vae_lightning.made_with import made_with
+from vae_lightning.photographs import open_photographs
+from vae_lightning.recognition import Recognizer
+from vae_lightning.recognition.load import check_sees_alike, load_recognizer
+from vae_lightning.run_folders import checkpoint_file, run_folder
+from vae_lightning.run_module import RECORD_KEY
+from vae_lightning.runs import digest_of, direction_file, load_run
+
+FOLDER = "edits"
+ROWS_SHOWN = 12  # of a table, in the terminal
+MOST_COLUMNS = 30
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A run that is open for editing."""
+
+    file: Path
+    subject: Subject
+    data: Mapping[str, Any]  # the run's configuration of them
+
+    @property
+    def directions(self) -> DirectionFile:
+        return direction_file(self.file)
+
+    def recognizer(self, run: str) -> Recognizer:
+        """A network that reads this run's faces.
+
+        Raises:
+            RunError, RecognizerError: no such run, or one that was trained on other crops or sizes.
+        """
+        check_sees_alike(run, "best", dict(self.data))
+        return load_recognizer(run, "best", self.subject.device)
+
+    def faces(self, photographs: Sequence[Path] | None, count: int, **of_class: bool) -> tuple[Faces, list[str]]:
+        """Pictures of the person's, or evenly spaced ones of the split, and what to call them.
+
+        Args:
+            photographs: files.
+            count: of the split.
+            of_class: attribute=whether they have it.
+
+        Raises:
+            DataError: a file that is no image.
+            EditError: the split has no such images.
+        """
+        if photographs:
+            return load_run(self.file).preprocess(open_photographs(photographs)), [path.stem for path in photographs]
+        rows = self.subject.rows(self.subject.split)
+        attributes = self.subject.attributes(self.subject.split)
+        for name, wanted in of_class.items():
+            if attributes is not None and name in self.subject.data.attribute_names:
+                rows = rows[attributes[rows, self.subject.data.attribute_names.index(name)] == wanted]
+        if not len(rows):
+            asked = ", ".join(f"{name}={wanted}" for name, wanted in of_class.items())
+            raise EditError(f"the {self.subject.split} split has no images with {asked}: name your own pictures")
+        rows = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(np.int64)]
+        return self.subject.pixels(self.subject.split, rows).cpu(), self.names(rows)
+
+    def names(self, rows: np.ndarray) -> list[str]:
+        return [Path(name).stem for name in self.subject.data.image_names(self.subject.split, torch.from_numpy(rows))]
+
+
+@contextmanager
+def opened(run: str, checkpoint: str, device: str, *, split: str = "test", seed: int = 0) -> Iterator[Workplace]:
+    """With a progress bar for all that happens inside.
+
+    Raises:
+        ValueError: no such run, device or split, or the data are not where they were.
+    """
+    request = Request(split=split, device=device, seed=seed)
+    file = checkpoint_file(Path(run).expanduser(), checkpoint)
+    content = read_checkpoint(file)
+    with progress() as observer:
+        subject = open_subject(file, content, request, choose_device(device), observer.track)
+        yield Workplace(file, subject, content[RECORD_KEY]["config"]["data"])
+
+
+def finish(workplace: Workplace, outcome: Outcome, name: str, out: Path | None, settings: Mapping[str, Any]) -> Path:
+    """Writes everything, says what came out and where it lies; returns the folder."""
+    folder = out or run_folder(workplace.file) / FOLDER / name
+    files = outcome.write(folder, {**settings, **_made_from(workplace)})
+    console = Console()
+    for title, rows in outcome.tables.items():
+        if rows and len(rows[0]) <= MOST_COLUMNS:  # wider ones are for programs
+            console.print(as_table(title, rows))
+    for file in files:
+        console.print(file, soft_wrap=True, highlight=False)
+    return folder
+
+
+def _made_from(workplace: Workplace) -> dict[str, Any]:
+    data = workplace.subject.data.record()
+    return {
+        "run": str(run_folder(workplace.file)),
+        "checkpoint": workplace.file.name,
+        "checkpoint_digest": digest_of(workplace.file),
+        "split": workplace.subject.split,
+        "data": data["source"],
+        "data_fingerprint": data["fingerprint"],
+        "device": workplace.subject.device.type,
+        "seed": workplace.subject.seed,
+        "versions": made_with()["libraries"],
+        "date": f"{datetime.now():%Y-%m-%d %H:%M}",
+    }
+
+
+def as_table(title: str, rows: Sequence[Mapping[str, Cell]]) -> Table:
+    """The first rows; all of them are in the CSV file of that name."""
+    more = f", first {ROWS_SHOWN} of {len(rows)}: all in {title}.csv" if len(rows) > ROWS_SHOWN else ""
+    table = Table(title=f"{title}{more}", box=box.SIMPLE_HEAD, title_justify="left")
+    columns = [name for name in (rows[0] if rows else ()) if not name.endswith((" low", " high"))]
+    for name in columns:
+        is_word = isinstance(rows[0][name], str)
+        table.add_column(name.replace("_", " "), justify="left" if is_word else "right", no_wrap=is_word)
+    for row in rows[:ROWS_SHOWN]:
+        table.add_row(*(_shown(row[name]) for name in columns))
+    return table
+
+
+def _shown(cell: Cell) -> str:
+    if cell is None:
+        return "–"
+    return f"{cell:.3g}" if isinstance(cell, float) else str(cell)
+
+
+def check_judge(judge: str, classifier: str) -> None:
+    """A network that guided an edit sees what it asked for; it cannot say whether anybody else does.
+
+    Raises:
+        EditError: both are the same.
+    """
+    if classifier and checkpoint_digest(judge) == checkpoint_digest(classifier):
+        raise EditError(
+            f"--judge and --classifier are both {judge}: the judge must not have guided the edit; train another one "
+            "with python train.py experiment=attribute_classifier seed=1"
+        )
+
+
+def checkpoint_digest(run: str) -> str:
+    return digest_of(checkpoint_file(Path(run).expanduser()))

@@ -1,0 +1,40 @@
+"""What all verbs of `vae` share: arguments by the same names, and how they end on an error."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, ParamSpec
+
+import typer
+
+P = ParamSpec("P")
+
+RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Run folder, .ckpt file, or `last` for the newest run.")]
+Which = Annotated[
+    str, typer.Option("--checkpoint", help="Which checkpoint of the folder: best, last, or a .ckpt file.")
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, mps, …")]
+Photographs = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[IMAGE]...", help="Your own pictures, upright portraits. Default: test faces."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
+Count = Annotated[int, typer.Option("--count", "-n", min=1, help="How many faces.")]
+
+
+def ends_with_one_line(verb: Callable[P, None]) -> Callable[P, None]:
+    """Errors that a person can mend end the program with their message, without a traceback."""
+
+    @wraps(verb)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            verb(*args, **kwargs)
+        except (ValueError, OSError) as error:
+            typer.secho(str(error), fg="red", err=True)
+            raise typer.Exit(2) from error
+
+    return guarded
+
+
+def split_by_comma(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
