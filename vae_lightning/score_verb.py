@@ -42,7 +42,7 @@ def score(
         subject = workplace.subject
         reader = workplace.recognizer(judge)
         guide = workplace.recognizer(classifier) if classifier else None
-        methods = methods_for(subject, workplace.directions, attribute, not remove, steps, others, guide)
+        methods = methods_for(subject, workplace.directions, attribute, not remove, others, guide)
         target = factor or attribute
         outcome = compare_methods(Judge(reader, subject), subject, target, not remove, methods, steps, images)
     settings: dict[str, Any] = {"edit": "score", "attribute": attribute, "judge": judge, "classifier": classifier}

@@ -24,12 +24,11 @@ def methods_for(
     file: DirectionFile,
     attribute: str,
     wanted: bool,
-    strengths: Sequence[float],
     orthogonal_to: Sequence[str] = (),
     classifier: Recognizer | None = None,
 ) -> dict[str, Method]:
     """By name. Strength 1 of every straight way is one standard deviation of the training latents along it; of
-    guidance, which bends, the largest strength is the end of its path and the others are on the way.
+    guidance, where it ends.
 
     Raises:
         EditError, DirectionError: no such attribute, or one that no direction can be fitted to.
@@ -50,8 +49,8 @@ def methods_for(
     methods |= {name: straight(way.shift(sign, "std")) for name, way in ways.items()}
     if classifier is not None:
         for holds in (False, True):
-            path = GuidedPath(subject, classifier, {attribute: wanted}, strengths, holds)
-            methods["guidance, others held" if holds else "guidance"] = path
+            name = "guidance, others held" if holds else "guidance"
+            methods[name] = Guidance(subject, classifier, {attribute: wanted}, holds)
     return methods
 
 
@@ -68,38 +67,26 @@ def straight(shift: Float[Tensor, " latent"]) -> Method:
     return lambda latents, strength: latents + strength * shift
 
 
-class GuidedPath:
-    """Guidance is followed once for all strengths: strength s is the step s / (largest strength) of the way.
+class Guidance:
+    """z + strength (z* - z), where z* is the end of guidance: it is followed once for all strengths.
 
     Args:
         subject: whose latents are moved.
         classifier: that guides.
         targets: attribute -> whether faces shall have it.
-        strengths: that will be asked for.
         hold_others: as in `GuidanceSettings`.
     """
 
     def __init__(
-        self,
-        subject: Subject,
-        classifier: Recognizer,
-        targets: Mapping[str, bool],
-        strengths: Sequence[float],
-        hold_others: bool,
+        self, subject: Subject, classifier: Recognizer, targets: Mapping[str, bool], hold_others: bool
     ) -> None:
         self.subject, self.classifier, self.targets = subject, classifier, targets
-        self.strongest = max(strengths)
-        self.settings = GuidanceSettings(hold_others=hold_others, num_shown=GuidanceSettings.num_steps)
-        self._start: Latents | None = None
-        self._path: Float[Tensor, "steps images latent"] | None = None
+        self.settings = GuidanceSettings(hold_others=hold_others)
+        self._followed: tuple[Latents, Latents] | None = None  # from where to where
 
     def __call__(self, latents: Latents, strength: float) -> Latents:
-        step = round(strength / self.strongest * self.settings.num_steps)
-        if step == 0:
-            return latents
-        if self._path is None or self._start is None or not latents.equal(self._start):
-            self._start = latents.clone()
+        if self._followed is None or not latents.equal(self._followed[0]):
             subject = self.subject
             guided = guide(subject.model, self.classifier, latents, self.targets, self.settings, subject.track)
-            self._path = guided.path
-        return self._path[step - 1]
+            self._followed = latents.clone(), guided.latents
+        return torch.lerp(latents, self._followed[1], strength)
