@@ -23,11 +23,10 @@ from vae_lightning.editing.identity_bases import (
 )
 from vae_lightning.editing.identity_transfer import (
     choose_subjects,
-    draw_transfer_scores,
     transfer,
-    transfer_scores,
 )
 from vae_lightning.editing.outcome import EditError
+from vae_lightning.editing.transfer_scores import at_equal_identity, draw_transfer_scores, transfer_scores
 from vae_lightning.evaluation.subject import Subject
 from vae_lightning.models import Autoencoder
 
@@ -180,8 +179,16 @@ class FactorReader(nn.Module):
     names = ("age", "smile", "hat", "bald", "head_yaw", "beard")
     latents = (0, 2, 4, 1, 3, 5)
 
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+
     def forward(self, images: Tensor) -> Tensor:
-        return torch.logit(images.flatten(1))[:, list(self.latents)]
+        return self.scale * torch.logit(images.flatten(1))[:, list(self.latents)]
+
+
+# names of the same kinds among CelebA's attributes
+AS_ATTRIBUTES = {"age": "Young", "smile": "Smiling", "hat": "Wearing_Hat", "head_yaw": "Narrow_Eyes", "bald": "Bald"}
 
 
 MakeFaces = Callable[..., Subject]
@@ -300,15 +307,41 @@ def test_scores_are_shares_of_the_way_to_the_anchor(make_faces: MakeFaces) -> No
     expected = np.sqrt(2 / np.pi) * np.sqrt(1 + 1 / 6)
     assert scores["averaging", 1.0]["pose and expression change"] == pytest.approx(expected, abs=0.15)
     assert draw_transfer_scores(rows).std() > 0
+    halves = {row["method"]: row for row in at_equal_identity(rows)}
+    assert halves["averaging"]["pose and expression share"] == pytest.approx(0.5, abs=1e-3)
+    assert next(iter(halves)) == "transfer by identity"
 
 
-def test_scores_need_a_reader_of_factors(make_faces: MakeFaces) -> None:
+def test_amounts_that_do_not_reach_half_the_identity_are_not_compared() -> None:
+    """By hand: 0.5 lies a third of the way from 0.4 to 0.7; the other method ends at 0.3."""
+    name = "pose and expression share"
+    rows = [
+        {"method": "a", "amount": 2.0, "identity share": 0.7, name: 0.5},
+        {"method": "a", "amount": 1.0, "identity share": 0.4, name: 0.2},
+        {"method": "b", "amount": 1.0, "identity share": 0.3, name: 0.1},
+    ]
+    assert at_equal_identity(rows) == [
+        {"method": "a", "identity share": 0.5, name: pytest.approx(0.3)},
+        {"method": "b", "identity share": 0.5, name: None},
+    ]
+
+
+def test_attributes_are_scored_in_their_own_standard_deviations(make_faces: MakeFaces) -> None:
+    """Log-odds ten times as large give the same shares and changes."""
+    small, large = FactorReader(), FactorReader(10.0)
+    for reader in (small, large):
+        reader.target = "attributes"
+        reader.names = tuple(AS_ATTRIBUTES.get(name, name) for name in reader.names)
+    found = [transfer_scores(make_faces(), reader, 50, (2,), (0.5,), min_pictures=6) for reader in (small, large)]
+    for one, other in zip(*found, strict=True):
+        assert one.pop("method") == other.pop("method")
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-6)
+
+
+def test_scores_need_a_reader_of_identity_and_expression(make_faces: MakeFaces) -> None:
     reader = FactorReader()
-    reader.target = "attributes"
-    with pytest.raises(EditError, match="reads attributes: scores of transfer need one that reads factors"):
-        transfer_scores(make_faces(), reader)
     reader.target, reader.names = "factors", ("smile", "hat")
-    with pytest.raises(EditError, match="no factor of identity, only smile, hat"):
+    with pytest.raises(EditError, match="nothing of identity, only smile, hat"):
         transfer_scores(make_faces(), reader)
     with pytest.raises(EditError, match="everybody in the test split is person 1"):
         transfer_scores(make_faces(np.ones(366, np.int64)), FactorReader(), components=(2,))

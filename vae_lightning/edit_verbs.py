@@ -60,7 +60,8 @@ def amplify(
                 for name, row in zip(names, found, strict=True)
             ]
     name = f"amplify_{attribute or by}" if not named else "amplify_" + "_".join(map(str, named[:5]))
-    finish(workplace, Outcome(pictures, tables, moved.numbers), name, out, settings)
+    outcome = Outcome(pictures, tables, moved.numbers)
+    finish(workplace, outcome, name, out, settings, show=("dimension_ranking", "best_dimensions"))
 
 
 @edit.command(epilog="Example: vae edit directions last")
@@ -75,7 +76,7 @@ def directions(run: RunPath, out: Folder = None, checkpoint: Which = "best", dev
         fitted = subject_directions(workplace.subject, workplace.directions)
     tables = {"directions": direction_table(fitted)}
     outcome = Outcome({"normals": normals_picture(fitted)}, tables, {"file": str(workplace.directions.path)})
-    finish(workplace, outcome, "directions", out, {"edit": "directions"})
+    finish(workplace, outcome, "directions", out, {"edit": "directions"}, show=("directions",))
 
 
 @edit.command(epilog="Example: vae edit attribute last Smiling me.jpg --method probe --orthogonal-to Male,Young")
@@ -162,7 +163,7 @@ def guide(
         outcome = guide_faces(workplace.subject, network, faces, labels, wanted, chosen)
     settings = {"edit": "guide", "targets": wanted, "classifier": classifier, **chosen.__dict__}
     how = "_".join(f"{name}_{'added' if value else 'removed'}" for name, value in wanted.items())
-    finish(workplace, outcome, f"guide_{how}" + ("_others_held" if hold_others else ""), out, settings)
+    finish(workplace, outcome, f"guide_{how}" + ("_others_held" if hold_others else ""), out, settings, show=("faces",))
 
 
 @edit.command(epilog="Example: vae edit transfer last --anchors 2820,3227 --components 64 --basis identity")
@@ -175,6 +176,8 @@ def transfer(
     basis: Annotated[str, typer.Option(help="pca: by variance; identity: by what tells people apart.")] = "pca",
     min_pictures: Annotated[int, typer.Option(min=2, help="Of a person, for their essence.")] = 10,
     images: Annotated[int, typer.Option(help="Training images that the components are fitted to.")] = 5_000,
+    judge: Annotated[str, typer.Option(help="Also score: a run of factor_regressor or attribute_classifier.")] = "",
+    pairs: Annotated[int, typer.Option(min=20, help="Images and anchors that are scored.")] = 300,
     count: Count = 8,
     split: Split = "test",
     out: Folder = None,
@@ -185,10 +188,17 @@ def transfer(
     from vae_lightning.editing.identity_bases import find_person, people_with
     from vae_lightning.editing.identity_transfer import choose_subjects
     from vae_lightning.editing.identity_transfer import transfer as give_identity
+    from vae_lightning.editing.outcome import Outcome
+    from vae_lightning.editing.transfer_scores import at_equal_identity, draw_transfer_scores, transfer_scores
     from vae_lightning.editing_command import finish, opened
 
     named = whole_numbers("anchors", anchors)
-    settings = {"edit": "transfer", "components": components, "basis": basis, "min_pictures": min_pictures}
+    settings: dict[str, Any] = {
+        "edit": "transfer",
+        "components": components,
+        "basis": basis,
+        "min_pictures": min_pictures,
+    }
     with opened(run, checkpoint, device, split=split) as workplace:
         subject = workplace.subject
         if named:
@@ -197,7 +207,15 @@ def transfer(
             people = people_with(subject, subject.split, min_pictures)[:num_anchors]
         rows = choose_subjects(subject, people, count)
         outcome = give_identity(subject, people, rows, components, basis, images)
-    finish(workplace, outcome, f"transfer_{basis}_{components}", out, {**settings, "fitting_images": images})
+        if judge:
+            amounts = [amount for amount in (4, 8, 16, 32, 64) if amount <= subject.model.latent_dim]
+            reader = workplace.recognizer(judge)
+            scores = transfer_scores(subject, reader, pairs, amounts, (0.25, 0.5, 0.75), min_pictures, images)
+            tables = {"transfer_scores": scores, "at_equal_identity": at_equal_identity(scores)}
+            pictures = {**outcome.pictures, "transfer_scores": draw_transfer_scores(scores)}
+            outcome = Outcome(pictures, {**outcome.tables, **tables}, outcome.numbers)
+    settings |= {"fitting_images": images, "judge": judge, "pairs": pairs}
+    finish(workplace, outcome, f"transfer_{basis}_{components}", out, settings, show=("at_equal_identity",))
 
 
 def numbers(name: str, text: str) -> list[float]:

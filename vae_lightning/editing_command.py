@@ -31,7 +31,8 @@ from vae_lightning.runs import digest_of, direction_file, load_run
 
 FOLDER = "edits"
 ROWS_SHOWN = 12  # of a table, in the terminal
-MOST_COLUMNS = 30
+COLUMNS_SHOWN = 8
+INTERVALS = (" low", " high")
 
 
 @dataclass(frozen=True)
@@ -99,14 +100,21 @@ def opened(run: str, checkpoint: str, device: str, *, split: str = "test", seed:
         yield Workplace(file, subject, content[RECORD_KEY]["config"]["data"])
 
 
-def finish(workplace: Workplace, outcome: Outcome, name: str, out: Path | None, settings: Mapping[str, Any]) -> Path:
-    """Writes everything, says what came out and where it lies; returns the folder."""
+def finish(
+    workplace: Workplace,
+    outcome: Outcome,
+    name: str,
+    out: Path | None,
+    settings: Mapping[str, Any],
+    show: Sequence[str] = (),
+) -> Path:
+    """Writes everything, shows some of its tables, says where all lies; returns the folder."""
     folder = out or run_folder(workplace.file) / FOLDER / name
     files = outcome.write(folder, {**settings, **_made_from(workplace)})
     console = Console()
-    for title, rows in outcome.tables.items():
-        if rows and len(rows[0]) <= MOST_COLUMNS:  # wider ones are for programs
-            console.print(as_table(title, rows))
+    for title in show:
+        if title in outcome.tables:
+            console.print(as_table(title, outcome.tables[title]))
     for file in files:
         console.print(file, soft_wrap=True, highlight=False)
     return folder
@@ -129,15 +137,16 @@ def _made_from(workplace: Workplace) -> dict[str, Any]:
 
 
 def as_table(title: str, rows: Sequence[Mapping[str, Cell]]) -> Table:
-    """The first rows; all of them are in the CSV file of that name."""
-    more = f", first {ROWS_SHOWN} of {len(rows)}: all in {title}.csv" if len(rows) > ROWS_SHOWN else ""
-    table = Table(title=f"{title}{more}", box=box.SIMPLE_HEAD, title_justify="left")
-    columns = [name for name in (rows[0] if rows else ()) if not name.endswith((" low", " high"))]
-    for name in columns:
+    """The first rows and columns; all of them are in the CSV file of that name."""
+    columns = [name for name in (rows[0] if rows else ()) if not name.endswith(INTERVALS)]
+    whole = len(rows) <= ROWS_SHOWN and len(columns) <= COLUMNS_SHOWN
+    caption = "" if whole else f"all rows and columns: {title}.csv"
+    table = Table(title=title.replace("_", " "), caption=caption, box=box.SIMPLE_HEAD, title_justify="left")
+    for name in columns[:COLUMNS_SHOWN]:
         is_word = isinstance(rows[0][name], str)
-        table.add_column(name.replace("_", " "), justify="left" if is_word else "right", no_wrap=is_word)
+        table.add_column(name.replace("_", " "), justify="left" if is_word else "right", overflow="fold")
     for row in rows[:ROWS_SHOWN]:
-        table.add_row(*(_shown(row[name]) for name in columns))
+        table.add_row(*(_shown(row[name]) for name in columns[:COLUMNS_SHOWN]))
     return table
 
 

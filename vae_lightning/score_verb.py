@@ -47,4 +47,6 @@ def score(
         outcome = compare_methods(Judge(reader, subject), subject, target, not remove, methods, steps, images)
     settings: dict[str, Any] = {"edit": "score", "attribute": attribute, "judge": judge, "classifier": classifier}
     settings |= {"strengths": steps, "remove": remove, "images": images, "orthogonal_to": others, "factor": factor}
-    finish(workplace, outcome, f"score_{target}{'_removed' if remove else ''}", out, settings)
+    finish(
+        workplace, outcome, f"score_{target}{'_removed' if remove else ''}", out, settings, show=("at_equal_change",)
+    )

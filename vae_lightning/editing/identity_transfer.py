@@ -1,21 +1,15 @@
 """Faces that take on who another person is and keep how they look into the camera."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
-from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
-from vae_lightning.charts import COLORS, Chart, figure_pixels
-from vae_lightning.data.rendering.factors import IDENTITY_FACTORS
 from vae_lightning.editing.identity_bases import (
-    BASES,
     FITTING_IMAGES,
-    MIN_PICTURES,
     LatentBasis,
     Person,
     check_components,
@@ -23,7 +17,6 @@ from vae_lightning.editing.identity_bases import (
     encode_rows,
     fit_basis,
     identities_of,
-    people_with,
     person_share,
 )
 from vae_lightning.editing.outcome import Cell, EditError, Outcome
@@ -33,7 +26,6 @@ from vae_lightning.grids import labelled_grid
 SHOWN_COMPONENTS = (0, 8, 16, 32, 64)  # and all of them
 PICTURES_PER_ROW = 8
 SHARE_IMAGES = 5_000  # of the split that tells how much of each component is between people
-POSE_AND_EXPRESSION = ("head_yaw", "head_tilt", "smile", "mouth_open", "eye_openness")
 
 Images = UInt8[Tensor, "images channels height width"]
 
@@ -179,116 +171,3 @@ def _draw_components(
         ["original", *(f"K = {count}" for count in counts[:-1]), f"all {all_of_them}"],
         f"First K components by {basis.name} from the anchor's essence: K = 0 is the reconstruction",
     )
-
-
-Edit = Callable[[Float[Tensor, "pairs latent"], Float[Tensor, "pairs latent"]], Float[Tensor, "pairs latent"]]
-Readings = Float[np.ndarray, "pairs factors"]
-
-
-def transfer_scores(
-    subject: Subject,
-    reader: nn.Module,
-    pairs: int = 300,
-    components: Sequence[int] = (4, 8, 16, 32, 64),
-    weights: Sequence[float] = (0.25, 0.5, 0.75),
-    min_pictures: int = MIN_PICTURES,
-    fitting_images: int = FITTING_IMAGES,
-) -> list[dict[str, Cell]]:
-    """What transfer by each basis, and plain averaging with the essence, move on the way from an image to an anchor.
-
-    `reader` reads factors of rendered faces. Its readings of the decoded latents and of the decoded essence are the
-    two ends: a share of 0 is the image's, 1 the essence's. `change` is the mean absolute change in the reader's unit,
-    standard deviations. `pairs` images of `subject.split`, each with a random anchor, another person of that split.
-
-    Raises:
-        EditError: a network that does not read these factors, or as `people_with` and `fit_basis`.
-    """
-    groups = _factor_groups(reader)
-    for count in components:
-        check_components(count, subject.model.latent_dim)
-    latents, essences = _pairs(subject, pairs, people_with(subject, subject.split, min_pictures))
-    edits: dict[tuple[str, float], Edit] = {("averaging", weight): _averaging(weight) for weight in weights}
-    for basis in (fit_basis(subject, name, fitting_images) for name in BASES):
-        edits |= {(f"transfer by {basis.name}", float(count)): _transferring(basis, count) for count in components}
-    before, goal = (_read(subject, reader, part) for part in (latents, essences))
-    rows: list[dict[str, Cell]] = []
-    for (method, amount), edit in edits.items():
-        after = _read(subject, reader, edit(latents, essences))
-        row: dict[str, Cell] = {"method": method, "amount": amount}
-        for group, columns in groups.items():
-            change, way = (after - before)[:, columns], (goal - before)[:, columns]
-            row[f"{group} share"] = float((change * way).sum() / (way**2).sum())
-            row[f"{group} change"] = float(np.abs(change).mean())
-        rows.append(row)
-    return rows
-
-
-def _averaging(weight: float) -> Edit:
-    return lambda latents, essences: torch.lerp(latents, essences, weight)
-
-
-def _transferring(basis: LatentBasis, components: int) -> Edit:
-    return lambda latents, essences: basis.transfer(latents, essences, components)
-
-
-def _factor_groups(reader: nn.Module) -> Mapping[str, list[int]]:
-    names = cast(tuple[str, ...], reader.names)
-    if cast(str, reader.target) != "factors":
-        raise EditError(f"this network reads {reader.target}: scores of transfer need one that reads factors")
-    groups: dict[str, list[int]] = {"identity": [], "pose and expression": [], "rest": []}
-    for column, name in enumerate(names):
-        is_pose = "pose and expression" if name in POSE_AND_EXPRESSION else "rest"
-        groups["identity" if name in IDENTITY_FACTORS else is_pose].append(column)
-    empty = [group for group, columns in groups.items() if not columns]
-    if empty:
-        raise EditError(f"this network reads no factor of {' or '.join(empty)}, only {', '.join(names)}")
-    return groups
-
-
-def _pairs(
-    subject: Subject, count: int, people: Sequence[Person]
-) -> tuple[Float[Tensor, "pairs latent"], Float[Tensor, "pairs latent"]]:
-    """Latents of random images, and for each the essence of somebody else."""
-    random = np.random.default_rng(subject.seed_of("pairs of identity transfer"))
-    identities = identities_of(subject, subject.split)
-    if (identities == people[0].identity).all():
-        raise EditError(f"everybody in the {subject.split} split is {people[0].label}: nobody else to become them")
-    essences = {person.identity: encode_rows(subject, subject.split, person.rows).mean(0) for person in people}
-    anchors = random.choice(list(essences), count)
-    rows = np.array([random.choice(np.flatnonzero(identities != anchor)) for anchor in anchors])
-    return encode_rows(subject, subject.split, rows), torch.stack([essences[anchor] for anchor in anchors.tolist()])
-
-
-@torch.inference_mode()
-def _read(subject: Subject, reader: nn.Module, latents: Float[Tensor, "pairs latent"]) -> Readings:
-    parts = [reader(subject.decode(part)) for part in latents.split(subject.batch_size)]
-    return torch.cat(parts).cpu().double().numpy()
-
-
-def draw_transfer_scores(rows: Sequence[Mapping[str, Cell]]) -> Chart:
-    """Identity that has moved (across) against what should have stayed, a line per method from the image itself."""
-    figure = Figure(figsize=(11, 4.4), dpi=100, layout="constrained", facecolor="white")
-    panels = {"share": "share moved to the essence's", "change": "mean change, standard deviations"}
-    for axis, (measure, label) in zip(figure.subplots(1, 2), panels.items(), strict=True):
-        for line, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
-            chosen = [row for row in rows if row["method"] == method]
-            across = [cast(float, row["identity share"]) for row in chosen]
-            up = [cast(float, row[f"pose and expression {measure}"]) for row in chosen]
-            axis.plot([0.0, *across], [0.0, *up], marker="o", color=COLORS[line], label=str(method))
-            for row, step, *place in zip(chosen, np.diff(across, prepend=-1.0), across, up, strict=True):
-                if abs(step) > 0.005:  # where many lie on one place, the first has the label
-                    below = (4, 5 - 10 * line)
-                    axis.annotate(
-                        f"{row['amount']:g}",
-                        place,
-                        xytext=below,
-                        textcoords="offset points",
-                        color=COLORS[line],
-                        fontsize=8,
-                    )
-        axis.set_title("pose and expression", fontsize=10)
-        axis.set(xlabel="identity: share moved to the essence's", ylabel=label)
-        axis.grid(alpha=0.3)
-    figure.axes[0].legend()
-    figure.suptitle("Identity transfer, lower is better; at the points: components K, or the weight of the essence")
-    return figure_pixels(figure)
