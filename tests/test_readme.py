@@ -33,6 +33,7 @@ BLOCKS = "\n".join(re.findall(r"```bash\n(.*?)```", TEXT, flags=re.DOTALL))
 TRAIN_COMMANDS = sorted(
     {line.split("#")[0] for line in BLOCKS.splitlines() if "train.py" in line and "--help" not in line}
 )
+EDIT_VERBS = sorted(set(re.findall(r"^vae edit (\w+)", BLOCKS, flags=re.MULTILINE)))
 VAE_VERBS = sorted(set(re.findall(r"^vae (\w+)", BLOCKS, flags=re.MULTILINE)))
 
 
@@ -60,9 +61,9 @@ def test_train_commands_compose_and_build(command: str, tmp_path: Path) -> None:
     assert train.build(config, to_plain(config))
 
 
-@pytest.mark.parametrize("verb", VAE_VERBS)
+@pytest.mark.parametrize("verb", [*VAE_VERBS, *(f"edit {verb}" for verb in EDIT_VERBS)])
 def test_verbs_exist_and_show_an_example(verb: str) -> None:
-    shown = CliRunner().invoke(app, [verb, "--help"])
+    shown = CliRunner().invoke(app, [*verb.split(), "--help"])
     assert shown.exit_code == 0
     assert f"Example: vae {verb}" in shown.output
 
@@ -96,14 +97,15 @@ def test_the_metric_to_start_from_measures() -> None:
 
 def test_there_are_commands_to_test() -> None:
     assert len(TRAIN_COMMANDS) >= 8
-    assert VAE_VERBS == ["bench", "evaluate", "reconstruct", "report", "sample"]
+    assert VAE_VERBS == ["bench", "edit", "evaluate", "interpolate", "reconstruct", "report", "sample"]
+    assert EDIT_VERBS == ["amplify", "attribute", "directions", "guide", "score", "transfer"]
 
 
 @pytest.mark.parametrize(
     "group",
     [
         *("model", "reconstruction", "kl", "beta_schedule", "perceptual", "experiment", "debug"),
-        *("hparams_search", "hydra/launcher"),
+        *("hparams_search", "hydra/launcher", "recognizer"),
     ],
 )
 def test_every_choice_is_named(group: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
-from written_sweeps import Page, measured, read_csv, write_job, write_status
+from written_sweeps import Page, measured, read_csv, write_job, write_recognizer, write_status
 
 from vae_lightning.cli import app
 from vae_lightning.report import write_report
@@ -197,8 +197,29 @@ def test_unfinished_runs_are_never_the_best(tmp_path: Path) -> None:
     (ahead / "metrics.csv").write_text("epoch,step,val/loss,val/elbo_nats,val/mse\n0,5,90,-90,0.1\n")
     table = make_table(read_sweep(tmp_path))
     assert [entry.overrides["beta"] for entry in table.settings] == ["2", "1"]
-    assert table.best is not None
-    assert table.best.overrides == {"beta": "1"}
+    best = table.best(None)
+    assert best is not None
+    assert best.overrides == {"beta": "1"}
+
+
+def test_recognizers_are_ranked_by_loss_in_columns_of_their_own(tmp_path: Path) -> None:
+    for rate, loss, auc in ((0.1, 9.0, 0.97), (0.01, 7.0, 0.95), (1, 20.0, 0.5)):
+        scores = {"loss": loss, "accuracy": 0.9, "balanced_accuracy": 0.8, "auc": auc}
+        write_recognizer(tmp_path, [f"optimizer.lr={rate}"], scores)
+    write_recognizer(tmp_path, ["optimizer.lr=5"])
+    page = Page(write_report(tmp_path))
+    rows = read_csv(tmp_path / "report.csv")
+    assert [(row["optimizer.lr"], row["loss"]) for row in rows] == [
+        ("0.01", "7.0"),
+        ("0.1", "9.0"),
+        ("1", "20.0"),
+        ("5", ""),
+    ]
+    measured_ones = ["loss", "accuracy", "balanced_accuracy", "auc", "seconds"]  # no run measured images/s
+    assert list(rows[0]) == ["optimizer.lr", "runs", "split", *measured_ones, "status", "problems"]
+    best = "Best loss over attributes: 7 nats per image (test split; lower is better), with optimizer.lr=0.01"
+    assert f"{best}; its mean AUC is 0.95." in page.text
+    assert not {word for word in ("could not be drawn", "ELBO", "elbo") if word in page.text}
 
 
 def test_numbers_that_are_none_stand_below_all_others(tmp_path: Path) -> None:

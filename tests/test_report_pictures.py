@@ -13,14 +13,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import nn
 from typer.testing import CliRunner
-from written_sweeps import Page, measured, read_csv, write_job
+from written_sweeps import Page, measured, read_csv, write_job, write_recognizer
 
 from vae_lightning import load_run
+from vae_lightning.charts import COLORS
 from vae_lightning.cli import app
 from vae_lightning.models import LinearVAE
 from vae_lightning.pixels import to_uint8
 from vae_lightning.report import write_report
-from vae_lightning.report.curves import _legend_below
+from vae_lightning.report.curves import _legend_below, draw_training_curves
 from vae_lightning.report.exhibits import exhibit_sweep, fit_to
 from vae_lightning.report.sweep import read_sweep
 from vae_lightning.report.traversals import match_latents, measure_latents, traversal_row
@@ -188,6 +189,43 @@ def test_the_command_takes_a_folder_or_the_newest_sweep(
     assert shown.output.strip() == "multirun/new/report.html"
     shown = CliRunner().invoke(app, ["report", "multirun/old"])
     assert shown.output.strip() == "multirun/old/report.html"
+
+
+def test_recognizers_stand_below_vaes_and_are_in_no_picture_of_faces(tmp_path: Path) -> None:
+    for rate in (1, 2):
+        write_job(tmp_path, [f"lr={rate}", "x=vae"], measured(-100.0 * rate, 0.02) | {"test/loss": 0.5})
+        reader = write_recognizer(tmp_path, [f"lr={rate}", "x=attributes"], {"loss": 10.0 - rate, "auc": 0.9})
+        (reader / "checkpoints").mkdir()
+        (reader / "checkpoints" / "best.ckpt").touch()  # no VAE: reading it would be a problem to tell of
+    write_job(tmp_path, ["lr=1", "x=plain"], measured(None, 0.01), model={"posterior": "deterministic"})
+    write_recognizer(tmp_path, ["lr=1", "x=factors"], {"loss": 4.0, "r_squared": 0.75}, target="factors")
+    page = Page(write_report(tmp_path))
+    rows = read_csv(tmp_path / "report.csv")
+    order = [("1", "vae"), ("2", "vae"), ("1", "plain"), ("2", "attributes"), ("1", "attributes"), ("1", "factors")]
+    assert [(row["lr"], row["x"]) for row in rows] == order
+    assert [row["loss"] for row in rows] == ["", "", "", "8.0", "9.0", "4.0"]
+    assert [row["elbo_nats"] for row in rows] == ["-100.0", "-200.0", "", "", "", ""]
+    assert "Best ELBO: −100 nats per image at β = 1 (test split; higher is better), with lr=1, x=vae." in page.text
+    assert "lower is better), with lr=1, x=factors; its mean R² is 0.75." in page.text
+    assert sum(tag == "tr" and attributes.get("class") == "best" for tag, attributes in page.elements) == 3
+    assert "comparisons" not in page.text  # a loss is compared with no ELBO
+    assert set(re.findall(r"x=(\w+): no checkpoint", page.text)) == {"vae", "plain"}
+    assert "no checkpoint that can be read" not in page.text
+
+
+def test_curves_of_recognizers_show_their_loss(tmp_path: Path) -> None:
+    for rate, loss in ((1, 20), (2, 10)):
+        rows = f"epoch,step,val/loss,val/auc\n0,5,{loss},0.5\n1,9,{loss},0.9\n"
+        (write_recognizer(tmp_path, [f"lr={rate}"]) / "metrics.csv").write_text(rows)
+    picture = draw_training_curves(read_sweep(tmp_path))
+    assert picture is not None
+    heights = []
+    for color in COLORS[:2]:
+        wanted = [int(color[start : start + 2], 16) for start in (1, 3, 5)]
+        found = (abs(picture.astype(int) - wanted).sum(-1) < 6).sum(1)
+        assert found.max() > 300  # a level line across the only panel
+        heights.append(int(found.argmax()))
+    assert heights[1] - heights[0] > 100  # rows count downwards
 
 
 def permuted(model: LinearVAE, order: list[int], signs: list[float]) -> LinearVAE:

@@ -18,6 +18,7 @@ CONFIG = {
     "posterior": "gaussian",
     "model": {"_target_": "vae_lightning.models.ConvVAE", "latent_dim": 16, "posterior": "gaussian"},
     "reconstruction": {"_target_": "vae_lightning.losses.SquaredError"},
+    "recognizer": None,
     "data": {"image_size": 32, "color": "rgb", "crop": 148},
 }
 
@@ -25,7 +26,7 @@ CONFIG = {
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     both = dict(base)
     for name, value in changes.items():
-        both[name] = merged(both[name], value) if isinstance(value, dict) else value
+        both[name] = merged(both[name] or {}, value) if isinstance(value, dict) else value
     return both
 
 
@@ -39,6 +40,14 @@ def write_job(sweep: Path, overrides: list[str], metrics: Mapping[str, float] | 
     if metrics is not None:
         (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder
+
+
+def write_recognizer(
+    sweep: Path, overrides: list[str], scores: Mapping[str, float] | None = None, target: str = "attributes"
+) -> Path:
+    """As `write_job`, of a network that reads faces; the scores are of the test split."""
+    metrics = None if scores is None else {f"test/{name}": value for name, value in scores.items()} | {"seconds": 90.0}
+    return write_job(sweep, overrides, metrics, model=None, reconstruction=None, recognizer={"target": target})
 
 
 def write_status(folder: Path, state: str, **others: Any) -> None:

@@ -8,7 +8,9 @@ import typer
 from vae_lightning.verbs import Count, Device, Photographs, RunPath, Seed, Which, ends_with_one_line, split_by_comma
 
 edit = typer.Typer(
-    no_args_is_help=True, help="Change faces in a chosen way: single latents, attributes, identity; and score it."
+    no_args_is_help=True,
+    help="Change faces in a chosen way: single latents, attributes, identity; and score it.",
+    epilog="Example: vae edit attribute last Smiling me.jpg",
 )
 
 Attribute = Annotated[str, typer.Argument(help="As the data call it: Smiling, Eyeglasses, Male, …")]

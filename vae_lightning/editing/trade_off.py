@@ -1,7 +1,7 @@
 """What each way to edit pays for the same change of the target."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,31 +9,18 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from vae_lightning.did_you_mean import did_you_mean
+from vae_lightning.editing.equal_change import EQUAL_CHANGE, at_equal_change, nearest_to_equal_change
 from vae_lightning.editing.judge import Judge
-from vae_lightning.editing.outcome import Cell, EditError, Outcome
-from vae_lightning.editing.scores import DEFINITIONS, EditScore, interval_cells, look, score_looks
+from vae_lightning.editing.outcome import EditError, Outcome
+from vae_lightning.editing.scores import DEFINITIONS, EditScore, look, score_looks
 from vae_lightning.editing.trade_off_pictures import draw_leaks, draw_trade_off
 from vae_lightning.evaluation.subject import Subject
 from vae_lightning.grids import labelled_grid
 
 Method = Callable[[Float[Tensor, "images latent"], float], Float[Tensor, "images latent"]]
-Scores = Mapping[str, Sequence[EditScore]]  # of each method, by strength
 
 FEWEST_IMAGES = 20
 SHOWN = 6
-EQUAL_CHANGE = 1.0  # standard deviations of the judge's reading
-# scores of doing nothing: where every method's line starts
-NOTHING = {
-    "strength": 0.0,
-    "success": 0.0,
-    "leakage": 0.0,
-    "systematic_leakage": 0.0,
-    "identity_distance": 0.0,
-    "normal_prior_nats": 0.0,
-    "gaussian_prior_nats": 0.0,
-    "sharpness": 1.0,
-    "reencoding": 1.0,
-}
 
 
 def compare_methods(
@@ -159,59 +146,6 @@ def _by_factor(subject: Subject, target: str, wanted: bool) -> Bool[np.ndarray, 
         raise EditError(f"{target!r} is no factor of these data{did_you_mean(target, names)}: {', '.join(names)}")
     values = factors[:, names.index(target)] * (1 if wanted else -1)
     return (values <= np.median(values)) & (values < values.max())  # a factor can be 0 on most images, as glasses
-
-
-def at_equal_change(scores: Scores) -> list[dict[str, Cell]]:
-    """A row per method: its scores where the target has changed by 1 sd, the least leakage first.
-
-    Linear between strengths, from no edit at all. Methods that do not get there have no scores and come last.
-    """
-    rows: list[dict[str, Cell]] = []
-    for method, each in scores.items():
-        changes = _curve(each, "target_change", 0.0)
-        row: dict[str, Cell] = {
-            "method": method,
-            "reached": "yes" if changes[:, 0].max() >= EQUAL_CHANGE else "not reached",
-            "largest_change": float(changes[:, 0].max()),
-        }
-        for name, of_nothing in NOTHING.items():
-            found = value_at(changes, _curve(each, name, of_nothing), EQUAL_CHANGE)
-            row[name] = float(found[0]) if np.isfinite(found[0]) else None
-            if name in each[0].resampled:
-                row |= interval_cells(name, found[1:] if row[name] is not None else found[:0])
-        rows.append(row)
-    return sorted(rows, key=lambda row: np.inf if row["leakage"] is None else cast(float, row["leakage"]))
-
-
-def _curve(scores: Sequence[EditScore], name: str, of_nothing: float) -> Float[np.ndarray, "points weightings"]:
-    """A score at no edit and at all strengths, of the images in the first column and of resamples in the others."""
-    count = len(scores[0].resampled["target_change"])
-    points = [np.full(1 + count, of_nothing)]
-    for score in scores:
-        value = getattr(score, name)
-        estimate = np.nan if value is None else value
-        points.append(np.append(estimate, score.resampled.get(name, np.full(count, estimate))))
-    return np.stack(points)
-
-
-def value_at(
-    changes: Float[np.ndarray, "points weightings"], values: Float[np.ndarray, "points weightings"], goal: float
-) -> Float[np.ndarray, " weightings"]:
-    """Values where the change first gets to the goal, linear between the two points about it; nan where it never does.
-
-    The first point has not changed.
-    """
-    there = changes >= goal
-    reached = there.any(0)
-    last = np.where(reached, there.argmax(0), 1)
-    column = np.arange(changes.shape[1])
-    start, end = changes[last - 1, column], changes[last, column]
-    share = np.divide(goal - start, end - start, out=np.full(len(column), np.nan), where=reached)
-    return values[last - 1, column] * (1 - share) + values[last, column] * share
-
-
-def nearest_to_equal_change(scores: Scores) -> dict[str, EditScore]:
-    return {name: min(each, key=lambda score: abs(score.target_change - EQUAL_CHANGE)) for name, each in scores.items()}
 
 
 def _shown(count: int) -> Int64[np.ndarray, " shown"]:

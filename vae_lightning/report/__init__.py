@@ -123,7 +123,7 @@ def _not_drawn(sweep: Sweep, exhibition: Exhibition) -> list[str]:
     shown = {exhibit.job.name for exhibit in exhibition.exhibits}
     missing = [
         f"{job.name}: no checkpoint"
-        for job in sweep.jobs
+        for job in sweep.vaes
         if job.name not in shown and job.name not in exhibition.problems
     ]
     return [*(f"{name}: {problem}" for name, problem in exhibition.problems.items()), *missing]

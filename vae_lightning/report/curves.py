@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
 from vae_lightning.charts import COLORS, figure_pixels
-from vae_lightning.report.sweep import Sweep
+from vae_lightning.report.sweep import Job, Sweep
 from vae_lightning.report.table import Setting, Table, series
 
 STYLES = ("-", "--", ":", "-.")
@@ -66,17 +66,16 @@ def _position(setting: Setting, distortion: str) -> tuple[float | None, float | 
 
 def draw_training_curves(sweep: Sweep) -> UInt8[np.ndarray, "h w 3"] | None:
     """Validation terms of every run over optimizer steps; None where no run was validated."""
-    jobs = [job for job in sweep.jobs if any("val/mse" in row for row in job.history)]
-    rows = [row for job in jobs for row in job.history]
-    panels = [name for name in PANELS if any(math.isfinite(row.get(f"val/{name}", math.nan)) for row in rows)]
+    jobs = [job for job in sweep.jobs if any(f"val/{'loss' if job.reads else 'mse'}" in row for row in job.history)]
+    panels = _panels(jobs)
     if not panels:
         return None
     figure = Figure(figsize=(9, 2.9 * len(panels) + 0.2 * len(jobs)), dpi=100, layout="constrained", facecolor="white")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    for axis, name in zip(axes, panels, strict=True):
+    for axis, (reads, name, title) in zip(axes, panels, strict=True):
         visible: list[float] = []
         for number, job in enumerate(jobs):
-            rows = [row for row in job.history if math.isfinite(row.get(f"val/{name}", math.nan))]
+            rows = _validated(job, reads, name)  # none of a job of another kind: it is in the legend only
             values = [row[f"val/{name}"] for row in rows]
             state = "" if job.status == "done" else f" ({job.status})"
             axis.plot(
@@ -91,11 +90,25 @@ def draw_training_curves(sweep: Sweep) -> UInt8[np.ndarray, "h w 3"] | None:
             visible += _settled(values)
         room = 0.06 * (max(visible) - min(visible)) + 1e-6
         axis.set_ylim(min(visible) - room, max(visible) + room)
-        axis.set(title=PANELS[name], ylabel=UNITS.get(name, "nats per image"))
+        axis.set(title=title, ylabel=UNITS.get(name, "nats per image"))
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel("optimizer step")
     _legend_below(figure)
     return figure_pixels(figure)
+
+
+def _panels(jobs: Sequence[Job]) -> list[tuple[str | None, str, str]]:
+    """What the runs of a panel read off faces (None: VAEs), the number drawn, its title."""
+    panels: list[tuple[str | None, str, str]] = [(None, name, title) for name, title in PANELS.items()]
+    panels += [(reads, "loss", f"loss over {reads}") for reads in sorted({job.reads for job in jobs if job.reads})]
+    return [(reads, name, title) for reads, name, title in panels if any(_validated(job, reads, name) for job in jobs)]
+
+
+def _validated(job: Job, reads: str | None, name: str) -> list[dict[str, float]]:
+    """Rows with such a number; none where the job is of another kind."""
+    if job.reads != reads:
+        return []
+    return [row for row in job.history if math.isfinite(row.get(f"val/{name}", math.nan))]
 
 
 def _legend_below(figure: Figure) -> None:

@@ -52,7 +52,8 @@ class Evaluations:
 def read_evaluations(table: Table) -> Evaluations:
     """The cards that there are. One that is damaged, or was made by another protocol, is a problem in words."""
     problems: list[str] = []
-    cards = {job.name: _card(job, problems) for setting in table.settings for job in setting.jobs}
+    settings = [setting for setting in table.settings if setting.reads is None]
+    cards = {job.name: _card(job, problems) for setting in settings for job in setting.jobs}
     found = [card for card in cards.values() if card is not None]
     protocols = {tuple(card.about[key] for key in OF_THE_PROTOCOL) for card in found}
     if len(protocols) > 1:
@@ -64,9 +65,9 @@ def read_evaluations(table: Table) -> Evaluations:
         for section in card.sections:
             for value in section.values:
                 if value.value is not None and value.name not in rows:
-                    estimates = [_estimate(setting, value.name, cards) for setting in table.settings]
+                    estimates = [_estimate(setting, value.name, cards) for setting in settings]
                     rows[value.name] = Row(section.title, value, estimates)
-    return Evaluations(table.settings, list(rows.values()), problems)
+    return Evaluations(settings, list(rows.values()), problems)
 
 
 def _card(job: Job, problems: list[str]) -> Card | None:

@@ -62,13 +62,13 @@ class Exhibition:
 
 
 def exhibit_sweep(sweep: Sweep) -> Exhibition:
-    """Loads every run that has a checkpoint; one that cannot be used does not stop the others."""
+    """Loads every run that makes faces and has a checkpoint; one that cannot be used does not stop the others."""
     faces: Faces = {}
     exhibits: dict[str, Exhibit] = {}
     problems: dict[str, str] = {}
     reference: tuple[Job, Latents] | None = None
     # the reference comes first: a VAE where there is one, since an autoencoder's latents have no KL
-    for job in sorted(sweep.jobs, key=lambda job: not job.has_prior):
+    for job in sorted(sweep.vaes, key=lambda job: not job.has_prior):
         try:
             run = load(job)
             if run is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 from vae_lightning.report.summary import spread
-from vae_lightning.report.table import COLUMNS, Setting, Table
+from vae_lightning.report.table import Setting, Table
 
 DIGITS = {"elbo_nats": 5, "bits_per_dim": 4, "mse": 3}  # significant ones; 4 elsewhere
 HEADINGS = {"images_per_second": "images/s", "seconds": "time"}
@@ -26,7 +26,7 @@ def table_html(table: Table, caption: str) -> str:
     head = [(key, "words") for key in table.varied]
     head += [("status", "words")]  # before the numbers, where a phone shows it without scrolling
     head += [("runs", "")] if table.has_seeds else []
-    head += [(HEADINGS.get(name, name), "") for name in COLUMNS]
+    head += [(HEADINGS.get(name, name), "") for name in table.columns]
     head += [("what is wrong", "words")]
     headings = "".join(
         f'<th scope="col" class="{kind}" aria-sort="none"><button type="button">{escape(name)}</button></th>'
@@ -43,10 +43,10 @@ def _row(table: Table, setting: Setting) -> str:
     cells = [Cell(setting.overrides[key], setting.overrides[key], "words") for key in table.varied]
     cells += [Cell(setting.status, setting.status, "words")]
     cells += [Cell(str(len(setting.jobs)), str(len(setting.jobs)))] if table.has_seeds else []
-    cells += [_number(setting, name) for name in COLUMNS]
+    cells += [_number(setting, name) for name in table.columns]
     problems = " · ".join(setting.problems)
     cells += [Cell(problems, problems, "words long")]
-    marked = ' class="best"' if setting is table.best else ""
+    marked = ' class="best"' if setting is table.best(setting.reads) else ""
     inside = "".join(
         f'<td class="{cell.kind}" data-value="{escape(cell.value)}">{escape(cell.text)}</td>' for cell in cells
     )

@@ -89,13 +89,25 @@ def describe_data(record: dict[str, Any]) -> str:
 
 
 def _explain(table: Table) -> str:
-    rank = "ELBO at β = 1, highest" if table.ranked_by == "elbo_nats" else "bits per dimension, lowest"
     seeds = " Several seeds of one setting: mean ± standard error over the finished runs." if table.has_seeds else ""
     split = {"test": "Test split, best epoch.", "val": "Validation split, best epoch."}[table.split]
+    order = " ".join(_order_of_recognizers(table, reads) if reads else _order_of_vaes(table) for reads in table.kinds)
+    return f'<p class="quiet">{split} {order}{seeds} A heading sorts by its column.</p>'
+
+
+def _order_of_vaes(table: Table) -> str:
+    rank = "ELBO at β = 1, highest" if table.ranked_by == "elbo_nats" else "bits per dimension, lowest"
     return (
-        f'<p class="quiet">{split} Nats are sums over the pixels or latents of an image, mse is per pixel. '
-        f"Ordered by {rank} first; plain autoencoders, which have none, follow by mse.{seeds} "
-        "A heading sorts by its column.</p>"
+        "Nats are sums over the pixels or latents of an image, mse is per pixel. "
+        f"Ordered by {rank} first; plain autoencoders, which have none, follow by mse."
+    )
+
+
+def _order_of_recognizers(table: Table, reads: str) -> str:
+    verb = "are ordered" if reads == table.kinds[0] else "follow"
+    return (
+        f"Networks that read {reads} {verb} by loss, lowest first: nats, summed over the {reads} of an image. "
+        f"Their other scores are means over {reads}."
     )
 
 

@@ -3,18 +3,19 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 
 from vae_lightning.report.sweep import Sweep, origins
 from vae_lightning.report.table import Estimate, Setting, Table, series
 
 NAMES_SHOWN = 6
+SCORES = {"auc": "AUC", "r_squared": "R²"}  # of recognizers
 
 
 def summarise(sweep: Sweep, table: Table) -> list[str]:
     """Sentences, the most important first; plain text."""
     return [
-        *_best(table),
+        *(_best_recognizer(table, reads) if reads else _best_vae(table) for reads in table.kinds),
         *_duels(table),
         *_effect_of_beta(table),
         *_what_compares(table),
@@ -23,44 +24,51 @@ def summarise(sweep: Sweep, table: Table) -> list[str]:
     ]
 
 
-def _best(table: Table) -> list[str]:
-    best = table.best
+def _best_vae(table: Table) -> str:
+    best = table.best(None)
     if best is None:
-        return ["No run has finished with an ELBO yet, so there is no best one."]
+        return "No run has finished with an ELBO yet, so there is no best one."
     where = name(best) or "the only setting"
     if table.ranked_by == "bits_per_dim":
-        return [
-            f"Best: {where} with {spread(best.values['bits_per_dim'], 4)} bits per dimension ({table.split} split)."
-        ]
+        return f"Best: {where} with {spread(best.values['bits_per_dim'], 4)} bits per dimension ({table.split} split)."
     value = spread(best.values["elbo_nats"], 5)
-    return [f"Best ELBO: {value} nats per image at β = 1 ({table.split} split; higher is better), with {where}."]
+    return f"Best ELBO: {value} nats per image at β = 1 ({table.split} split; higher is better), with {where}."
+
+
+def _best_recognizer(table: Table, reads: str) -> str:
+    best = table.best(reads)
+    if best is None:
+        return f"No run that reads {reads} has finished with a loss yet, so there is no best one."
+    loss = spread(best.values["loss"], 4)
+    scores = [
+        f"; its mean {word} is {spread(best.values[key], 3)}" for key, word in SCORES.items() if key in best.values
+    ]
+    return (
+        f"Best loss over {reads}: {loss} nats per image ({table.split} split; lower is better), "
+        f"with {name(best) or 'the only setting'}{''.join(scores)}."
+    )
 
 
 def _duels(table: Table) -> list[str]:
-    """Of each key, which value wins among settings that differ in nothing else."""
+    """Of each key, which value wins among settings of one kind that differ in nothing else."""
     sentences = []
-    for key in table.varied:
+    for key, reads in product(table.varied, table.kinds):
         contests: dict[tuple[str, ...], list[Setting]] = {}
-        for entry in table.settings:
-            if entry.is_measured and entry.mean(table.ranked_by) is not None:
-                others = tuple(value for other, value in entry.overrides.items() if other != key)
-                contests.setdefault(others, []).append(entry)
+        for entry in table.ranked(reads):
+            others = tuple(value for other, value in entry.overrides.items() if other != key)
+            contests.setdefault(others, []).append(entry)
         fought = [entries for entries in contests.values() if len(entries) > 1]
         if len(fought) < 2:  # one contest is what the table shows
             continue
-        wins = Counter(_winner(entries, table.ranked_by).overrides[key] for entries in fought)
+        wins = Counter(entries[0].overrides[key] for entries in fought)
         (best, count), *rest = wins.most_common()
         also = "".join(f", {value or 'not set'} in {times}" for value, times in rest)
+        metric = f"loss over {reads}" if reads else table.ranked_by
         sentences.append(
-            f"{key}: {best or 'not set'} has the best {table.ranked_by} in {count} of {len(fought)} comparisons "
+            f"{key}: {best or 'not set'} has the best {metric} in {count} of {len(fought)} comparisons "
             f"with all else equal{also}."
         )
     return sentences
-
-
-def _winner(entries: Sequence[Setting], metric: str) -> Setting:
-    sign = 1 if metric == "elbo_nats" else -1
-    return max(entries, key=lambda entry: sign * (entry.mean(metric) or 0.0))
 
 
 def _effect_of_beta(table: Table) -> list[str]:

@@ -48,7 +48,17 @@ class Job:
         return _spelt_alike(str(value)) if isinstance(value, str | int | float) else ""
 
     @property
+    def reads(self) -> str | None:
+        """What a recognizer reads off faces, "attributes" or "factors"; None for what makes faces."""
+        if self.setting("recognizer") is None:
+            return None
+        return str(self.setting("recognizer.target") or "attributes")  # as Recognizer has it where no target is set
+
+    @property
     def beta(self) -> float | None:
+        """None where it is not known, and for a recognizer: there it does nothing."""
+        if self.reads:
+            return None
         value = as_number(self.overrides["beta"]) if "beta" in self.overrides else self.setting("beta")
         return float(value) if isinstance(value, int | float) else None
 
@@ -72,6 +82,12 @@ class Sweep:
 
     folder: Path
     jobs: list[Job]
+
+    @property
+    def vaes(self) -> list[Job]:
+        """All but recognizers. Jobs without a config, of which that is not known, are left out among recognizers."""
+        others = [job for job in self.jobs if job.reads is None]
+        return others if len(others) == len(self.jobs) or any(job.config for job in others) else []
 
     @property
     def varied(self) -> list[str]:

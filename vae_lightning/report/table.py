@@ -12,9 +12,9 @@ from typing import Literal
 from vae_lightning.files import replacing
 from vae_lightning.report.sweep import Job, Sweep
 
-MEASURED = ("elbo_nats", "reconstruction_nats", "kl_nats", "bits_per_dim", "active_units", "mse")
+OF_VAES = ("elbo_nats", "reconstruction_nats", "kl_nats", "bits_per_dim", "active_units", "mse")
+OF_RECOGNIZERS = ("loss", "accuracy", "balanced_accuracy", "auc", "r_squared")
 OF_THE_RUN = {"images_per_second": "train/images_per_second", "seconds": "seconds"}
-COLUMNS = (*MEASURED, *OF_THE_RUN)
 Split = Literal["val", "test"]
 
 
@@ -33,6 +33,11 @@ class Setting:
     overrides: dict[str, str]  # those that differ between settings
     jobs: list[Job]
     values: dict[str, Estimate]
+
+    @property
+    def reads(self) -> str | None:
+        """What its jobs read off faces; None where they make them."""
+        return next((job.reads for job in self.jobs if job.reads), None)
 
     @property
     def status(self) -> str:
@@ -59,26 +64,40 @@ class Setting:
 
 @dataclass(frozen=True)
 class Table:
-    """All settings of a sweep, best first.
+    """All settings of a sweep, best first; recognizers, ranked by loss, stand below what makes faces.
 
-    `ranked_by` is elbo_nats, or bits_per_dim where runs differ in their pixel term or in their images: an ELBO in
-    nats means something else in each of those.
+    `ranked_by` is of VAEs: elbo_nats, or bits_per_dim where runs differ in their pixel term or in their images: an
+    ELBO in nats means something else in each of those.
     """
 
     settings: list[Setting]
     varied: list[str]
     split: Split
     ranked_by: Literal["elbo_nats", "bits_per_dim"]
+    kinds: list[
+        str | None
+    ]  # what its runs read off faces: "attributes", "factors"; first of all None, if any makes faces
+
+    @property
+    def columns(self) -> list[str]:
+        """All of VAEs where there are any, else those that were measured."""
+        known = {name for setting in self.settings for name in setting.values}
+        if None in self.kinds:
+            known |= {*OF_VAES, *OF_THE_RUN}
+        return [name for name in (*OF_VAES, *OF_RECOGNIZERS, *OF_THE_RUN) if name in known]
 
     @property
     def has_seeds(self) -> bool:
         return any(len(setting.jobs) > 1 for setting in self.settings)
 
-    @property
-    def best(self) -> Setting | None:
-        """The first finished setting that can be ranked at all."""
-        ranked = (entry for entry in self.settings if entry.is_measured and entry.mean(self.ranked_by) is not None)
-        return next(ranked, None)
+    def ranked(self, reads: str | None) -> list[Setting]:
+        """The finished settings of one kind that can be ranked at all, best first."""
+        name = "loss" if reads else self.ranked_by
+        finished = [entry for entry in self.settings if entry.reads == reads and entry.is_measured]
+        return [entry for entry in finished if entry.mean(name) is not None]
+
+    def best(self, reads: str | None) -> Setting | None:
+        return next(iter(self.ranked(reads)), None)
 
 
 def make_table(sweep: Sweep, join_seeds: bool = True) -> Table:
@@ -96,18 +115,20 @@ def make_table(sweep: Sweep, join_seeds: bool = True) -> Table:
     settings = [
         Setting(dict(zip(keys, values, strict=True)), jobs, estimate(jobs, split)) for values, jobs in groups.items()
     ]
-    ranked_by: Literal["elbo_nats", "bits_per_dim"] = "elbo_nats" if elbos_compare(sweep.jobs) else "bits_per_dim"
-    return Table(sorted(settings, key=lambda entry: rank(entry, ranked_by)), keys, split, ranked_by)
+    ranked_by: Literal["elbo_nats", "bits_per_dim"] = "elbo_nats" if elbos_compare(sweep.vaes) else "bits_per_dim"
+    of_faces: list[str | None] = [None] if sweep.vaes else []
+    kinds = of_faces + sorted({job.reads for job in sweep.jobs if job.reads})
+    return Table(sorted(settings, key=lambda entry: rank(entry, ranked_by)), keys, split, ranked_by, kinds)
 
 
 def split_to_compare(jobs: Sequence[Job]) -> Split:
     """test where every measured job has it, else val for all: numbers of two splits do not compare."""
     measured = [job for job in jobs if job.metrics]
-    return "test" if measured and all(f"test/{MEASURED[-1]}" in job.metrics for job in measured) else "val"
+    return "test" if measured and all({"test/mse", "test/loss"} & job.metrics.keys() for job in measured) else "val"
 
 
 def elbos_compare(jobs: Sequence[Job]) -> bool:
-    """Whether all VAEs of the sweep measure the same kind of pixels with the same pixel term."""
+    """Whether all VAEs among the jobs measure the same kind of pixels with the same pixel term."""
     vaes = [job for job in jobs if job.config and job.has_prior]
     keys = ("reconstruction", "data.image_size", "data.color", "data.crop")
     return len({json.dumps([job.setting(key) for key in keys], sort_keys=True, default=str) for job in vaes}) <= 1
@@ -116,7 +137,8 @@ def elbos_compare(jobs: Sequence[Job]) -> bool:
 def estimate(jobs: Sequence[Job], split: Split) -> dict[str, Estimate]:
     """Means over the finished jobs; over the others only where none has finished."""
     measured = [job for job in jobs if job.status == "done" and job.metrics] or [job for job in jobs if job.metrics]
-    names = {**{name: f"{split}/{name}" for name in MEASURED}, **OF_THE_RUN}
+    columns = OF_RECOGNIZERS if any(job.reads for job in jobs) else OF_VAES  # a VAE's loss is no column
+    names = {**{name: f"{split}/{name}" for name in columns}, **OF_THE_RUN}
     samples = {name: [job.metrics[key] for job in measured if key in job.metrics] for name, key in names.items()}
     return {name: mean_and_standard_error(values) for name, values in samples.items() if values}
 
@@ -128,12 +150,17 @@ def mean_and_standard_error(values: Sequence[float]) -> Estimate:
     return Estimate(fmean(values), stdev(values) / math.sqrt(len(values)))
 
 
-def rank(setting: Setting, ranked_by: str) -> tuple[int, float]:
-    """VAEs by ELBO (highest first) or bits (lowest first), then autoencoders by mse, then what was not measured."""
-    value, mse = setting.mean(ranked_by), setting.mean("mse")
+def rank(setting: Setting, ranked_by: str) -> tuple[int, str, float]:
+    """VAEs by ELBO (highest first) or bits (lowest first), autoencoders by mse, recognizers by loss, the unmeasured.
+
+    Recognizers of attributes come before those of factors: their losses are sums over different things.
+    """
+    value, mse, loss = (setting.mean(name) for name in (ranked_by, "mse", "loss"))
     if value is not None:
-        return 0, -value if ranked_by == "elbo_nats" else value
-    return (2, 0.0) if mse is None else (1, mse)
+        return 0, "", -value if ranked_by == "elbo_nats" else value
+    if mse is not None:
+        return 1, "", mse
+    return (3, "", 0.0) if loss is None else (2, setting.reads or "", loss)
 
 
 def series(table: Table) -> dict[str, list[Setting]]:
@@ -151,13 +178,13 @@ def series(table: Table) -> dict[str, list[Setting]]:
 
 def write_csv(path: Path, table: Table) -> None:
     """One line per setting, in the order of the table; empty cells where nothing was measured."""
-    errors = [f"{name}_standard_error" for name in COLUMNS] if table.has_seeds else []
-    header = [*table.varied, "runs", "split", *COLUMNS, *errors, "status", "problems"]
+    errors = [f"{name}_standard_error" for name in table.columns] if table.has_seeds else []
+    header = [*table.varied, "runs", "split", *table.columns, *errors, "status", "problems"]
     with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         for setting in table.settings:
-            values = [setting.values.get(name) for name in COLUMNS]
+            values = [setting.values.get(name) for name in table.columns]
             means = ["" if value is None else value.mean for value in values]
             spreads = ["" if value is None else value.standard_error for value in values] if errors else []
             overrides = [setting.overrides[key] for key in table.varied]
