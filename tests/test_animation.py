@@ -86,6 +86,7 @@ def test_equal_frames_are_shown_as_long_as_they_last(tmp_path: Path) -> None:
         assert (still.n_frames, still.info["duration"]) == (1, 700)
 
 
+@pytest.mark.extra
 @pytest.mark.parametrize("channels", [3, 1])
 def test_an_mp4_has_the_frames_their_time_and_nearly_their_colours(tmp_path: Path, channels: int) -> None:
     av = pytest.importorskip("av", reason=NO_VIDEO)
@@ -105,6 +106,7 @@ def test_an_mp4_has_the_frames_their_time_and_nearly_their_colours(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["faces.mp4"]
 
 
+@pytest.mark.extra
 def test_an_mp4_of_one_odd_frame_has_even_sides(tmp_path: Path) -> None:
     av = pytest.importorskip("av", reason=NO_VIDEO)
     colour = torch.tensor([200, 30, 90], dtype=torch.uint8)[None, :, None, None]

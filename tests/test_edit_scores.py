@@ -18,6 +18,7 @@ from vae_lightning.editing.trade_off import choose_images, compare_methods
 from vae_lightning.evaluation.subject import Subject
 from vae_lightning.losses import SquaredError
 from vae_lightning.models import Autoencoder
+from vae_lightning.recognition import Recognizer
 
 SIDE, LATENTS, COUNT = 8, 5, 120
 PEOPLE = 30  # in each split
@@ -44,19 +45,18 @@ class LinearFaces(Autoencoder):
         return self.pixel_parameters(latents)
 
 
-class LinearJudge(torch.nn.Module):
+class LinearJudge(Recognizer):
     """Reads the first, the second and the third latent, and a constant; its features are the latents."""
 
     def __init__(self, target: str = "attributes") -> None:
-        super().__init__()
-        self.target, self.names = target, NAMES
+        super().__init__(32, "gray", target)
+        self.names = NAMES
         self.register_buffer("basis", torch.from_numpy(BASIS).float())
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         return (images.flatten(1) - 0.5) @ self.basis
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        latents = self.embed(images)
+    def read_features(self, latents: torch.Tensor) -> torch.Tensor:
         return torch.stack([latents[:, 0], latents[:, 1], 0 * latents[:, 0] + 3, latents[:, 2]], 1)
 
 

@@ -218,7 +218,7 @@ def test_recognizers_are_ranked_by_loss_in_columns_of_their_own(tmp_path: Path) 
     measured_ones = ["loss", "accuracy", "balanced_accuracy", "auc", "seconds"]  # no run measured images/s
     assert list(rows[0]) == ["optimizer.lr", "runs", "split", *measured_ones, "status", "problems"]
     best = "Best loss over attributes: 7 nats per image (test split; lower is better), with optimizer.lr=0.01"
-    assert f"{best}; its mean AUC is 0.95." in page.text
+    assert f"{best}; its mean AUC is 0.950." in page.text
     assert not {word for word in ("could not be drawn", "ELBO", "elbo") if word in page.text}
 
 

@@ -206,7 +206,7 @@ def test_recognizers_stand_below_vaes_and_are_in_no_picture_of_faces(tmp_path: P
     assert [row["loss"] for row in rows] == ["", "", "", "8.0", "9.0", "4.0"]
     assert [row["elbo_nats"] for row in rows] == ["-100.0", "-200.0", "", "", "", ""]
     assert "Best ELBO: −100 nats per image at β = 1 (test split; higher is better), with lr=1, x=vae." in page.text
-    assert "lower is better), with lr=1, x=factors; its mean R² is 0.75." in page.text
+    assert "lower is better), with lr=1, x=factors; its mean R² is 0.750." in page.text
     assert sum(tag == "tr" and attributes.get("class") == "best" for tag, attributes in page.elements) == 3
     assert "comparisons" not in page.text  # a loss is compared with no ELBO
     assert set(re.findall(r"x=(\w+): no checkpoint", page.text)) == {"vae", "plain"}

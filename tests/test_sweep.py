@@ -236,7 +236,7 @@ def test_ray_refuses_what_would_wait_for_ever(
         ray_engine(settings, OmegaConf.create({"accelerator": "auto"}), 3)
 
 
-@pytest.mark.engine
+@pytest.mark.extra
 @pytest.mark.parametrize("choice", sorted(path.stem for path in (train.CONF_DIR / "hydra" / "launcher").glob("*.yaml")))
 def test_every_launcher_composes(choice: str) -> None:
     argument = f"hydra/launcher={choice}"

@@ -45,6 +45,7 @@ def kill_in_training(process: subprocess.Popen[str], run_dir: Path, victim: int 
     os.kill(victim or process.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_ends_as_if_nothing_had_happened(quick: list[str], tmp_path: Path) -> None:
     """One after another in one process: beta=1 is done when beta=4 is killed; the third job fails."""
     command = ["-m", "beta=1,4", "optimizer.lr=1e-3,1e25", f"trainer.max_epochs={EPOCHS}", "sweep=s", *quick]
@@ -110,7 +111,7 @@ def test_sigterm_is_a_stop_and_under_slurm_a_request_to_queue_again(quick: list[
         assert state_of(folder) == "interrupted"
 
 
-@pytest.mark.engine
+@pytest.mark.extra
 def test_ray_gives_each_job_its_device_and_starts_a_killed_one_again(quick: list[str], tmp_path: Path) -> None:
     pytest.importorskip("ray")
     command = ["-m", "hydra/launcher=local_gpus", "beta=1,4,8", "sweep=s"]
@@ -130,7 +131,7 @@ def test_ray_gives_each_job_its_device_and_starts_a_killed_one_again(quick: list
     assert len(report_rows(sweep)) == 3
 
 
-@pytest.mark.engine
+@pytest.mark.extra
 def test_ray_refuses_gpus_that_are_not_there(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     command = ["-m", "hydra/launcher=share_gpu", "beta=1,4", "hydra.launcher.ray.init.num_gpus=0"]
@@ -140,7 +141,7 @@ def test_ray_refuses_gpus_that_are_not_there(tmp_path: Path) -> None:
     assert not (tmp_path / "multirun").exists()
 
 
-@pytest.mark.engine
+@pytest.mark.extra
 def test_optuna_goes_on_where_it_was_killed(quick: list[str], tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     command = ["-m", "hparams_search=rate_distortion", "hydra.sweeper.n_trials=3", "sweep=s", *quick]

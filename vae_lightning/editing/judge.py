@@ -1,15 +1,15 @@
 """A network that reads faces, with the yardsticks that its readings of edits need."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import cosine_distances, paired_cosine_distances
-from torch import Tensor, nn
+from torch import Tensor
 
 from vae_lightning.did_you_mean import did_you_mean
 from vae_lightning.editing.identity_space import (
@@ -23,6 +23,7 @@ from vae_lightning.editing.outcome import Cell, EditError
 from vae_lightning.evaluation.resampling import area_under_curve, squared_correlation
 from vae_lightning.evaluation.subject import Subject
 from vae_lightning.pixels import to_pixel_range
+from vae_lightning.recognition import Recognizer
 
 MOST_READ = 1_000  # images of the split that units, reliability and distances between people are taken from
 MOST_FITTED = 5_000  # training images that tell what differs between people
@@ -45,8 +46,7 @@ class Judge:
     """Reads edits made with one subject. It must not be the network that guided them.
 
     Args:
-        recognizer: in eval mode; has `target` ("attributes" or "factors"), `names` of its outputs, `embed`, and
-            takes images in [0, 1].
+        recognizer: in eval mode.
         subject: whose split gives the yardsticks, and whose training images say what differs between people.
 
     Attributes:
@@ -59,11 +59,11 @@ class Judge:
         EditError: the embeddings are all the same, or all pictures show one person.
     """
 
-    def __init__(self, recognizer: nn.Module, subject: Subject) -> None:
+    def __init__(self, recognizer: Recognizer, subject: Subject) -> None:
         self.recognizer = recognizer.to(subject.device)
         self.subject = subject
-        self.target = cast(str, recognizer.target)
-        self.names = cast(tuple[str, ...], recognizer.names)
+        self.target = recognizer.target
+        self.names = recognizer.names
         latents, people = subject.posterior(subject.split, MOST_READ).mean, subject.people(subject.split, MOST_READ)
         parts = subject.batches(len(latents), "Judge: reconstructions")
         readings = [self.read(subject.decode(latents[part])) for part in parts]
@@ -100,8 +100,9 @@ class Judge:
     @torch.inference_mode()
     def read(self, images: Images) -> Readings:
         """Images in [0, 1]."""
-        parts = list(self._batches(images))
-        return Readings(_on_host(self.recognizer, parts), _on_host(self._embed, parts))
+        features = [self.recognizer.embed(batch) for batch in self._batches(images)]
+        outputs = [self.recognizer.read_features(part) for part in features]
+        return Readings(_on_host(outputs), _on_host(features))
 
     def identity_distance(self, before: Embeddings, after: Embeddings) -> Float[np.ndarray, " images"]:
         """0 = the same picture, 1 = as far as reconstructions of two different people are on average."""
@@ -120,10 +121,6 @@ class Judge:
             "identity_auc": self.same_person_auc,
         }
 
-    @property
-    def _embed(self) -> Callable[[Tensor], Tensor]:
-        return cast(Callable[[Tensor], Tensor], self.recognizer.embed)
-
     def _batches(self, images: Images) -> Iterator[Images]:
         yield from images.to(self.subject.device).split(self.subject.batch_size)
 
@@ -133,7 +130,7 @@ class Judge:
         rows = subject.rows(subject.split, MOST_READ)
         parts = subject.batches(len(rows), "Judge: originals")
         pixels = (to_pixel_range(subject.pixels(subject.split, rows[part]), (0.0, 1.0)) for part in parts)
-        originals = _on_host(self.recognizer, pixels)
+        originals = _on_host(self.recognizer(images) for images in pixels)
         names, truth = self._truth()
         table: list[dict[str, Cell]] = []
         for column, name in enumerate(self.names):
@@ -172,7 +169,8 @@ class Judge:
         subject = self.subject
         parts = subject.batches(len(rows), "Judge: training people")
         inputs = (subject.model_input(subject.pixels("train", rows[part])) for part in parts)
-        return _on_host(self._embed, (subject.decode(subject.model.encode(images).mean) for images in inputs))
+        decoded = (subject.decode(subject.model.encode(images).mean) for images in inputs)
+        return _on_host(self.recognizer.embed(images) for images in decoded)
 
     def _set_distances(self, embeddings: Embeddings, people: Int64[np.ndarray, " images"]) -> None:
         first, second = np.triu_indices(len(people), 1)
@@ -188,8 +186,8 @@ class Judge:
         self.same_person_auc = float(roc_auc_score(same, -distances)) if same.any() else None
 
 
-def _on_host(network: Callable[[Tensor], Tensor], batches: Any) -> Float[np.ndarray, "images numbers"]:
-    return torch.cat([network(images).cpu() for images in batches]).double().numpy()
+def _on_host(batches: Iterable[Tensor]) -> Float[np.ndarray, "images numbers"]:
+    return torch.cat([batch.cpu() for batch in batches]).double().numpy()
 
 
 def _agreement(readings: Float[np.ndarray, " images"], truth: np.ndarray | None) -> float | None:

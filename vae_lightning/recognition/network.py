@@ -62,8 +62,11 @@ class Recognizer(nn.Module, ABC):
         """What the last layer sees."""
 
     @abstractmethod
+    def read_features(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch outputs"]:
+        """Log-odds, or factors in standard deviations, from what `embed` gives."""
+
     def forward(self, images: Images) -> Float[Tensor, "batch outputs"]:
-        """Log-odds, or factors in standard deviations."""
+        return self.read_features(self.embed(images))
 
 
 class ResNet18Recognizer(Recognizer):
@@ -100,8 +103,8 @@ class ResNet18Recognizer(Recognizer):
         features: Tensor = self.backbone((images - self.imagenet_mean) / self.imagenet_std)  # gray -> 3 channels
         return features
 
-    def forward(self, images: Images) -> Float[Tensor, "batch outputs"]:
-        outputs: Tensor = self.head(self.embed(images))
+    def read_features(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch outputs"]:
+        outputs: Tensor = self.head(features)
         return outputs
 
 
