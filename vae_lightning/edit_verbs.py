@@ -63,7 +63,9 @@ def amplify(
             ]
     name = f"amplify_{attribute or by}" if not named else "amplify_" + "_".join(map(str, named[:5]))
     outcome = Outcome(pictures, tables, moved.numbers)
-    finish(workplace, outcome, name, out, settings, show=("dimension_ranking", "best_dimensions"))
+    ranked = ("rank", "dimension", "variance", "kl_nats", "best_attribute", "best_correlation")
+    best = ("attribute", "dimension", "correlation")
+    finish(workplace, outcome, name, out, settings, show={"dimension_ranking": ranked, "best_dimensions": best})
 
 
 @edit.command(epilog="Example: vae edit directions last")
@@ -77,8 +79,9 @@ def directions(run: RunPath, out: Folder = None, checkpoint: Which = "best", dev
     with opened(run, checkpoint, device) as workplace:
         fitted = subject_directions(workplace.subject, workplace.directions)
     tables = {"directions": direction_table(fitted)}
+    columns = ("attribute", "with", "without", "means_gap", "means_gap_std", "cosine")
     outcome = Outcome({"normals": normals_picture(fitted)}, tables, {"file": str(workplace.directions.path)})
-    finish(workplace, outcome, "directions", out, {"edit": "directions"}, show=("directions",))
+    finish(workplace, outcome, "directions", out, {"edit": "directions"}, show={"directions": columns})
 
 
 @edit.command(epilog="Example: vae edit attribute last Smiling me.jpg --method probe --orthogonal-to Male,Young")
@@ -164,8 +167,16 @@ def guide(
         faces, labels = workplace.faces(photographs, count, **first)
         outcome = guide_faces(workplace.subject, network, faces, labels, wanted, chosen)
     settings = {"edit": "guide", "targets": wanted, "classifier": classifier, **chosen.__dict__}
+    columns = ["face", *(f"{name} {when}" for name in wanted for when in ("before", "after")), "distance", "loss last"]
     how = "_".join(f"{name}_{'added' if value else 'removed'}" for name, value in wanted.items())
-    finish(workplace, outcome, f"guide_{how}" + ("_others_held" if hold_others else ""), out, settings, show=("faces",))
+    finish(
+        workplace,
+        outcome,
+        f"guide_{how}" + ("_others_held" if hold_others else ""),
+        out,
+        settings,
+        show={"faces": columns},
+    )
 
 
 @edit.command(epilog="Example: vae edit transfer last --anchors 2820,3227 --components 64 --basis identity")
@@ -217,7 +228,8 @@ def transfer(
             pictures = {**outcome.pictures, "transfer_scores": draw_transfer_scores(scores)}
             outcome = Outcome(pictures, {**outcome.tables, **tables}, outcome.numbers)
     settings |= {"fitting_images": images, "judge": judge, "pairs": pairs}
-    finish(workplace, outcome, f"transfer_{basis}_{components}", out, settings, show=("at_equal_identity",))
+    columns = ("method", "identity share", "pose and expression share", "rest share")
+    finish(workplace, outcome, f"transfer_{basis}_{components}", out, settings, show={"at_equal_identity": columns})
 
 
 def numbers(name: str, text: str) -> list[float]:

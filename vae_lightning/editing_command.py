@@ -31,8 +31,7 @@ from vae_lightning.runs import digest_of, direction_file, load_run
 
 FOLDER = "edits"
 ROWS_SHOWN = 12  # of a table, in the terminal
-COLUMNS_SHOWN = 8
-INTERVALS = (" low", " high")
+LEAST_WIDTH = 8
 
 
 @dataclass(frozen=True)
@@ -106,15 +105,15 @@ def finish(
     name: str,
     out: Path | None,
     settings: Mapping[str, Any],
-    show: Sequence[str] = (),
+    show: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
-    """Writes everything, shows some of its tables, says where all lies; returns the folder."""
+    """Writes everything, shows these columns of these tables, says where all lies; returns the folder."""
     folder = out or run_folder(workplace.file) / FOLDER / name
     files = outcome.write(folder, {**settings, **_made_from(workplace)})
     console = Console()
-    for title in show:
+    for title, columns in (show or {}).items():
         if title in outcome.tables:
-            console.print(as_table(title, outcome.tables[title]))
+            console.print(as_table(title, outcome.tables[title], columns))
     for file in files:
         console.print(file, soft_wrap=True, highlight=False)
     return folder
@@ -136,17 +135,17 @@ def _made_from(workplace: Workplace) -> dict[str, Any]:
     }
 
 
-def as_table(title: str, rows: Sequence[Mapping[str, Cell]]) -> Table:
-    """The first rows and columns; all of them are in the CSV file of that name."""
-    columns = [name for name in (rows[0] if rows else ()) if not name.endswith(INTERVALS)]
-    whole = len(rows) <= ROWS_SHOWN and len(columns) <= COLUMNS_SHOWN
-    caption = "" if whole else f"all rows and columns: {title}.csv"
-    table = Table(title=title.replace("_", " "), caption=caption, box=box.SIMPLE_HEAD, title_justify="left")
-    for name in columns[:COLUMNS_SHOWN]:
-        is_word = isinstance(rows[0][name], str)
-        table.add_column(name.replace("_", " "), justify="left" if is_word else "right", overflow="fold")
+def as_table(title: str, rows: Sequence[Mapping[str, Cell]], columns: Sequence[str]) -> Table:
+    """The first rows; all of them, and all columns, are in the CSV file of that name."""
+    table = Table(title=title.replace("_", " "), caption=f"more: {title}.csv", box=box.SIMPLE_HEAD)
+    table.title_justify = table.caption_justify = "left"
+    for number, name in enumerate(columns):
+        is_word = number == 0 or any(isinstance(row[name], str) for row in rows)
+        table.add_column(
+            name.replace("_", " "), justify="left" if is_word else "right", min_width=LEAST_WIDTH, overflow="fold"
+        )
     for row in rows[:ROWS_SHOWN]:
-        table.add_row(*(_shown(row[name]) for name in columns[:COLUMNS_SHOWN]))
+        table.add_row(*(_shown(row[name]) for name in columns))
     return table
 
 

@@ -45,8 +45,14 @@ def score(
         methods = methods_for(subject, workplace.directions, attribute, not remove, others, guide)
         target = factor or attribute
         outcome = compare_methods(Judge(reader, subject), subject, target, not remove, methods, steps, images)
+    columns = ("method", "largest_change", "success", "leakage", "identity_distance", "gaussian_prior_nats")
     settings: dict[str, Any] = {"edit": "score", "attribute": attribute, "judge": judge, "classifier": classifier}
     settings |= {"strengths": steps, "remove": remove, "images": images, "orthogonal_to": others, "factor": factor}
     finish(
-        workplace, outcome, f"score_{target}{'_removed' if remove else ''}", out, settings, show=("at_equal_change",)
+        workplace,
+        outcome,
+        f"score_{target}{'_removed' if remove else ''}",
+        out,
+        settings,
+        show={"at_equal_change": columns},
     )
