@@ -41,6 +41,10 @@ def score(
     with opened(run, checkpoint, device, split=split, seed=seed) as workplace:
         subject = workplace.subject
         reader = workplace.recognizer(judge)
+        if reader.target == "factors" and not factor:
+            raise EditError(
+                f"--factor: {judge} reads factors; name the one that tells {attribute}, of {', '.join(reader.names)}"
+            )
         guide = workplace.recognizer(classifier) if classifier else None
         methods = methods_for(subject, workplace.directions, attribute, not remove, others, guide)
         target = factor or attribute

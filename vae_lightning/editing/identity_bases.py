@@ -191,6 +191,8 @@ def find_person(subject: Subject, split: Split, identity: int, min_pictures: int
         others = [other for other in SPLITS if identity in identities_of(subject, other)]
         where = f"they are in {' and '.join(others)}" if others else "nor in another split"
         raise EditError(f"person {identity}: not in the {split} split; {where}")
+    if len(rows) == 1:
+        raise EditError(f"person {identity}: one {split} picture, of which the person cannot be told: name another")
     if len(rows) < min_pictures:
         raise EditError(
             f"person {identity}: {len(rows)} {split} pictures, and min_pictures={min_pictures}; "
