@@ -171,6 +171,7 @@ def test_hparams_name_what_a_sweep_varies(tmp_path: Path) -> None:
         "reconstruction": {"_target_": "a.SquaredError"},
         "beta_schedule": {"_target_": "a.Constant"},
         "data": {"image_size": 64},
+        "recognizer": None,
     }
     swept = {"beta": "4", "data.batch_size": "32", "model": "conv"}
     log_hyperparameters(plain, swept, trainer, {"test/loss": 3.0, "test/kl_nats": 1.0, "val/loss": 2.0})
