@@ -138,5 +138,5 @@ def check_trainer(module: RunModule, trainer: L.Trainer, sync_batchnorm: bool) -
     if sync_batchnorm and has_batch_norm and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
         raise ValueError(
             f"batch normalisation over {trainer.world_size} CPU processes: PyTorch shares its statistics on GPUs only. "
-            "Take model.norm=group or none, trainer.sync_batchnorm=false, or one process with trainer=cpu"
+            "Take trainer.sync_batchnorm=false, one process with trainer=cpu, or for a VAE model.norm=group or none"
         )

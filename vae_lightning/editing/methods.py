@@ -27,8 +27,8 @@ def methods_for(
     orthogonal_to: Sequence[str] = (),
     classifier: Recognizer | None = None,
 ) -> dict[str, Method]:
-    """By name. Strength 1 of every straight way is one standard deviation of the training latents along it; of
-    guidance, where it ends.
+    """By name. Strength 1 is one standard deviation of the training latents along a direction; for one latent that
+    of its prior, as S1's α; for guidance, where it ends.
 
     Raises:
         EditError, DirectionError: no such attribute, or one that no direction can be fitted to.
@@ -55,11 +55,11 @@ def methods_for(
 
 
 def best_latent(subject: Subject, attribute: str) -> Float[Tensor, " latent"]:
-    """The latent that goes with the attribute most, by one standard deviation towards more of it."""
+    """1 for the latent that goes with the attribute most, with the sign that adds it; 0 for the others."""
     found = subject_correlations(subject, MOST_FITTED)[subject.data.attribute_names.index(attribute)]
     best = int(np.abs(found).argmax())
     shift = torch.zeros(len(found))
-    shift[best] = float(np.sign(found[best])) * subject.posterior("train", MOST_FITTED).mean[:, best].std()
+    shift[best] = float(np.sign(found[best]))
     return shift
 
 
