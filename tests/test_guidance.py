@@ -95,6 +95,18 @@ def test_guidance_ends_at_the_minimum_of_its_loss(latents: Tensor, wanted: bool)
         assert guided.log_odds_after[face, 0] == pytest.approx(after, abs=1e-2)
 
 
+def test_guidance_goes_the_planted_way_and_down(latents: Tensor) -> None:
+    """The loss with S1's settings, averaged over faces and windows of ten steps; the way once Adam has converged."""
+    networks = PixelsAreLatents().eval(), LinearClassifier().eval()
+    planted = torch.tensor([1.0, 2.0, 0.0, 0.0])
+    converged = guide(*networks, latents, {"Smiling": True}, GuidanceSettings(num_steps=250, lr=0.05))
+    assert torch.cosine_similarity(converged.latents - latents, planted[None]).min() > 0.99
+    guided = guide(*networks, latents, {"Smiling": True}, GuidanceSettings())
+    windows = guided.losses.mean(1)[:200].unflatten(0, (20, 10)).mean(1)
+    assert windows.diff().max() < 1e-3
+    assert windows[-1] < 0.5 * windows[0]
+
+
 def test_parts_of_the_loss_are_nats_summed_over_targets(latents: Tensor) -> None:
     settings = GuidanceSettings(num_steps=30, lr=0.05, distance_weight=0.3, hold_others=True, num_shown=3)
     targets = {"Young": True, "Smiling": False}
