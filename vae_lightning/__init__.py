@@ -1,17 +1,18 @@
-"""Variational autoencoders on CelebA faces: train, sweep, compare, show."""
+"""Variational autoencoders on CelebA faces: train, sweep, compare, edit, show."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vae_lightning.recognition.load import load_recognizer
     from vae_lightning.runs import Run, load_run
 
-__all__ = ["Run", "load_run"]
+__all__ = ["Run", "load_recognizer", "load_run"]
+PLACES = {"Run": "runs", "load_recognizer": "recognition.load", "load_run": "runs"}
 
 
 def __getattr__(name: str) -> Any:
     """Imports torch when a run is asked for, not with the package: `--help` answers at once."""
-    if name not in __all__:
+    if name not in PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from vae_lightning import runs
-
-    return getattr(runs, name)
+    return getattr(import_module(f"vae_lightning.{PLACES[name]}"), name)
