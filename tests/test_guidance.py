@@ -13,6 +13,7 @@ from vae_lightning.editing import guidance
 from vae_lightning.editing.guidance import GuidanceSettings, guide, guide_faces
 from vae_lightning.editing.outcome import EditError
 from vae_lightning.models import Autoencoder, ConvVAE
+from vae_lightning.recognition import Recognizer
 
 NAMES = ("Smiling", "Male", "Young")
 
@@ -31,37 +32,39 @@ class PixelsAreLatents(Autoencoder):
         return latents.reshape(-1, 1, 2, 2)
 
 
-class LinearClassifier(nn.Module):
+class LinearClassifier(Recognizer):
     """Log-odds that are linear in the latents of `PixelsAreLatents`."""
 
-    target = "attributes"
-    names = NAMES
-
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(32, "gray")
+        self.names = NAMES
         self.register_buffer("weights", torch.tensor([[1.0, 2.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0], [0.5, 0, 0, -1]]))
         self.seen: tuple[int, ...] = ()
 
-    def forward(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Tensor:
         self.seen = tuple(images.shape)
         assert images.min() >= 0
         assert images.max() <= 1
-        return torch.logit(images[:, 0].flatten(1)) @ self.weights.T - 1.0
+        return torch.logit(images[:, 0].flatten(1))
+
+    def read_features(self, features: Tensor) -> Tensor:
+        return features @ self.weights.T - 1.0
 
 
-class ConvolutionalClassifier(nn.Module):
-    target = "attributes"
-    names = NAMES
-
+class ConvolutionalClassifier(Recognizer):
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(32)
+        self.names = NAMES
         torch.manual_seed(1)
         self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.Flatten())
         self.head = nn.LazyLinear(3)
         self.train()(torch.rand(16, 3, 32, 32))  # running statistics that are not the default
 
-    def forward(self, images: Tensor) -> Tensor:
-        return 20 * self.head(self.layers(images))
+    def embed(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+    def read_features(self, features: Tensor) -> Tensor:
+        return 20 * self.head(features)
 
 
 @pytest.fixture
@@ -70,7 +73,7 @@ def latents() -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def networks() -> tuple[Autoencoder, nn.Module]:
+def networks() -> tuple[Autoencoder, Recognizer]:
     """As they come from a training: weights ask for gradients."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

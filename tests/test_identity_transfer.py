@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from stand_ins import subject_of
-from torch import Tensor, nn
+from torch import Tensor
 
 from vae_lightning.editing.identity_bases import (
     encode_rows,
@@ -21,6 +21,7 @@ from vae_lightning.editing.outcome import EditError
 from vae_lightning.editing.transfer_scores import at_equal_identity, draw_transfer_scores, transfer_scores
 from vae_lightning.evaluation.subject import Subject
 from vae_lightning.models import Autoencoder
+from vae_lightning.recognition import Recognizer
 
 LATENTS = 16
 
@@ -38,19 +39,19 @@ class LogitsAreLatents(Autoencoder):
         return latents.reshape(-1, 1, 4, 4)
 
 
-class FactorReader(nn.Module):
+class FactorReader(Recognizer):
     """Two factors of each kind, each of which is one latent."""
 
-    target = "factors"
-    names = ("age", "smile", "hat", "bald", "head_yaw", "beard")
-    latents = (0, 2, 4, 1, 3, 5)
-
     def __init__(self, scale: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(32, "gray", "factors")
+        self.names = ("age", "smile", "hat", "bald", "head_yaw", "beard")
         self.scale = scale
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.scale * torch.logit(images.flatten(1))[:, list(self.latents)]
+    def embed(self, images: Tensor) -> Tensor:
+        return torch.logit(images.flatten(1))
+
+    def read_features(self, features: Tensor) -> Tensor:
+        return self.scale * features[:, [0, 2, 4, 1, 3, 5]]
 
 
 # names of the same kinds among CelebA's attributes

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from vae_lightning.charts import COLORS, Chart, figure_pixels
@@ -21,6 +21,7 @@ from vae_lightning.grids import labelled_grid
 from vae_lightning.models import Autoencoder
 from vae_lightning.pixels import to_unit_range
 from vae_lightning.priors import Track, untracked
+from vae_lightning.recognition import Recognizer
 
 PIXELS_AT_ONCE = 2**18  # gradients of 64 images at 64x64 take about 2 GB
 
@@ -75,7 +76,7 @@ class _Objective:
     def __init__(
         self,
         model: Autoencoder,
-        classifier: nn.Module,
+        classifier: Recognizer,
         start: Float[Tensor, "faces latent"],
         wanted: Mapping[int, bool],
         settings: GuidanceSettings,
@@ -118,7 +119,7 @@ class _Objective:
 
 def guide(
     model: Autoencoder,
-    classifier: nn.Module,
+    classifier: Recognizer,
     latents: Float[Tensor, "faces latent"],
     targets: Mapping[str, bool],
     settings: GuidanceSettings,
@@ -148,10 +149,10 @@ def guide(
     return _join(parts)
 
 
-def _target_outputs(classifier: nn.Module, targets: Mapping[str, bool], settings: GuidanceSettings) -> dict[int, bool]:
+def _target_outputs(classifier: Recognizer, targets: Mapping[str, bool], settings: GuidanceSettings) -> dict[int, bool]:
     """Position of the classifier's output -> whether faces shall have it."""
-    names = cast(tuple[str, ...], classifier.names)
-    if cast(str, classifier.target) != "attributes":
+    names = classifier.names
+    if classifier.target != "attributes":
         raise EditError(
             f"this network reads {classifier.target} ({', '.join(names[:3])}, …): guidance needs one that reads "
             "attributes"
@@ -205,7 +206,7 @@ def _join(parts: Sequence[Guided]) -> Guided:
 
 def guide_faces(
     subject: Subject,
-    classifier: nn.Module,
+    classifier: Recognizer,
     faces: UInt8[Tensor, "faces channels height width"],
     face_labels: Sequence[str],
     targets: Mapping[str, bool],

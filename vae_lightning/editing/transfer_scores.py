@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 from vae_lightning.charts import COLORS, Chart, figure_pixels
 from vae_lightning.data.rendering.factors import IDENTITY_FACTORS
@@ -26,6 +26,7 @@ from vae_lightning.editing.identity_bases import (
 from vae_lightning.editing.outcome import Cell, EditError
 from vae_lightning.evaluation.resampling import image_weights, percentile_interval
 from vae_lightning.evaluation.subject import Subject
+from vae_lightning.recognition import Recognizer
 
 POSE_AND_EXPRESSION = ("head_yaw", "head_tilt", "smile", "mouth_open", "eye_openness")  # of rendered faces
 EXPRESSION = ("Smiling", "Mouth_Slightly_Open", "High_Cheekbones", "Narrow_Eyes")  # of CelebA's attributes
@@ -46,7 +47,7 @@ Edit = Callable[[Latents, Latents], Latents]
 
 def transfer_scores(
     subject: Subject,
-    reader: nn.Module,
+    reader: Recognizer,
     pairs: int = 300,
     components: Sequence[int] = (4, 8, 16, 32, 64),
     weights: Sequence[float] = (0.25, 0.5, 0.75),
@@ -71,7 +72,7 @@ def transfer_scores(
         edits |= {(f"transfer by {basis.name}", float(count)): _transferring(basis, count) for count in components}
     before, goal = (_read(subject, reader, part) for part in (latents, essences))
     # factors are read in standard deviations of real images; of log-odds, those of the reconstructions are taken
-    unit = before.std(0) if cast(str, reader.target) == "attributes" else np.ones(before.shape[1])
+    unit = before.std(0) if reader.target == "attributes" else np.ones(before.shape[1])
     unit = np.where(unit > 0, unit, np.inf)
     people = image_weights(anchors, RESAMPLES, subject.seed_of("resampled anchors"))
     rows: list[dict[str, Cell]] = []
@@ -129,14 +130,14 @@ def _transferring(basis: LatentBasis, components: int) -> Edit:
     return lambda latents, essences: basis.transfer(latents, essences, components)
 
 
-def reading_groups(reader: nn.Module) -> dict[str, list[int]]:
+def reading_groups(reader: Recognizer) -> dict[str, list[int]]:
     """Outputs that tell people apart, those of pose and expression, and the rest: hats, light, backgrounds.
 
     Raises:
         EditError: one of the groups is empty.
     """
-    names = cast(tuple[str, ...], reader.names)
-    reads_factors = cast(str, reader.target) == "factors"
+    names = reader.names
+    reads_factors = reader.target == "factors"
     of_people = IDENTITY_FACTORS if reads_factors else OF_PERSONS
     of_pictures = POSE_AND_EXPRESSION if reads_factors else EXPRESSION
     groups: dict[str, list[int]] = {"identity": [], "pose and expression": [], "rest": []}
@@ -165,7 +166,7 @@ def _pairs(
 
 
 @torch.inference_mode()
-def _read(subject: Subject, reader: nn.Module, latents: Float[Tensor, "pairs latent"]) -> Readings:
+def _read(subject: Subject, reader: Recognizer, latents: Float[Tensor, "pairs latent"]) -> Readings:
     parts = [reader(subject.decode(part)) for part in latents.split(subject.batch_size)]
     return torch.cat(parts).cpu().double().numpy()
 
