@@ -1,6 +1,7 @@
 """Networks that read attributes or factors off faces: trained by train.py, loaded, and held against scikit-learn."""
 
 import csv
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from vae_lightning.recognition import RecognizerError, ResNet18Recognizer
 from vae_lightning.recognition.load import check_sees_alike, load_recognizer
 from vae_lightning.recognition.network import WEIGHTS
 from vae_lightning.recognition.readings import ReadSplit, attribute_means, attribute_table, factor_table
-from vae_lightning.run_folders import RunError
+from vae_lightning.run_folders import RunError, checkpoint_file, newest_run
 from vae_lightning.runs import data_settings, load_run
 
 FIXED = [override for override in TINY_RUN if "latent_dim" not in override]
@@ -223,3 +224,23 @@ def test_data_without_factors_are_refused_when_they_are_open(tiny_celeba: Callab
     settings = ["experiment=factor_regressor", "data.source=auto", "trainer.max_epochs=1"]
     with pytest.raises((RecognizerError, DataError), match="celeba images have none"):
         train_tiny(tiny_celeba(30), tmp_path / "data", tmp_path / "run", *settings, fixed=FIXED)
+
+
+def test_last_is_the_newest_run_of_its_kind(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A classifier that was trained after the VAE does not take its place."""
+    monkeypatch.chdir(tmp_path)
+    vae, classifier = tmp_path / "outputs" / "vae", tmp_path / "outputs" / "classifier"
+    for age, (run, config) in enumerate(
+        ((classifier, (trained / "config.yaml").read_text()), (vae, "recognizer: null\n"))
+    ):
+        (run / "checkpoints").mkdir(parents=True)
+        (run / "config.yaml").write_text(config)
+        for name in ("best.ckpt", "last.ckpt"):
+            (run / "checkpoints" / name).touch()
+            os.utime(run / "checkpoints" / name, (2_000 - age, 2_000 - age))
+    assert newest_run() == Path("outputs/classifier")
+    assert checkpoint_file(Path("last")) == Path("outputs/vae/checkpoints/best.ckpt")
+    assert checkpoint_file(Path("last"), reads_faces=True) == Path("outputs/classifier/checkpoints/best.ckpt")
+    (vae / "checkpoints" / "last.ckpt").unlink()
+    with pytest.raises(RunError, match="no run of an autoencoder"):
+        checkpoint_file(Path("last"))

@@ -139,7 +139,7 @@ def guide(
     run: RunPath,
     targets: Annotated[str, typer.Argument(metavar="ATTRIBUTES", help="Smiling, or Smiling=yes,Male=no")],
     photographs: Photographs = None,
-    classifier: Annotated[str, typer.Option(help="Run of experiment=attribute_classifier.")] = "",
+    classifier: Annotated[str, typer.Option(help="Run of experiment=attribute_classifier, or last.")] = "",
     steps: Annotated[int, typer.Option(help="Of Adam.")] = 200,
     lr: Annotated[float, typer.Option(help="Of Adam.")] = 0.01,
     distance_weight: Annotated[float, typer.Option(help="Nats for a squared distance of 1 from the start.")] = 0.1,

@@ -169,4 +169,4 @@ def check_judge(judge: str, classifier: str) -> None:
 
 
 def checkpoint_digest(run: str) -> str:
-    return digest_of(checkpoint_file(Path(run).expanduser()))
+    return digest_of(checkpoint_file(Path(run).expanduser(), reads_faces=True))

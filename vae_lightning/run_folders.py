@@ -1,5 +1,6 @@
 """Where runs lie on disk. Nothing here imports torch or hydra."""
 
+import re
 from pathlib import Path
 
 
@@ -7,8 +8,11 @@ class RunError(ValueError):
     """What was named is no run, or not one that this version reads."""
 
 
-def newest_run() -> Path:
+def newest_run(reads_faces: bool | None = None) -> Path:
     """The run folder below outputs/ and multirun/ whose last checkpoint is the newest.
+
+    Args:
+        reads_faces: of networks that read faces, or else of autoencoders; None takes both.
 
     Raises:
         RunError: there is none.
@@ -17,9 +21,18 @@ def newest_run() -> Path:
         *Path("outputs").glob("*/checkpoints/last.ckpt"),
         *Path("multirun").glob("*/*/checkpoints/last.ckpt"),
     ]
+    if reads_faces is not None:
+        checkpoints = [path for path in checkpoints if is_recognizer(path.parent.parent) == reads_faces]
     if not checkpoints:
-        raise RunError("last: no run with a checkpoint in outputs/ or multirun/ here; name its folder instead")
+        kind = {None: "run", False: "run of an autoencoder", True: "run of a network that reads faces"}[reads_faces]
+        raise RunError(f"last: no {kind} with a checkpoint in outputs/ or multirun/ here; name its folder instead")
     return max(checkpoints, key=lambda path: path.stat().st_mtime).parent.parent
+
+
+def is_recognizer(folder: Path) -> bool:
+    """Whether a run has trained a network that reads faces, by its config.yaml; without one it has not."""
+    file = folder / "config.yaml"
+    return file.is_file() and bool(re.search(r"^recognizer:\s*\n +\w", file.read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def newest_sweep() -> Path:
@@ -34,18 +47,19 @@ def newest_sweep() -> Path:
     return max(started, key=lambda path: path.stat().st_mtime).parents[2]
 
 
-def checkpoint_file(path: Path, checkpoint: str = "best") -> Path:
-    """The checkpoint that a path names: itself, one in a run folder, or for `last` one of the newest run.
+def checkpoint_file(path: Path, checkpoint: str = "best", *, reads_faces: bool = False) -> Path:
+    """The checkpoint that a path names: itself, one in a run folder, or for `last` one of the newest run of its kind.
 
     Args:
         path: a run folder, a checkpoint file, or `last`.
         checkpoint: `best`, `last`, or a file of its own, in the folder or anywhere.
+        reads_faces: whether `last` is the newest network that reads faces, or else the newest autoencoder.
 
     Raises:
         RunError: says what is there instead.
     """
     if str(path) == "last" and not path.exists():
-        path = newest_run()
+        path = newest_run(reads_faces)
     if path.is_file():
         return path
     if checkpoint not in ("best", "last"):

@@ -20,7 +20,7 @@ def load_recognizer(path: str | Path, checkpoint: str = "best", device: str | to
     """The network of a run of `experiment=attribute_classifier` or `factor_regressor`: frozen, in eval mode.
 
     Args:
-        path: a run folder (`outputs/…`, a job of a sweep) or a `.ckpt` file.
+        path: a run folder (`outputs/…`, a job of a sweep), a `.ckpt` file, or `last` for the newest such run.
         checkpoint: which of a folder's checkpoints, "best", "last" or a file.
         device: where the network goes.
 
@@ -28,7 +28,7 @@ def load_recognizer(path: str | Path, checkpoint: str = "best", device: str | to
         RunError: no run there, or a file that is no checkpoint of ours.
         RecognizerError: it is an autoencoder's.
     """
-    file = checkpoint_file(Path(path).expanduser(), checkpoint)
+    file = checkpoint_file(Path(path).expanduser(), checkpoint, reads_faces=True)
     content = read_checkpoint(file)
     config = content[RECORD_KEY]["config"].get("recognizer")
     if not config:
@@ -68,7 +68,9 @@ def check_sees_alike(path: str | Path, checkpoint: str, data: dict[str, Any]) ->
     Raises:
         RecognizerError: with the command that trains one that fits.
     """
-    own = read_checkpoint(checkpoint_file(Path(path).expanduser(), checkpoint))[RECORD_KEY]["config"]["data"]
+    own = read_checkpoint(checkpoint_file(Path(path).expanduser(), checkpoint, reads_faces=True))[RECORD_KEY]["config"][
+        "data"
+    ]
     different = [name for name in SEEN_ALIKE if own[name] != data[name]]
     if different:
         pairs = ", ".join(f"data.{name}={own[name]} instead of {data[name]}" for name in different)
