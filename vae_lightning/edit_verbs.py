@@ -155,7 +155,7 @@ def guide(
     """Follow a classifier's gradient until it sees what was asked for."""
     from vae_lightning.editing.guidance import GuidanceSettings, guide_faces
     from vae_lightning.editing.outcome import EditError
-    from vae_lightning.editing_command import finish, opened
+    from vae_lightning.editing_command import finish, made_by, opened
 
     wanted = yes_or_no(targets)
     chosen = GuidanceSettings(steps, lr, distance_weight, hold_others, min(6, steps))
@@ -166,7 +166,7 @@ def guide(
         first = {name: not value for name, value in list(wanted.items())[:1]}  # faces to which it can be done
         faces, labels = workplace.faces(photographs, count, **first)
         outcome = guide_faces(workplace.subject, network, faces, labels, wanted, chosen)
-    settings = {"edit": "guide", "targets": wanted, "classifier": classifier, **chosen.__dict__}
+    settings = {"edit": "guide", "targets": wanted, **made_by(classifier=classifier), **chosen.__dict__}
     columns = ["face", *(f"{name} {when}" for name in wanted for when in ("before", "after")), "distance", "loss last"]
     how = "_".join(f"{name}_{'added' if value else 'removed'}" for name, value in wanted.items())
     finish(
@@ -202,8 +202,8 @@ def transfer(
     from vae_lightning.editing.identity_transfer import choose_subjects
     from vae_lightning.editing.identity_transfer import transfer as give_identity
     from vae_lightning.editing.outcome import Outcome
-    from vae_lightning.editing.transfer_scores import at_equal_identity, draw_transfer_scores, transfer_scores
-    from vae_lightning.editing_command import finish, opened
+    from vae_lightning.editing.transfer_scores import score_transfer
+    from vae_lightning.editing_command import finish, made_by, opened
 
     named = whole_numbers("anchors", anchors)
     settings: dict[str, Any] = {
@@ -221,13 +221,10 @@ def transfer(
         rows = choose_subjects(subject, people, count)
         outcome = give_identity(subject, people, rows, components, basis, images)
         if judge:
-            amounts = [amount for amount in (4, 8, 16, 32, 64) if amount <= subject.model.latent_dim]
-            reader = workplace.recognizer(judge)
-            scores = transfer_scores(subject, reader, pairs, amounts, (0.25, 0.5, 0.75), min_pictures, images)
-            tables = {"transfer_scores": scores, "at_equal_identity": at_equal_identity(scores)}
-            pictures = {**outcome.pictures, "transfer_scores": draw_transfer_scores(scores)}
-            outcome = Outcome(pictures, {**outcome.tables, **tables}, outcome.numbers)
-    settings |= {"fitting_images": images, "judge": judge, "pairs": pairs}
+            scored = score_transfer(subject, workplace.recognizer(judge), pairs, min_pictures, images)
+            pictures, tables = {**outcome.pictures, **scored.pictures}, {**outcome.tables, **scored.tables}
+            outcome = Outcome(pictures, tables, outcome.numbers)
+    settings |= {"fitting_images": images, "pairs": pairs, **made_by(judge=judge)}
     columns = ("method", "identity share", "pose and expression share", "rest share")
     finish(workplace, outcome, f"transfer_{basis}_{components}", out, settings, show={"at_equal_identity": columns})
 

@@ -161,12 +161,16 @@ def check_judge(judge: str, classifier: str) -> None:
     Raises:
         EditError: both are the same.
     """
-    if classifier and checkpoint_digest(judge) == checkpoint_digest(classifier):
+    made = made_by(judge=judge, classifier=classifier)
+    if classifier and made["judge_digest"] == made["classifier_digest"]:
         raise EditError(
             f"--judge and --classifier are both {judge}: the judge must not have guided the edit; train another one "
             "with python train.py experiment=attribute_classifier seed=1"
         )
 
 
-def checkpoint_digest(run: str) -> str:
-    return digest_of(checkpoint_file(Path(run).expanduser(), reads_faces=True))
+def made_by(**runs: str) -> dict[str, str]:
+    """For the settings: of each network that took part, the checkpoint and its digest; empty names are left out."""
+    files = {role: checkpoint_file(Path(run).expanduser(), reads_faces=True) for role, run in runs.items() if run}
+    digests = {f"{role}_digest": digest_of(file) for role, file in files.items()}
+    return {role: str(file) for role, file in files.items()} | digests

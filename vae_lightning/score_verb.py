@@ -8,6 +8,10 @@ from vae_lightning.edit_verbs import Folder, Remove, Split, numbers
 from vae_lightning.verbs import Device, RunPath, Seed, Which, ends_with_one_line, split_by_comma
 
 
+# of the table in the terminal; the file has all
+COLUMNS = ("method", "largest_change", "success", "leakage", "identity_distance", "gaussian_prior_nats")
+
+
 @ends_with_one_line
 def score(
     run: RunPath,
@@ -32,7 +36,7 @@ def score(
     from vae_lightning.editing.methods import methods_for
     from vae_lightning.editing.outcome import EditError
     from vae_lightning.editing.trade_off import compare_methods
-    from vae_lightning.editing_command import check_judge, finish, opened
+    from vae_lightning.editing_command import check_judge, finish, made_by, opened
 
     if not judge:
         raise EditError("--judge RUN is needed: python train.py experiment=attribute_classifier seed=1 trains one")
@@ -49,14 +53,8 @@ def score(
         methods = methods_for(subject, workplace.directions, attribute, not remove, others, guide)
         target = factor or attribute
         outcome = compare_methods(Judge(reader, subject), subject, target, not remove, methods, steps, images)
-    columns = ("method", "largest_change", "success", "leakage", "identity_distance", "gaussian_prior_nats")
-    settings: dict[str, Any] = {"edit": "score", "attribute": attribute, "judge": judge, "classifier": classifier}
+    networks = made_by(judge=judge, classifier=classifier)
+    settings: dict[str, Any] = {"edit": "score", "attribute": attribute, **networks}
     settings |= {"strengths": steps, "remove": remove, "images": images, "orthogonal_to": others, "factor": factor}
-    finish(
-        workplace,
-        outcome,
-        f"score_{target}{'_removed' if remove else ''}",
-        out,
-        settings,
-        show={"at_equal_change": columns},
-    )
+    name = f"score_{target}{'_removed' if remove else ''}"
+    finish(workplace, outcome, name, out, settings, show={"at_equal_change": COLUMNS})

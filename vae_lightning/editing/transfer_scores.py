@@ -23,7 +23,7 @@ from vae_lightning.editing.identity_bases import (
     identities_of,
     people_with,
 )
-from vae_lightning.editing.outcome import Cell, EditError
+from vae_lightning.editing.outcome import Cell, EditError, Outcome
 from vae_lightning.evaluation.resampling import image_weights, percentile_interval
 from vae_lightning.evaluation.subject import Subject
 from vae_lightning.recognition import Recognizer
@@ -37,6 +37,8 @@ OF_PERSONS = (
     *("Arched_Eyebrows", "Bushy_Eyebrows", "Big_Lips", "Big_Nose", "Pointy_Nose"),
     *("Chubby", "Double_Chin", "Oval_Face"),
 )
+COMPONENTS = (4, 8, 16, 32, 64)
+WEIGHTS = (0.25, 0.5, 0.75)  # of the essence, in plain averaging
 RESAMPLES = 200
 EQUAL_SHARE = 0.5  # of the way to the anchor's identity, at which methods are compared
 
@@ -45,12 +47,24 @@ Readings = Float[np.ndarray, "pairs outputs"]
 Edit = Callable[[Latents, Latents], Latents]
 
 
+def score_transfer(subject: Subject, reader: Recognizer, pairs: int, min_pictures: int, fitting_images: int) -> Outcome:
+    """Tables `transfer_scores` and `at_equal_identity`, and a picture.
+
+    Raises:
+        EditError: as `transfer_scores`.
+    """
+    components = [count for count in COMPONENTS if count <= subject.model.latent_dim]
+    rows = transfer_scores(subject, reader, pairs, components, WEIGHTS, min_pictures, fitting_images)
+    tables = {"transfer_scores": rows, "at_equal_identity": at_equal_identity(rows)}
+    return Outcome({"transfer_scores": draw_transfer_scores(rows)}, tables)
+
+
 def transfer_scores(
     subject: Subject,
     reader: Recognizer,
     pairs: int = 300,
-    components: Sequence[int] = (4, 8, 16, 32, 64),
-    weights: Sequence[float] = (0.25, 0.5, 0.75),
+    components: Sequence[int] = COMPONENTS,
+    weights: Sequence[float] = WEIGHTS,
     min_pictures: int = MIN_PICTURES,
     fitting_images: int = FITTING_IMAGES,
 ) -> list[dict[str, Cell]]:
