@@ -7,7 +7,6 @@ import typer
 from vae_lightning.edit_verbs import Folder, Remove, Split, numbers
 from vae_lightning.verbs import Device, RunPath, Seed, Which, ends_with_one_line, split_by_comma
 
-
 # of the table in the terminal; the file has all
 COLUMNS = ("method", "largest_change", "success", "leakage", "identity_distance", "gaussian_prior_nats")
 
