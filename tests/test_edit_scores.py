@@ -306,8 +306,22 @@ def test_strengths_that_cannot_be_are_refused(judge: Judge, subject: Subject, st
         compare_methods(judge, subject, "Target", True, {"none": lambda latents, strength: latents}, strengths)
 
 
+def test_changes_are_in_units_that_do_not_depend_on_the_model(judge: Judge) -> None:
+    """A model that draws everything half as strong has to go as far as the others."""
+
+    class FaintFaces(LinearFaces):
+        def pixel_parameters(self, latents: torch.Tensor) -> torch.Tensor:
+            return super().pixel_parameters(latents / 2)
+
+    subject = toy_subject()
+    subject.model = FaintFaces().eval()
+    np.testing.assert_allclose(Judge(LinearJudge(), subject).unit, judge.unit, rtol=1e-6, atol=1e-9)
+    readings = LinearJudge().embed(subject.pixels("test", subject.rows("test")).float() / 255)
+    assert judge.unit[0] == pytest.approx(readings[:, 0].std(correction=0).item(), rel=1e-4)
+
+
 def test_targets_that_the_judge_cannot_measure_are_refused(judge: Judge) -> None:
     with pytest.raises(EditError, match="did you mean Target"):
         judge.column("Tarket")
-    with pytest.raises(EditError, match="the same Steady from every reconstruction"):
+    with pytest.raises(EditError, match="the same Steady from every image"):
         judge.column("Steady")

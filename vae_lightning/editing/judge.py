@@ -50,7 +50,8 @@ class Judge:
         subject: whose split gives the yardsticks, and whose training images say what differs between people.
 
     Attributes:
-        unit: of each output, the standard deviation of its readings of the split's reconstructions.
+        unit: of each output, the standard deviation of its readings of the split's originals: the same for all models
+            that see the same data.
         reliability: a row per output: AUC (attributes) or R^2 (factors) of originals and of reconstructions.
         same_person_distance: mean identity distance of two pictures of one person; None where nobody knows.
         same_person_auc: how often two pictures of one person are nearer than two of different people; 0.5 is chance.
@@ -69,14 +70,15 @@ class Judge:
         readings = [self.read(subject.decode(latents[part])) for part in parts]
         outputs = np.concatenate([part.outputs for part in readings])
         embeddings = np.concatenate([part.embeddings for part in readings])
-        self.unit: Float[np.ndarray, " outputs"] = outputs.std(0)
-        self.reliability = self._reliability(outputs)
+        originals = self._read_originals()
+        self.unit: Float[np.ndarray, " outputs"] = originals.std(0)
+        self.reliability = self._reliability(originals, outputs)
         self.identity = self._fit_identity(embeddings)
         self._set_distances(embeddings, people)
 
     @property
     def is_constant(self) -> np.ndarray:
-        """Of each output, whether it says the same of all reconstructions: it can measure nothing."""
+        """Of each output, whether it says the same of all images: it can measure nothing."""
         return self.unit < SMALLEST_SPREAD
 
     def column(self, name: str) -> int:
@@ -92,8 +94,7 @@ class Judge:
         column = self.names.index(name)
         if self.is_constant[column]:
             raise EditError(
-                f"the judge reads the same {name} from every reconstruction of this run, so that no edit of it can "
-                "be measured; choose another, or a run that reconstructs it"
+                f"the judge reads the same {name} from every image, so that no edit of it can be measured; choose another"
             )
         return column
 
@@ -125,12 +126,14 @@ class Judge:
         yield from images.to(self.subject.device).split(self.subject.batch_size)
 
     @torch.inference_mode()
-    def _reliability(self, reconstructed: Outputs) -> list[dict[str, Cell]]:
+    def _read_originals(self) -> Outputs:
         subject = self.subject
         rows = subject.rows(subject.split, MOST_READ)
         parts = subject.batches(len(rows), "Judge: originals")
         pixels = (to_pixel_range(subject.pixels(subject.split, rows[part]), (0.0, 1.0)) for part in parts)
-        originals = _on_host(self.recognizer(images) for images in pixels)
+        return _on_host(self.recognizer(images) for images in pixels)
+
+    def _reliability(self, originals: Outputs, reconstructed: Outputs) -> list[dict[str, Cell]]:
         names, truth = self._truth()
         table: list[dict[str, Cell]] = []
         for column, name in enumerate(self.names):

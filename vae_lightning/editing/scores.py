@@ -19,7 +19,7 @@ RESAMPLES = 500
 LAPLACIAN = ((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0))
 DEFINITIONS = {
     "compared": "decode(z') with decode(z0), never with the original: what the reconstruction lost is not the edit's",
-    "change": "of the judge's reading, in standard deviations (sd) of its readings of the split's reconstructions",
+    "change": "of the judge's reading, in standard deviations (sd) of its readings of the split's original images",
     "target_change": "mean change of the target, + in the asked direction",
     "success": "share of the images read as not having what was asked (log-odds) that are read as having it afterwards",
     "leakage": "mean over the other outputs of the mean over images of |change|",
