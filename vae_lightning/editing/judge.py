@@ -94,7 +94,7 @@ class Judge:
         column = self.names.index(name)
         if self.is_constant[column]:
             raise EditError(
-                f"the judge reads the same {name} from every image, so that no edit of it can be measured; choose another"
+                f"the judge reads the same {name} from every image, so that no edit of it is measured; choose another"
             )
         return column
 
