@@ -82,7 +82,7 @@ MAY_IMPORT = {
     "made_with": set(),
     "priors": {"did_you_mean", "files"},
     "charts": set(),
-    "face_grids": {"models", "pixels"},
+    "face_grids": {"latent_paths", "models", "pixels"},
     "checkpoints": {"run_module", "module", "models", "losses", "made_with", "run_folders"},
     "runs": {
         "directions",

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from vae_lightning.latent_paths import latents_between
 from vae_lightning.models import Autoencoder
 from vae_lightning.pixels import to_pixel_range, to_uint8
 
@@ -51,13 +52,16 @@ def interpolation_grid(model: Autoencoder, faces: Faces, num_steps: int) -> Grid
     """One row per pair: the first face, decoded (1 - a) z1 + a z2 for a from 0 to 1, the second face."""
     faces = faces[: len(faces) // 2 * 2]  # a split with an odd number of faces leaves one out
     mean = encode_mean(model, faces)
-    fractions = torch.linspace(0, 1, num_steps, device=mean.device)
-    between = torch.lerp(mean[0::2, None], mean[1::2, None], fractions[:, None])
+    between = latents_between(mean[0::2], mean[1::2], num_steps)
     images = torch.cat([faces[0::2, None], decode_uint8(model, between), faces[1::2, None]], dim=1)
     return Grid(
         images=images,
         row_labels=[f"pair {number}" for number in range(1, len(images) + 1)],
-        column_labels=["face A", *(f"a = {fraction:.3g}" for fraction in fractions.tolist()), "face B"],
+        column_labels=[
+            "face A",
+            *(f"a = {fraction:.3g}" for fraction in torch.linspace(0, 1, num_steps).tolist()),
+            "face B",
+        ],
         title="Interpolations (1 - a) z(A) + a z(B)",
     )
 
