@@ -1,13 +1,14 @@
 """What single latents do to one held-out face."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
 from callbacks.image_grid import ImageGrid
-from vae_lightning.face_grids import Grid, decode_uint8
+from vae_lightning.face_grids import Grid, traversal_grid
+from vae_lightning.latent_statistics import latent_statistics
 from vae_lightning.models import Autoencoder
 from vae_lightning.pixels import to_pixel_range
 
@@ -16,10 +17,7 @@ NUM_FACES_FOR_ACTIVITY = 64
 
 
 class TraversalGrid(ImageGrid):
-    """One row per latent, set to values from -limit to limit while the others keep the face's posterior mean.
-
-    The codes of a plain autoencoder have no scale of their own: there the values are standard deviations of the
-    latent over held-out faces, around its mean.
+    """What `face_grids.traversal_grid` draws.
 
     Args:
         run_dir: the run folder.
@@ -62,24 +60,7 @@ class TraversalGrid(ImageGrid):
             )
 
     def draw(self, model: Autoencoder, faces: UInt8[Tensor, "faces channels height width"]) -> Grid:
-        posterior = model.encode(to_pixel_range(faces, model.pixel_range))
-        if model.has_prior:
-            activity, unit, step = posterior.kl_per_latent().mean(0), "nats", ""
-            centre, scale = torch.zeros_like(activity), torch.ones_like(activity)
-        else:
-            activity, unit, step = posterior.mean.std(0, correction=0), "std", " std"
-            centre, scale = posterior.mean.mean(0), activity
-        chosen = self.dimensions
-        if chosen is None:
-            chosen = activity.topk(min(self.num_dimensions, model.latent_dim)).indices.tolist()
-        values = torch.linspace(-self.limit, self.limit, self.num_steps, device=faces.device)
-        latents = posterior.mean[0].repeat(len(chosen), self.num_steps, 1)
-        for row, dimension in enumerate(chosen):
-            latents[row, :, dimension] = centre[dimension] + scale[dimension] * values
-        original = faces[0].expand(len(chosen), 1, *faces.shape[1:])
-        return Grid(
-            images=torch.cat([original, decode_uint8(model, latents)], dim=1),
-            row_labels=[f"z[{number}]\n{activity[number]:.2f} {unit}" for number in chosen],
-            column_labels=["original", *(f"{value:+.3g}{step}" if value else "0" for value in values.tolist())],
-            title="Traversals of single latents" + ("" if self.dimensions else ", most active first"),
-        )
+        statistics = latent_statistics([model.encode(to_pixel_range(faces, model.pixel_range))])
+        chosen = self.dimensions or statistics.most_active(self.num_dimensions)
+        grid = traversal_grid(model, faces[0], chosen, statistics, self.limit, self.num_steps)
+        return grid if self.dimensions else replace(grid, title=f"{grid.title}, most active first")

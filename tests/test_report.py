@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from chromium import CHROMIUM, FLAGS, needs_browser
 from typer.testing import CliRunner
 from written_sweeps import Page, measured, read_csv, write_job, write_recognizer, write_status
 
@@ -20,8 +20,6 @@ from vae_lightning.report.summary import spread, summarise
 from vae_lightning.report.sweep import read_sweep, split_overrides
 from vae_lightning.report.table import Estimate, make_table, mean_and_standard_error, series
 from vae_lightning.run_folders import RunError
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def test_the_best_elbo_stands_first_and_autoencoders_stand_last(tmp_path: Path) -> None:
@@ -134,15 +132,13 @@ document.body.textContent = "SEEN" + JSON.stringify(seen) + "END";
 
 @pytest.mark.browser
 @pytest.mark.process
-@pytest.mark.skipif(not CHROMIUM, reason="no headless browser: chromium or google-chrome must be on the PATH")
+@needs_browser
 def test_headings_sort_by_number_with_empty_cells_below(tmp_path: Path) -> None:
     for beta, elbo in ((1, -90.0), (4, -120.0), (10, None)):
         write_job(tmp_path, [f"beta={beta}"], measured(elbo, 0.03), beta=float(beta))
     page = write_report(tmp_path)
     page.write_text(page.read_text().replace("</body>", f"<script>{SORT_AND_TELL}</script></body>"))
-    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
-    command = [str(CHROMIUM), *flags, *quiet, "--dump-dom", page.as_uri()]
+    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     (seen,) = re.findall(r"SEEN(.*?)END", shown)
     assert json.loads(seen) == {

@@ -5,7 +5,6 @@ import io
 import json
 import math
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -17,47 +16,24 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from chromium import PAGE_SECONDS, needs_browser
 from conftest import write_celeba
 from hydra import compose, initialize_config_dir
 from PIL import Image
 from selenium.common.exceptions import TimeoutException, WebDriverException
-from selenium.webdriver import Chrome, ChromeOptions, Keys
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 import train
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-CHROMEDRIVER = shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.process,
-    pytest.mark.skipif(
-        not (CHROMIUM and CHROMEDRIVER),
-        reason="no headless browser: chromium or google-chrome, and chromedriver, must be on the PATH",
-    ),
-]
+pytestmark = [pytest.mark.browser, pytest.mark.process, needs_browser]
 
 BETAS = {"beta=1": 1.0, "beta=4": 4.0}  # run folder -> beta
 STEPS = [3, 6]  # 24 images in batches of 8, two epochs
 KINDS = ("reconstruction", "interpolation", "traversal", "temperature")
 METRICS = ("loss", "reconstruction_nats", "kl_nats", "beta", "elbo_nats", "bits_per_dim", "active_units", "mse")
 START_SECONDS = 60  # a busy machine; on an idle one TensorBoard answers after two
-PAGE_SECONDS = 30
-CHROMIUM_FLAGS = [
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--no-proxy-server",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--force-color-profile=srgb",
-    "--window-size=1600,1200",
-]
 # TensorBoard's older pages are nests of shadow roots, which no selector crosses
 FUNCTIONS = """
     function all(selector, root = document) {
@@ -139,26 +115,6 @@ def read_json(address: str, path: str) -> dict[str, Any]:
     finally:
         connection.close()
     return answer
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    profile = tmp_path_factory.mktemp("chromium")
-    options = ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in [*CHROMIUM_FLAGS, f"--user-data-dir={profile}"]:
-        options.add_argument(flag)
-    with pytest.MonkeyPatch.context() as patch:  # for what selenium says to chromedriver
-        patch.setenv("NO_PROXY", "localhost,127.0.0.1")
-        patch.setenv("no_proxy", "localhost,127.0.0.1")
-        driver = Chrome(options, Service(executable_path=CHROMEDRIVER))  # a named driver: selenium downloads none
-        try:
-            driver.set_page_load_timeout(PAGE_SECONDS)
-            driver.set_script_timeout(PAGE_SECONDS)
-            yield driver
-        finally:
-            driver.quit()
-            shutil.rmtree(profile, ignore_errors=True)
 
 
 @pytest.fixture

@@ -1,11 +1,14 @@
-"""Checkpoint files: what they say about themselves, and what may be built from them."""
+"""Checkpoints and exported models: what they say about themselves, and what may be built from them."""
 
+import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from vae_lightning.losses import (
     AbsoluteError,
@@ -18,9 +21,10 @@ from vae_lightning.losses import (
 from vae_lightning.made_with import made_with
 from vae_lightning.models import Autoencoder, ConvVAE, LinearVAE, PatchVAE, ResidualVAE
 from vae_lightning.module import RECONSTRUCTION_PREFIX
-from vae_lightning.run_folders import RunError
+from vae_lightning.run_folders import EXPORTED_CONFIG, RunError
 from vae_lightning.run_module import RECORD_KEY
 
+EXPORT_FORMAT = 1  # of the config.json of an exported folder
 FORMAT = 2  # 2: the sums of a logging window lie in other tensors, so training cannot go on from 1
 # The only classes that a checkpoint may ask for: a stranger's file cannot run anything else.
 MODELS: dict[str, type[Autoencoder]] = {
@@ -67,11 +71,13 @@ def build_reconstruction(content: dict[str, Any]) -> ReconstructionLoss:
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
-    """A checkpoint of ours, read without running any code that may be in it.
+    """A checkpoint or an exported model of ours, read without running any code that may be in it.
 
     Raises:
         RunError: not a checkpoint, not ours, or of a newer format.
     """
+    if file.suffix == ".safetensors":
+        return _read_exported(file)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
@@ -81,12 +87,30 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         raise RunError(f"{file} is no checkpoint that can be read safely: {reason}") from error
     if not isinstance(content, dict) or RECORD_KEY not in content:
         raise RunError(f"{file} is not a checkpoint of this framework: it does not say how its model is built")
-    if content[RECORD_KEY]["format"] > FORMAT:
-        raise RunError(
-            f"{file} has format {content[RECORD_KEY]['format']}, this version reads up to {FORMAT}: "
-            "update vae-lightning"
-        )
+    _check_format(file, content[RECORD_KEY]["format"], FORMAT)
     return content
+
+
+def _read_exported(file: Path) -> dict[str, Any]:
+    """What `vae export` wrote: weights, and beside them what says how the model is built."""
+    described = file.with_name(EXPORTED_CONFIG)
+    try:
+        config = json.loads(described.read_text(encoding="utf-8"))
+        exported_in, record = config["format"], config["record"]
+        weights = load_file(file)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{file.parent} is no exported model that can be read ({type(error).__name__}: {error}): "
+            f"{file.name} and {described.name}, as written by `vae export`, belong together"
+        ) from error
+    _check_format(described, exported_in, EXPORT_FORMAT)
+    _check_format(described, record["format"], FORMAT)
+    return {RECORD_KEY: record, "state_dict": weights}
+
+
+def _check_format(file: Path, found: int, newest: int) -> None:
+    if found > newest:
+        raise RunError(f"{file} has format {found}, this version reads up to {newest}: update vae-lightning")
 
 
 def record_of(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,17 @@ import typer
 from vae_lightning.edit_verbs import edit
 from vae_lightning.evaluation import METRIC_NAMES
 from vae_lightning.score_verb import score
-from vae_lightning.verbs import Count, Device, Photographs, RunPath, Seed, Which, ends_with_one_line, split_by_comma
+from vae_lightning.verbs import (
+    Count,
+    Device,
+    Photographs,
+    RunPath,
+    Seed,
+    Which,
+    ends_with_one_line,
+    split_by_comma,
+    whole_numbers,
+)
 
 if TYPE_CHECKING:  # torch is imported inside the verbs: --help and shell completion answer at once
     from torch import Tensor
@@ -20,7 +30,8 @@ COLUMNS = 8
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
-    help="Use a trained run. RUN is a run folder (outputs/…, multirun/<sweep>/beta=4), a .ckpt file, or `last`.",
+    help="Get data ready, and use trained runs. RUN is a run folder (outputs/…, multirun/<sweep>/beta=4), a .ckpt "
+    "file, a folder that `vae export` wrote, or `last`.",
 )
 
 Out = Annotated[Path | None, typer.Option(help="Where the picture goes. Default: into the run's images folder.")]
@@ -42,7 +53,7 @@ def sample(
     seed: Seed = 0,
     out: Out = None,
     checkpoint: Which = "best",
-    device: Device = "cpu",
+    device: Device = "auto",
 ) -> None:
     """Decode samples from a prior into one picture."""
     vae = _load(run, checkpoint, device)
@@ -62,7 +73,7 @@ def reconstruct(
     count: Count = 8,
     out: Out = None,
     checkpoint: Which = "best",
-    device: Device = "cpu",
+    device: Device = "auto",
 ) -> None:
     """Originals above their reconstructions, in one picture."""
     from vae_lightning.photographs import open_photographs
@@ -83,6 +94,45 @@ def reconstruct(
     _write_grid(rows, labels, vae, out, name)
 
 
+@app.command(epilog="Example: vae traverse last me.jpg --dimensions 8,25,68")
+@ends_with_one_line
+def traverse(
+    run: RunPath,
+    photographs: Photographs = None,
+    dimensions: Annotated[str, typer.Option(help="Which latents, by comma. Default: the most active ones.")] = "",
+    top: Annotated[int, typer.Option(min=1, help="How many of the most active ones.")] = 8,
+    limit: Annotated[float, typer.Option("--range", min=0.01, help="From minus this to this.")] = 3.0,
+    steps: Annotated[int, typer.Option(min=2, help="Values of each latent.")] = 9,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many test faces, a picture each.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Folder for the pictures. Default: the run's images folder.")] = None,
+    checkpoint: Which = "best",
+    device: Device = "auto",
+) -> None:
+    """One face, and in each row one latent set to values from -3 to 3."""
+    from vae_lightning.face_grids import traversal_grid
+    from vae_lightning.grids import labelled_grid
+    from vae_lightning.photographs import open_photographs
+    from vae_lightning.pictures import write_picture
+    from vae_lightning.run_folders import run_folder
+
+    vae = _load(run, checkpoint, device)
+    chosen = whole_numbers("dimensions", dimensions)
+    if beyond := [number for number in chosen if not 0 <= number < vae.model.latent_dim]:
+        raise ValueError(
+            f"--dimensions {dimensions}: {beyond} are not among the latents 0 to {vae.model.latent_dim - 1}"
+        )
+    chosen = chosen or vae.latent_statistics().most_active(top)
+    faces = vae.preprocess(open_photographs(photographs)) if photographs else vae.held_out_faces("test", count)
+    names = [path.stem for path in photographs] if photographs else [f"test_{face}" for face in range(len(faces))]
+    for name, face in zip(names, faces.to(vae.device), strict=True):
+        grid = traversal_grid(vae.model, face, chosen, vae.latent_statistics(), limit, steps)
+        path = (out or run_folder(vae.path) / "images") / f"traverse_{name}.png"
+        write_picture(
+            path, labelled_grid(grid.images, grid.row_labels, grid.column_labels, title=f"{grid.title}: {name}")
+        )
+        typer.echo(path)
+
+
 @app.command(epilog="Example: vae interpolate last me.jpg you.png --path spherical --mp4")
 @ends_with_one_line
 def interpolate(
@@ -97,7 +147,7 @@ def interpolate(
     count: Annotated[int, typer.Option("--count", "-n", min=2, help="How many test faces as key frames.")] = 4,
     out: Annotated[Path | None, typer.Option(help="Folder for the result. Default: edits/… in the run's.")] = None,
     checkpoint: Which = "best",
-    device: Device = "cpu",
+    device: Device = "auto",
 ) -> None:
     """Faces that turn into each other: a grid, and an animation through all of them."""
     from vae_lightning.editing.animation import require_pyav, write_gif, write_mp4
@@ -154,7 +204,7 @@ def evaluate(
         typer.Option(help="Folder with the weights of FID's and LPIPS' networks. Default: PyTorch's cache."),
     ] = None,
     checkpoint: Which = "best",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, …")] = "auto",
+    device: Device = "auto",
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images at once; lower it where memory is short.")
     ] = None,

@@ -5,7 +5,17 @@ from typing import Annotated, Any
 
 import typer
 
-from vae_lightning.verbs import Count, Device, Photographs, RunPath, Seed, Which, ends_with_one_line, split_by_comma
+from vae_lightning.verbs import (
+    Count,
+    Device,
+    Photographs,
+    RunPath,
+    Seed,
+    Which,
+    ends_with_one_line,
+    split_by_comma,
+    whole_numbers,
+)
 
 edit = typer.Typer(
     no_args_is_help=True,
@@ -37,7 +47,7 @@ def amplify(
     split: Split = "test",
     out: Folder = None,
     checkpoint: Which = "best",
-    device: Device = "cpu",
+    device: Device = "auto",
 ) -> None:
     """Move single latents: z_j + α. Ranks all of them, and shows which attribute each goes with."""
     from vae_lightning.editing.amplification import amplify, best_dimensions, correlation_picture, rank_dimensions
@@ -70,7 +80,7 @@ def amplify(
 
 @edit.command(epilog="Example: vae edit directions last")
 @ends_with_one_line
-def directions(run: RunPath, out: Folder = None, checkpoint: Which = "best", device: Device = "cpu") -> None:
+def directions(run: RunPath, out: Folder = None, checkpoint: Which = "best", device: Device = "auto") -> None:
     """Fit the directions of all attributes and keep them beside the checkpoint: `load_run(…).edit` reads them."""
     from vae_lightning.editing.attributes import direction_table, normals_picture, subject_directions
     from vae_lightning.editing.outcome import Outcome
@@ -104,7 +114,7 @@ def attribute(
     seed: Seed = 0,
     out: Folder = None,
     checkpoint: Which = "best",
-    device: Device = "cpu",
+    device: Device = "auto",
 ) -> None:
     """Add or remove an attribute along a direction, and compare the directions on one face."""
     from vae_lightning.editing.attributes import compare_directions, edit_attribute, subject_directions
@@ -150,7 +160,7 @@ def guide(
     split: Split = "test",
     out: Folder = None,
     checkpoint: Which = "best",
-    device: Device = "cpu",
+    device: Device = "auto",
 ) -> None:
     """Follow a classifier's gradient until it sees what was asked for."""
     from vae_lightning.editing.guidance import GuidanceSettings, guide_faces
@@ -195,7 +205,7 @@ def transfer(
     split: Split = "test",
     out: Folder = None,
     checkpoint: Which = "best",
-    device: Device = "cpu",
+    device: Device = "auto",
 ) -> None:
     """Give faces the identity of a person, keeping pose and expression."""
     from vae_lightning.editing.identity_bases import find_person, people_with
@@ -238,17 +248,6 @@ def numbers(name: str, text: str) -> list[float]:
         return [float(part) for part in split_by_comma(text)]
     except ValueError as error:
         raise ValueError(f"--{name} {text}: numbers by comma are expected, as in --{name}=-1,0,1") from error
-
-
-def whole_numbers(name: str, text: str) -> list[int]:
-    """
-    Raises:
-        ValueError: something in it is no whole number.
-    """
-    try:
-        return [int(part) for part in split_by_comma(text)]
-    except ValueError as error:
-        raise ValueError(f"--{name} {text}: whole numbers by comma are expected, as in --{name} 8,25") from error
 
 
 def yes_or_no(text: str) -> dict[str, bool]:

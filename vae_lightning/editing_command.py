@@ -14,20 +14,22 @@ from rich.console import Console
 from rich.table import Table
 
 from vae_lightning.checkpoints import read_checkpoint
+from vae_lightning.devices import choose_device
 from vae_lightning.directions import DirectionFile
 from vae_lightning.editing.outcome import Cell, EditError, Outcome
 from vae_lightning.evaluation.evaluate import open_subject
-from vae_lightning.evaluation.request import Request, choose_device
+from vae_lightning.evaluation.request import Request
 from vae_lightning.evaluation.subject import Subject
 from vae_lightning.evaluation_command import progress
 from vae_lightning.face_grids import Faces
+from vae_lightning.fitted import digest_of, direction_file
 from vae_lightning.made_with import made_with
 from vae_lightning.photographs import open_photographs
 from vae_lightning.recognition import Recognizer
 from vae_lightning.recognition.load import check_sees_alike, load_recognizer
 from vae_lightning.run_folders import checkpoint_file, run_folder
 from vae_lightning.run_module import RECORD_KEY
-from vae_lightning.runs import digest_of, direction_file, load_run
+from vae_lightning.runs import load_run
 
 FOLDER = "edits"
 ROWS_SHOWN = 12  # of a table, in the terminal

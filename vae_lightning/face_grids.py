@@ -8,6 +8,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from vae_lightning.latent_paths import latents_between
+from vae_lightning.latent_statistics import LatentStatistics
 from vae_lightning.models import Autoencoder
 from vae_lightning.pixels import to_pixel_range, to_uint8
 
@@ -63,6 +64,36 @@ def interpolation_grid(model: Autoencoder, faces: Faces, num_steps: int) -> Grid
             "face B",
         ],
         title="Interpolations (1 - a) z(A) + a z(B)",
+    )
+
+
+def traversal_grid(
+    model: Autoencoder,
+    face: UInt8[Tensor, "channels height width"],
+    dimensions: Sequence[int],
+    statistics: LatentStatistics,
+    limit: float,
+    num_steps: int,
+) -> Grid:
+    """One row per latent, set to values from -limit to limit while the others keep the face's posterior mean.
+
+    The codes of a plain autoencoder have no scale of their own: there the values are standard deviations of the
+    latent over real faces, around its mean.
+    """
+    values = torch.linspace(-limit, limit, num_steps, device=face.device)
+    latents = encode_mean(model, face[None])[0].repeat(len(dimensions), num_steps, 1)
+    step = "" if model.has_prior else " std"
+    activity, unit = (statistics.std, "std") if statistics.kl_nats is None else (statistics.kl_nats, "nats")
+    for row, dimension in enumerate(dimensions):
+        centre = 0.0 if model.has_prior else float(statistics.mean[dimension])
+        scale = 1.0 if model.has_prior else float(statistics.std[dimension])
+        latents[row, :, dimension] = centre + scale * values
+    original = face.expand(len(dimensions), 1, *face.shape)
+    return Grid(
+        images=torch.cat([original, decode_uint8(model, latents)], dim=1),
+        row_labels=[f"z[{number}]\n{activity[number]:.2f} {unit}" for number in dimensions],
+        column_labels=["original", *(f"{value:+.3g}{step}" if value else "0" for value in values.tolist())],
+        title="Traversals of single latents",
     )
 
 

@@ -1,13 +1,20 @@
 """Pictures that people bring, whatever their cameras and programs made of them."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from PIL import Image
+import torch
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+from torch import Tensor
 
-from vae_lightning.data import DataError
-from vae_lightning.data.preprocessing import explained_decoding, upright_rgb
+from vae_lightning.data import DataError, Preprocessing
+from vae_lightning.data.noise import SIZE as ALIGNED_SIZE
+from vae_lightning.data.preprocessing import as_crop, explained_decoding, upright_rgb
+
+ALIGNED_SOURCES = ("celeba", "faces", "noise")  # their images have ALIGNED_SIZE (width, height), faces in one place
 
 
 def open_photographs(paths: Sequence[Path]) -> list[Image.Image]:
@@ -17,6 +24,33 @@ def open_photographs(paths: Sequence[Path]) -> list[Image.Image]:
         DataError: a file that is not there, is a folder, is no image, is damaged or is too large; it names the file.
     """
     return [_open(path) for path in paths]
+
+
+def as_in_training(
+    images: Sequence[Image.Image], data: Mapping[str, Any], source: str
+) -> UInt8[Tensor, "batch channels height width"]:
+    """Pictures of any size and mode -> uint8, cropped and resized as a run did with its own.
+
+    Args:
+        images: see `Run.preprocess`.
+        data: the run's configuration of its data: crop, image_size, color.
+        source: of the run's images: celeba, faces, folder, noise.
+
+    Raises:
+        DataError: an image is smaller than the crop of a run on a folder of images.
+        ValueError: an image that has no colours to show, see `upright_rgb`.
+    """
+    preprocess = Preprocessing(as_crop(data["crop"]), data["image_size"], data["color"])
+    fits = preprocess.crop is not None and source in ALIGNED_SOURCES
+    pixels = []
+    for image in images:
+        upright = upright_rgb(image)
+        if fits and upright.size != ALIGNED_SIZE:
+            upright = ImageOps.fit(upright, ALIGNED_SIZE)
+        encoded = io.BytesIO()
+        upright.save(encoded, format="ppm")  # the same code as in training reads it
+        pixels.append(preprocess(encoded.getvalue()).permute(2, 0, 1))
+    return torch.stack(pixels)
 
 
 def _open(path: Path) -> Image.Image:

@@ -2,6 +2,7 @@
 
 import torch
 from jaxtyping import Float, Shaped, UInt8
+from PIL import Image
 from torch import Tensor
 
 PixelRange = tuple[float, float]
@@ -42,3 +43,9 @@ def mean_squared_error(
 def as_level(images: Shaped[Tensor, "*shape"], pixel_range: PixelRange) -> Float[Tensor, "*shape"]:
     """float [low, high] -> the nearest of the 256 levels, as a float in [0, 255]."""
     return (to_unit_range(images, pixel_range) * (NUM_LEVELS - 1)).round()
+
+
+def to_pil(images: Float[Tensor, "batch channels height width"]) -> list[Image.Image]:
+    """float [0, 1] -> PIL images."""
+    levels = to_uint8(images, (0.0, 1.0)).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image) for image in levels]

@@ -3,6 +3,9 @@
 import re
 from pathlib import Path
 
+EXPORTED_WEIGHTS = "model.safetensors"
+EXPORTED_CONFIG = "config.json"
+
 
 class RunError(ValueError):
     """What was named is no run, or not one that this version reads."""
@@ -50,8 +53,10 @@ def newest_sweep() -> Path:
 def checkpoint_file(path: Path, checkpoint: str = "best", *, reads_faces: bool = False) -> Path:
     """The checkpoint that a path names: itself, one in a run folder, or for `last` one of the newest run of its kind.
 
+    An exported folder has one model, whatever it was exported from.
+
     Args:
-        path: a run folder, a checkpoint file, or `last`.
+        path: a run folder, an exported folder, a checkpoint file, or `last`.
         checkpoint: `best`, `last`, or a file of its own, in the folder or anywhere.
         reads_faces: whether `last` is the newest network that reads faces, or else the newest autoencoder.
 
@@ -71,6 +76,10 @@ def checkpoint_file(path: Path, checkpoint: str = "best", *, reads_faces: bool =
     file = path / "checkpoints" / f"{checkpoint}.ckpt"
     if file.is_file():
         return file
+    if (path / EXPORTED_WEIGHTS).is_file():
+        if checkpoint == "best":
+            return path / EXPORTED_WEIGHTS
+        raise RunError(f"checkpoint={checkpoint}: {path} is an exported model, there is only the one; leave it out")
     if not path.exists():
         raise RunError(f"{path}: there is no such file or folder; a run is a folder in outputs/ or multirun/<sweep>/")
     others = sorted(str(other.relative_to(path)) for other in path.glob("**/*.ckpt"))[:5]

@@ -1,91 +1,62 @@
-"""A run folder or a checkpoint -> a model that is ready to use, in four lines of Python."""
+"""A run folder, a checkpoint or an exported model -> a model that is ready to use, in four lines of Python."""
 
-import hashlib
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import torch
-from jaxtyping import Float, Shaped, UInt8
-from PIL import Image, ImageOps
+from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
 
 from vae_lightning.checkpoints import build_model, read_checkpoint
-from vae_lightning.data import FaceDataModule, Preprocessing
-from vae_lightning.data.noise import SIZE as ALIGNED_SIZE
-from vae_lightning.data.preprocessing import as_crop, upright_rgb
-from vae_lightning.directions import DirectionFile
-from vae_lightning.distributions import Posterior
+from vae_lightning.data import FaceDataModule
+from vae_lightning.devices import choose_device
+from vae_lightning.directions import Directions
+from vae_lightning.fitted import direction_file, prior_file, statistics_file
+from vae_lightning.image_codec import ImageCodec, Images, Pixels
 from vae_lightning.latent_paths import latents_between
+from vae_lightning.latent_statistics import LatentStatistics, latent_statistics
 from vae_lightning.models import Autoencoder
 from vae_lightning.module import MODEL_PREFIX
-from vae_lightning.pixels import to_pixel_range, to_uint8, to_unit_range
+from vae_lightning.pixels import to_pil
 from vae_lightning.priors import Prior, StandardNormal
-from vae_lightning.priors.file import PriorFile
 from vae_lightning.run_folders import RunError, checkpoint_file, run_folder
 from vae_lightning.run_module import RECORD_KEY
 
 WITH_A_ROOT = ("celeba", "folder")  # data sets that lie in a folder of the user's
-ALIGNED_SOURCES = ("celeba", "faces", "noise")  # their images have ALIGNED_SIZE (width, height), faces in one place
-Images = Shaped[Tensor, "*shape"] | Image.Image | Sequence[Image.Image]
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+FACES_FOR_STATISTICS = 1_000
+FACES_AT_ONCE = 128
+Ways = Float[Tensor, "batch steps channels height width"]
 
 
-class Run:
-    """A trained model with the settings that made it.
+class Run(ImageCodec):
+    """A trained model with the settings that made it, and with what was fitted to it since.
 
-    Images go in as uint8 [0, 255] or float [0, 1] tensors, (C, H, W) or (B, C, H, W), or as PIL images of any size
-    (see `preprocess`). They come out as float tensors in [0, 1] on the run's device, whatever the
-    model's own pixel range.
-
-    >>> vae = load_run("outputs/2026-11-20_12-00-00")  # doctest: +SKIP
-    >>> faces = vae.sample(16, temperature=0.7, seed=0)  # doctest: +SKIP
+    >>> vae = load_run("outputs/2026-11-20_12-00-00")
+    >>> vae.sample(16, temperature=0.7, seed=0).shape
+    torch.Size([16, 3, 64, 64])
+    >>> photograph = Image.new("RGB", (600, 800), "tan")
+    >>> vae.encode(photograph).mean.shape
+    torch.Size([1, 128])
+    >>> vae.reconstruct(photograph, as_pil=True)[0].size
+    (64, 64)
+    >>> latents = vae.sample_latents(4, seed=0)
+    >>> latents[:, 3] += 2
+    >>> len(vae.decode(latents, as_pil=True))
+    4
     """
 
     def __init__(self, model: Autoencoder, record: dict[str, Any], path: Path) -> None:
-        self.model = model.eval().requires_grad_(False)
-        self.record = record
+        super().__init__(model, record)
         self.path = path
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """The resolved configuration of the run."""
-        config: dict[str, Any] = self.record["config"]
-        return config
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
-    @torch.inference_mode()
-    def encode(self, images: Images) -> Posterior:
-        """q(z|x); its `mean` is the best single guess of an image's latents."""
-        return self.model.encode(self._as_model_input(images))
-
-    @torch.inference_mode()
-    def decode(self, latents: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch channels height width"]:
-        return to_unit_range(self.model.decode(latents.to(self.device)), self.model.pixel_range)
-
-    def reconstruct(self, images: Images) -> Float[Tensor, "batch channels height width"]:
-        """Decoded posterior means."""
-        return self.decode(self.encode(images).mean)
-
-    def sample(
+    def sample_latents(
         self, num_samples: int = 16, temperature: float = 1.0, seed: int | None = None, prior: str = "normal"
-    ) -> Float[Tensor, "batch channels height width"]:
-        """Decoded samples of a prior.
-
-        Args:
-            num_samples: how many.
-            temperature: factor on the spread of the latents; 1 is the prior, less is closer to the average face.
-            seed: the same seed gives the same faces, on every device; None draws new ones.
-            prior: "normal", what the run was trained with, or one fitted since: "gaussian", "gmm", "flow".
-
-        Raises:
-            RunError: the run is a plain autoencoder and no prior was named, or that one is not fitted yet.
-            ValueError: no such prior, a temperature below 0, or fewer than 1 sample.
-        """
+    ) -> Float[Tensor, "samples latent"]:
+        """Samples of a prior, on the CPU; arguments and errors as of `sample`."""
         if temperature < 0 or num_samples < 1:
             raise ValueError(
                 f"temperature={temperature}, num_samples={num_samples}: needed are a temperature of 0 or more "
@@ -96,7 +67,52 @@ class Run:
             generator.seed()
         else:
             generator.manual_seed(seed)
-        return self.decode(self.prior(prior).sample(num_samples, generator, temperature))
+        return self.prior(prior).sample(num_samples, generator, temperature)
+
+    @overload
+    def sample(
+        self,
+        num_samples: int = 16,
+        temperature: float = 1.0,
+        seed: int | None = None,
+        prior: str = "normal",
+        *,
+        as_pil: Literal[False] = False,
+    ) -> Pixels: ...
+    @overload
+    def sample(
+        self,
+        num_samples: int = 16,
+        temperature: float = 1.0,
+        seed: int | None = None,
+        prior: str = "normal",
+        *,
+        as_pil: Literal[True],
+    ) -> list[Image.Image]: ...
+    def sample(
+        self,
+        num_samples: int = 16,
+        temperature: float = 1.0,
+        seed: int | None = None,
+        prior: str = "normal",
+        *,
+        as_pil: bool = False,
+    ) -> Pixels | list[Image.Image]:
+        """Decoded samples of a prior.
+
+        Args:
+            num_samples: how many.
+            temperature: factor on the spread of the latents; 1 is the prior, less is closer to the average face.
+            seed: the same seed gives the same faces, on every device; None draws new ones.
+            prior: "normal", what the run was trained with, or one fitted since: "gaussian", "gmm", "flow".
+            as_pil: PIL images instead of a tensor.
+
+        Raises:
+            RunError: the run is a plain autoencoder and no prior was named, or that one is not fitted yet.
+            ValueError: no such prior, a temperature below 0, or fewer than 1 sample.
+        """
+        latents = self.sample_latents(num_samples, temperature, seed, prior)
+        return self.decode(latents, as_pil=True) if as_pil else self.decode(latents)
 
     def prior(self, name: str) -> Prior:
         """A density of the latents to sample from.
@@ -120,9 +136,17 @@ class Run:
             )
         return prior
 
+    @overload
     def interpolate(
-        self, first: Images, second: Images, num_steps: int = 9, path: str = "linear"
-    ) -> Float[Tensor, "batch steps channels height width"]:
+        self, first: Images, second: Images, num_steps: int = 9, path: str = "linear", *, as_pil: Literal[False] = False
+    ) -> Ways: ...
+    @overload
+    def interpolate(
+        self, first: Images, second: Images, num_steps: int = 9, path: str = "linear", *, as_pil: Literal[True]
+    ) -> list[list[Image.Image]]: ...
+    def interpolate(
+        self, first: Images, second: Images, num_steps: int = 9, path: str = "linear", *, as_pil: bool = False
+    ) -> Ways | list[list[Image.Image]]:
         """Decoded ways from each image of `first` to the one at its place in `second`, both ends counted.
 
         Args:
@@ -130,13 +154,16 @@ class Run:
             second: as many images, where they end.
             num_steps: 2 or more.
             path: "linear", or "spherical": round the origin at a length that changes linearly.
+            as_pil: for each way a list of PIL images, instead of one tensor.
 
         Raises:
             ValueError: no such path, or fewer than 2 steps.
         """
         latents = latents_between(self.encode(first).mean, self.encode(second).mean, num_steps, path)
-        return self.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
+        ways = self.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
+        return [to_pil(way) for way in ways] if as_pil else ways
 
+    @overload
     def edit(
         self,
         images: Images,
@@ -145,7 +172,32 @@ class Run:
         method: str = "means",
         orthogonal_to: Sequence[str] = (),
         unit: str = "class",
-    ) -> Float[Tensor, "batch channels height width"]:
+        *,
+        as_pil: Literal[False] = False,
+    ) -> Pixels: ...
+    @overload
+    def edit(
+        self,
+        images: Images,
+        attribute: str,
+        strength: float = 1.0,
+        method: str = "means",
+        orthogonal_to: Sequence[str] = (),
+        unit: str = "class",
+        *,
+        as_pil: Literal[True],
+    ) -> list[Image.Image]: ...
+    def edit(
+        self,
+        images: Images,
+        attribute: str,
+        strength: float = 1.0,
+        method: str = "means",
+        orthogonal_to: Sequence[str] = (),
+        unit: str = "class",
+        *,
+        as_pil: bool = False,
+    ) -> Pixels | list[Image.Image]:
         """Images with more of an attribute, or less with a negative strength.
 
         Args:
@@ -155,10 +207,21 @@ class Run:
             method: "means", the difference of the class means, or "probe", the normal of a linear probe.
             orthogonal_to: attributes that shall stay as they are.
             unit: of the strength.
+            as_pil: PIL images instead of a tensor.
 
         Raises:
             RunError: no directions were fitted to this checkpoint yet.
             ValueError: no such attribute, method or unit.
+        """
+        shift = self.directions().direction(attribute, method, orthogonal_to).shift(strength, unit)
+        latents = self.encode(images).mean + shift.to(self.device)
+        return self.decode(latents, as_pil=True) if as_pil else self.decode(latents)
+
+    def directions(self) -> Directions:
+        """What was fitted to the latents of this checkpoint: ways that add an attribute.
+
+        Raises:
+            RunError: nothing yet.
         """
         directions = direction_file(self.path).read()
         if directions is None:
@@ -166,8 +229,21 @@ class Run:
                 f"no directions were fitted to {self.path} yet; this does it: "
                 f"vae edit directions {run_folder(self.path)}"
             )
-        shift = directions.direction(attribute, method, orthogonal_to).shift(strength, unit)
-        return self.decode(self.encode(images).mean + shift.to(self.device, torch.float32))
+        return directions
+
+    def latent_statistics(self) -> LatentStatistics:
+        """Where the latents of held-out faces lie; measured on the first call, and kept beside the checkpoint.
+
+        Raises:
+            DataError: not measured yet, and the data is not where it was.
+        """
+        file = statistics_file(self.path)
+        statistics = file.read()
+        if statistics is None:
+            faces = self.held_out_faces("val", FACES_FOR_STATISTICS)
+            statistics = latent_statistics([self.encode(part) for part in faces.split(FACES_AT_ONCE)])
+            file.write(statistics)
+        return statistics
 
     def held_out_faces(self, split: Literal["val", "test"], count: int) -> UInt8[Tensor, "batch channels height width"]:
         """Faces of the data that the run was trained on, evenly spaced over a split that it never saw.
@@ -179,60 +255,35 @@ class Run:
         datamodule.prepare_data()
         return datamodule.held_out_faces(split, count)
 
-    def _as_model_input(self, images: Images) -> Float[Tensor, "batch channels height width"]:
-        pixels = images if isinstance(images, Tensor) else self.preprocess(images)
-        pixels = pixels[None] if pixels.ndim == 3 else pixels
-        expected = (self.model.channels, self.model.image_size, self.model.image_size)
-        if tuple(pixels.shape[1:]) != expected:
-            raise ValueError(
-                f"images of shape {tuple(pixels.shape)}: this model takes (batch, {', '.join(map(str, expected))}); "
-                "PIL images of any size are cropped and resized for you"
-            )
-        pixels = pixels.to(self.device)
-        if pixels.dtype != torch.uint8:
-            if not pixels.is_floating_point() or pixels.min() < 0 or pixels.max() > 1:
-                raise ValueError(f"images of type {pixels.dtype}: give uint8 in [0, 255] or floats in [0, 1]")
-            low, high = self.model.pixel_range
-            return pixels.float() * (high - low) + low
-        return to_pixel_range(pixels, self.model.pixel_range)
 
-    def preprocess(self, images: Image.Image | Sequence[Image.Image]) -> UInt8[Tensor, "batch channels height width"]:
-        """PIL images -> uint8, cropped and resized as in training, after `upright_rgb`.
+def load_run(
+    path: str | Path,
+    checkpoint: str = "best",
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Run:
+    """A trained model, in eval mode, without gradients; the running mean of its weights where the run kept one.
 
-        What a model of CelebA's or rendered faces knows is an upright portrait: the face centred, the eyes at half the
-        height and a fifth of the width apart. These models were trained on pictures of 178x218 pixels, of which the
-        run's crop was taken. A picture of another size is first scaled to cover 178x218 and cut to it, centred, so
-        that the face takes the place of those in training. A run with crop=null takes the largest centred square.
-
-        Raises:
-            DataError: an image is smaller than the crop of a run on a folder of images.
-            ValueError: an image that has no colours to show, see `upright_rgb`.
-        """
-        data = self.config["data"]
-        preprocess = Preprocessing(as_crop(data["crop"]), data["image_size"], data["color"])
-        fits = preprocess.crop is not None and self.record["data"]["source"] in ALIGNED_SOURCES
-        pixels = []
-        for image in [images] if isinstance(images, Image.Image) else images:
-            upright = upright_rgb(image)
-            if fits and upright.size != ALIGNED_SIZE:
-                upright = ImageOps.fit(upright, ALIGNED_SIZE)
-            encoded = io.BytesIO()
-            upright.save(encoded, format="ppm")  # the same code as in training reads it
-            pixels.append(preprocess(encoded.getvalue()).permute(2, 0, 1))
-        return torch.stack(pixels)
-
-
-def load_run(path: str | Path, checkpoint: str = "best", device: str | torch.device = "cpu") -> Run:
-    """The model of a run folder or of a checkpoint file, in eval mode, without gradients.
+    >>> from vae_lightning import load_run
+    >>> vae = load_run("outputs/2026-11-20_12-00-00")
+    >>> faces = vae.sample(16, temperature=0.7, seed=0, as_pil=True)
+    >>> faces[0].size
+    (64, 64)
 
     Args:
-        path: a run folder (`outputs/…`, a job of a sweep) or a `.ckpt` file.
+        path: a run folder (`outputs/…`, a job of a sweep), a `.ckpt` file, a folder that `vae export` wrote, or `last`.
         checkpoint: which of a folder's checkpoints, "best", "last" or a file; without a best one yet, ask for "last".
-        device: where the model goes.
+        device: where the model goes: "cpu", "cuda", "mps", or "auto", the best there is.
+        dtype: of the weights; bfloat16 and float16 halve the memory, what comes out is float32 all the same.
 
     Raises:
         RunError: no run there, a file that is no checkpoint of ours, or one of a newer version.
+        DeviceError: no such device here.
+        ValueError: no such dtype.
     """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype}: allowed are {', '.join(map(str, DTYPES))}")
+    place = choose_device(device)
     file = checkpoint_file(Path(path).expanduser(), checkpoint)
     content = read_checkpoint(file)
     record = content[RECORD_KEY]
@@ -241,7 +292,7 @@ def load_run(path: str | Path, checkpoint: str = "best", device: str | torch.dev
     model.load_state_dict(
         {name.removeprefix(MODEL_PREFIX): weights[name] for name in weights if name.startswith(MODEL_PREFIX)}
     )
-    return Run(model.to(device), record, file)
+    return Run(model.to(place, dtype), record, file)
 
 
 def data_settings(record: dict[str, Any]) -> dict[str, Any]:
@@ -258,25 +309,3 @@ def data_settings(record: dict[str, Any]) -> dict[str, Any]:
         settings["data_dir"] = str(root.parent)
     moved = source == "celeba" and not root.is_dir() and bool(os.environ.get("CELEBA_ROOT"))
     return {**settings, "source": source, "root": str(root) if source in WITH_A_ROOT and not moved else None}
-
-
-def prior_file(checkpoint: Path) -> PriorFile:
-    """Where the priors that were fitted to a checkpoint are kept: beside it."""
-    return PriorFile(checkpoint.with_suffix(".priors.pt"), digest_of(checkpoint))
-
-
-def direction_file(checkpoint: Path) -> DirectionFile:
-    """Where the attribute directions that were fitted to a checkpoint are kept: beside it."""
-    return DirectionFile(checkpoint.with_suffix(".directions.pt"), digest_of(checkpoint))
-
-
-def digest_of(file: Path) -> str:
-    """A hash of a file's content."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def to_pil(images: Float[Tensor, "batch channels height width"]) -> list[Image.Image]:
-    """float [0, 1] -> PIL images."""
-    levels = to_uint8(images, (0.0, 1.0)).permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image) for image in levels]

@@ -28,7 +28,7 @@ def score(
     seed: Seed = 0,
     out: Folder = None,
     checkpoint: Which = "best",
-    device: Device = "cpu",
+    device: Device = "auto",
 ) -> None:
     """Score every method: target change against leakage, identity, distance from the prior and sharpness."""
     from vae_lightning.editing.judge import Judge

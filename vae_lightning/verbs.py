@@ -9,11 +9,13 @@ import typer
 
 P = ParamSpec("P")
 
-RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Run folder, .ckpt file, or `last` for the newest run.")]
+RunPath = Annotated[
+    str, typer.Argument(metavar="RUN", help="Run folder, .ckpt file, exported folder, or `last` for the newest run.")
+]
 Which = Annotated[
     str, typer.Option("--checkpoint", help="Which checkpoint of the folder: best, last, or a .ckpt file.")
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda, mps, …")]
+Device = Annotated[str, typer.Option(help="auto (the best there is), cpu, cuda, mps, …")]
 Photographs = Annotated[
     list[Path] | None,
     typer.Argument(metavar="[IMAGE]...", help="Your own pictures, upright portraits. Default: test faces."),
@@ -38,3 +40,14 @@ def ends_with_one_line(verb: Callable[P, None]) -> Callable[P, None]:
 
 def split_by_comma(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def whole_numbers(name: str, text: str) -> list[int]:
+    """
+    Raises:
+        ValueError: something in it is no whole number.
+    """
+    try:
+        return [int(part) for part in split_by_comma(text)]
+    except ValueError as error:
+        raise ValueError(f"--{name} {text}: whole numbers by comma are expected, as in --{name} 8,25") from error

@@ -13,16 +13,18 @@ from threadpoolctl import threadpool_limits
 from vae_lightning.checkpoints import build_reconstruction, read_checkpoint
 from vae_lightning.data import FaceDataModule
 from vae_lightning.data.source import Split
+from vae_lightning.devices import choose_device
 from vae_lightning.evaluation.card import Card, Section
 from vae_lightning.evaluation.measured import EvaluationError, Measured, Metric
-from vae_lightning.evaluation.request import Request, choose_device
+from vae_lightning.evaluation.request import Request
 from vae_lightning.evaluation.store import ResultStore
 from vae_lightning.evaluation.subject import Subject
+from vae_lightning.fitted import digest_of, prior_file
 from vae_lightning.made_with import made_with
 from vae_lightning.priors import Track, untracked
 from vae_lightning.run_folders import checkpoint_file, run_folder
 from vae_lightning.run_module import RECORD_KEY
-from vae_lightning.runs import data_settings, digest_of, load_run, prior_file
+from vae_lightning.runs import data_settings, load_run
 
 FOLDER = "evaluation"
 

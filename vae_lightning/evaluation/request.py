@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import torch
-
 from vae_lightning.data.source import SPLITS, Split
 from vae_lightning.did_you_mean import did_you_mean
 from vae_lightning.evaluation.factors import AttributeDisentanglement, Disentanglement
@@ -90,21 +88,3 @@ class Request:
     def build(self) -> list[Metric]:
         """The metrics, in the order of the card."""
         return [make(self) for name, make in METRICS.items() if not self.metrics or name in self.metrics]
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" is the accelerator that PyTorch sees, else the CPU.
-
-    Raises:
-        EvaluationError: no such device here.
-    """
-    if name == "auto":
-        there = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return there or torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise EvaluationError(f"device={name}: not usable here ({reason}); try auto or cpu") from error
-    return device

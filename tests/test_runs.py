@@ -1,0 +1,133 @@
+"""A run in four lines of Python: what goes in, what comes out, and from where it is loaded."""
+
+import doctest
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from vae_lightning import load_run, runs
+from vae_lightning.checkpoints import EXPORT_FORMAT, FORMAT
+from vae_lightning.devices import DeviceError
+from vae_lightning.latent_statistics import LatentStatistics, LatentStatisticsError
+from vae_lightning.models import Autoencoder, ConvVAE
+from vae_lightning.pixels import to_pil
+from vae_lightning.run_folders import RunError
+from vae_lightning.run_module import RECORD_KEY
+
+SMALL = {"image_size": 32, "latent_dim": 6, "widths": [8, 8]}
+
+
+def write_run(folder: Path, **settings: object) -> Autoencoder:
+    """A run folder with the checkpoint of a model that has random weights."""
+    torch.manual_seed(0)
+    model = ConvVAE(**settings)  # type: ignore[arg-type]
+    data = {"crop": 148, "image_size": model.image_size, "color": "gray" if model.channels == 1 else "rgb"}
+    config = {"model": {"_target_": "vae_lightning.models.ConvVAE", **settings}, "data": data}
+    record = {"format": FORMAT, "config": config, "data": {"source": "celeba", "root": "/gone"}}
+    file = folder / "checkpoints" / "best.ckpt"
+    file.parent.mkdir(parents=True)
+    weights = {f"model.{name}": value for name, value in model.state_dict().items()}
+    torch.save({RECORD_KEY: record, "state_dict": weights}, file)
+    return model
+
+
+def test_examples_in_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "outputs" / "2026-11-20_12-00-00")
+    results = doctest.testmod(runs)
+    assert results.attempted >= 10
+    assert not results.failed
+
+
+def test_an_exported_folder_is_loaded_like_a_run(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", **SMALL)
+    content = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    save_file(content["state_dict"], folder / "model.safetensors")
+    description = {"format": EXPORT_FORMAT, "record": content[RECORD_KEY]}
+    (folder / "config.json").write_text(json.dumps(description))
+    expected = load_run(tmp_path / "run").sample(3, seed=0)
+    for path in (folder, folder / "model.safetensors"):
+        assert load_run(path).sample(3, seed=0).equal(expected)
+    with pytest.raises(RunError, match="only the one"):
+        load_run(folder, "last")
+    (folder / "config.json").write_text(json.dumps({**description, "format": EXPORT_FORMAT + 1}))
+    with pytest.raises(RunError, match="update vae-lightning"):
+        load_run(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(RunError, match=r"config\.json"):
+        load_run(folder)
+
+
+def test_pictures_come_as_asked_for(tmp_path: Path) -> None:
+    write_run(tmp_path, **SMALL)
+    vae = load_run(tmp_path)
+    photographs = [Image.effect_noise((90, 120), 80), Image.new("RGBA", (300, 200), (200, 80, 40, 128))]
+    latents = vae.sample_latents(2, seed=1)
+    for tensors, pictures in (
+        (vae.decode(latents), vae.decode(latents, as_pil=True)),
+        (vae.sample(2, seed=1), vae.sample(2, seed=1, as_pil=True)),
+        (vae.reconstruct(photographs), vae.reconstruct(photographs, as_pil=True)),
+        (
+            vae.interpolate(photographs[0], photographs[1], 4)[0],
+            vae.interpolate(photographs[0], photographs[1], 4, as_pil=True)[0],
+        ),
+    ):
+        assert [picture.tobytes() for picture in pictures] == [picture.tobytes() for picture in to_pil(tensors)]
+        assert {picture.size for picture in pictures} == {(32, 32)}
+
+
+def test_tensors_of_other_sizes_are_cropped_and_resized_as_pictures_are(tmp_path: Path) -> None:
+    write_run(tmp_path, **SMALL)
+    vae = load_run(tmp_path)
+    photograph = Image.effect_noise((178, 218), 60).convert("RGB")
+    pixels = torch.frombuffer(bytearray(photograph.tobytes()), dtype=torch.uint8).reshape(218, 178, 3).permute(2, 0, 1)
+    expected = vae.encode(photograph).mean
+    assert vae.encode(pixels).mean.equal(expected)
+    assert vae.encode(pixels[None].float() / 255).mean.equal(expected)
+    small = vae.preprocess(photograph)
+    assert vae.encode(small).mean.equal(expected)
+    gray = vae.encode(photograph.convert("L")).mean
+    assert vae.encode(pixels.float().mean(0, keepdim=True) / 255).mean.shape == gray.shape
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_the_memory_for_nearly_the_same_pictures(dtype: torch.dtype, tmp_path: Path) -> None:
+    write_run(tmp_path, **SMALL)
+    exact, half = load_run(tmp_path), load_run(tmp_path, dtype=dtype)
+    photograph = Image.effect_noise((178, 218), 60)
+    assert half.dtype == dtype
+    assert half.sample(4, seed=0).dtype == torch.float32
+    assert not half.sample(4, seed=0).equal(exact.sample(4, seed=0))
+    torch.testing.assert_close(half.sample(4, seed=0), exact.sample(4, seed=0), atol=0.02, rtol=0)
+    torch.testing.assert_close(half.encode(photograph).mean, exact.encode(photograph).mean, atol=0.05, rtol=0.05)
+
+
+def test_devices_and_dtypes_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    write_run(tmp_path, **SMALL)
+    assert load_run(tmp_path, device="auto").device == load_run(tmp_path).device or torch.accelerator.is_available()
+    with pytest.raises(DeviceError, match="device=toaster"):
+        load_run(tmp_path, device="toaster")
+    with pytest.raises(ValueError, match=r"torch\.int8"):
+        load_run(tmp_path, dtype=torch.int8)
+
+
+def test_statistics_of_latents_belong_to_one_checkpoint(tmp_path: Path) -> None:
+    write_run(tmp_path, **SMALL)
+    checkpoint = tmp_path / "checkpoints" / "best.ckpt"
+    file = runs.statistics_file(checkpoint)
+    kl_nats = torch.tensor([0.1, 3.0, 0.2, 2.0, 0.0, 1.0])
+    file.write(LatentStatistics(torch.arange(6.0), torch.ones(6), kl_nats))
+    assert load_run(tmp_path).latent_statistics().mean.equal(torch.arange(6.0))
+    assert load_run(tmp_path).latent_statistics().most_active(3) == [1, 3, 5]
+    content = torch.load(checkpoint)
+    torch.save(content | {"epoch": 3}, checkpoint)
+    assert runs.statistics_file(checkpoint).read() is None
+    file.path.write_bytes(b"rubbish")
+    with pytest.raises(LatentStatisticsError, match="delete it to measure again"):
+        load_run(tmp_path).latent_statistics()

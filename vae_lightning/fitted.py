@@ -1,0 +1,29 @@
+"""What was fitted to the latents of a checkpoint: files beside it, of no use to another one."""
+
+import hashlib
+from pathlib import Path
+
+from vae_lightning.directions import DirectionFile
+from vae_lightning.latent_statistics import LatentStatisticsFile
+from vae_lightning.priors.file import PriorFile
+
+
+def prior_file(checkpoint: Path) -> PriorFile:
+    """Its priors."""
+    return PriorFile(checkpoint.with_suffix(".priors.pt"), digest_of(checkpoint))
+
+
+def direction_file(checkpoint: Path) -> DirectionFile:
+    """Its attribute directions."""
+    return DirectionFile(checkpoint.with_suffix(".directions.pt"), digest_of(checkpoint))
+
+
+def statistics_file(checkpoint: Path) -> LatentStatisticsFile:
+    """Where the latents of held-out faces lie."""
+    return LatentStatisticsFile(checkpoint.with_suffix(".latents.pt"), digest_of(checkpoint))
+
+
+def digest_of(file: Path) -> str:
+    """A hash of a file's content."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
