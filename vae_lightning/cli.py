@@ -12,9 +12,11 @@ from vae_lightning.verbs import (
     Count,
     Device,
     Photographs,
+    RunOrSweep,
     RunPath,
     Seed,
     Which,
+    complete_sweep,
     ends_with_one_line,
     split_by_comma,
     whole_numbers,
@@ -175,7 +177,12 @@ def interpolate(
 @app.command(epilog="Example: vae report multirun/2026-11-20_12-00-00")
 @ends_with_one_line
 def report(
-    sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="multirun/<time>, or `last` for the newest sweep.")],
+    sweep: Annotated[
+        str,
+        typer.Argument(
+            metavar="SWEEP", help="multirun/<time>, or `last` for the newest sweep.", autocompletion=complete_sweep
+        ),
+    ],
 ) -> None:
     """Compare all runs of a sweep on one page: numbers, curves, and the same faces in every run."""
     from vae_lightning.report import write_report
@@ -188,10 +195,7 @@ def report(
 @app.command(epilog="Example: vae evaluate last --split test --metrics likelihood,iwae,probes")
 @ends_with_one_line
 def evaluate(
-    run: Annotated[
-        str,
-        typer.Argument(metavar="RUN|SWEEP", help="Run folder, .ckpt file, `last`, or a sweep's folder: all its runs."),
-    ],
+    run: RunOrSweep,
     split: Annotated[str, typer.Option(help="Which images: train, val or test.")] = "test",
     metrics: Annotated[str, typer.Option(help=f"By comma, of {', '.join(METRIC_NAMES)}. Default: all.")] = "",
     samples: Annotated[int, typer.Option(min=16, help="From each prior, for FID, KID, precision and recall.")] = 10_000,

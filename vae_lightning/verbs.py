@@ -1,6 +1,6 @@
 """What all verbs of `vae` share: arguments by the same names, and how they end on an error."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, ParamSpec
@@ -9,11 +9,48 @@ import typer
 
 P = ParamSpec("P")
 
+
+def _starting(incomplete: str, candidates: Iterable[str]) -> list[str]:
+    """What Tab offers; where this is nothing, shells offer files."""
+    return [candidate for candidate in candidates if candidate.startswith(incomplete)]
+
+
+def complete_run(incomplete: str) -> list[str]:
+    """`last`, and the run folders here, the newest first."""
+    checkpoints = [path for root in ("outputs/*", "multirun/*/*") for path in Path().glob(f"{root}/checkpoints")]
+    newest_first = sorted(checkpoints, key=lambda path: path.stat().st_mtime, reverse=True)
+    return _starting(incomplete, ["last", *(path.parent.as_posix() for path in newest_first)])
+
+
+def complete_sweep(incomplete: str) -> list[str]:
+    """`last`, and the sweep folders here."""
+    jobs = Path().glob("multirun/*/*/.hydra")
+    return _starting(incomplete, ["last", *sorted({path.parents[1].as_posix() for path in jobs})])
+
+
 RunPath = Annotated[
-    str, typer.Argument(metavar="RUN", help="Run folder, .ckpt file, exported folder, or `last` for the newest run.")
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="Run folder, exported folder, .ckpt file, or `last` for the newest run.",
+        autocompletion=complete_run,
+    ),
+]
+RunOrSweep = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|SWEEP",
+        help="As RUN, or a sweep's folder: all its runs.",
+        autocompletion=lambda incomplete: [*dict.fromkeys(complete_run(incomplete) + complete_sweep(incomplete))],
+    ),
 ]
 Which = Annotated[
-    str, typer.Option("--checkpoint", help="Which checkpoint of the folder: best, last, or a .ckpt file.")
+    str,
+    typer.Option(
+        "--checkpoint",
+        help="Which checkpoint of the folder: best, last, or a .ckpt file.",
+        autocompletion=lambda incomplete: _starting(incomplete, ["best", "last"]),
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto (the best there is), cpu, cuda, mps, …")]
 Photographs = Annotated[
