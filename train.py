@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import signal
 import sys
 import time
@@ -37,6 +38,7 @@ if TYPE_CHECKING:  # torch and numpy are imported inside the functions: --help a
     from vae_lightning.run_module import RunModule
 
 CTRL_C_EXIT_CODE = 130
+PICTURES = ("images", "loss_curves.png", "rate_distortion.png")  # in a run folder
 log = logging.getLogger("vae_lightning")
 
 
@@ -204,13 +206,17 @@ def run(
 
 
 def describe(module: "RunModule", datamodule: "FaceDataModule", trainer: "L.Trainer", run_dir: Path) -> None:
-    """One line that says what is about to happen."""
+    """What is about to happen, and how to watch it."""
+    from callbacks import event_folders, tensorboard_command
+
     data = datamodule.record()
     log.info(
         f"{module.summary} on {data['train_count']:,} {data['source']} images of "
         f"{data['image_size']}x{data['image_size']} ({data['val_count']:,} for validation) · "
         f"{trainer.strategy.root_device.type} {trainer.precision} · {run_dir}"
     )
+    for folder in event_folders(trainer.loggers):
+        log.info(f"Watch it with: {tensorboard_command(folder)}")
 
 
 def fit(
@@ -226,7 +232,8 @@ def fit(
             raise
         last = run_dir / "checkpoints" / "last.ckpt"
         alone = not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN
-        how = f"Go on with: python train.py ckpt_path=last hydra.run.dir={run_dir}" if last.is_file() and alone else ""
+        folder = shlex.quote(f"hydra.run.dir={run_dir}")
+        how = f"Go on with: python train.py ckpt_path=last {folder}" if last.is_file() and alone else ""
         log.warning(f"Interrupted after {trainer.global_step} steps. {how}")
         asked_by = [each.asked_by for each in trainer.callbacks if isinstance(each, StopAfterBatch) and each.asked_by]  # type: ignore[attr-defined]
         # Lightning ends with 1 after Ctrl-C and with 0 after SIGTERM
@@ -238,6 +245,8 @@ def fit(
 
 def say_where_to_look(run_dir: Path, metrics: dict[str, Any]) -> None:
     """The last words of a run: the numbers that compare runs, and the commands that show the pictures."""
+    from callbacks import tensorboard_command
+
     for split, name in (("val", "validation, best epoch"), ("test", "test, best epoch")):
         if f"{split}/loss" in metrics:
             shown = [key for key in dict.fromkeys((*SHOWN_METRICS, *READ_METRICS)) if f"{split}/{key}" in metrics]
@@ -245,14 +254,15 @@ def say_where_to_look(run_dir: Path, metrics: dict[str, Any]) -> None:
             log.info(f"{name + ':':24}{', '.join(values)}")
     here = Path.cwd()
     run_dir = run_dir.relative_to(here) if run_dir.is_relative_to(here) else run_dir
-    uses = f"vae {'sample' if 'val/kl_nats' in metrics else 'reconstruct'} {run_dir}  and  vae evaluate {run_dir}"
+    pictures = [str(path) for name in PICTURES if (path := run_dir / name).exists()]
+    folder = shlex.quote(str(run_dir))
+    uses = f"vae {'sample' if 'val/kl_nats' in metrics else 'reconstruct'} {folder}  and  vae evaluate {folder}"
     if not {"val/mse", "test/mse"} & set(metrics):
-        uses = (
-            f"vae edit guide RUN ATTRIBUTE --classifier {run_dir}  or  vae edit score RUN ATTRIBUTE --judge {run_dir}"
-        )
+        uses = f"vae edit guide RUN ATTRIBUTE --classifier {folder}  or  vae edit score RUN ATTRIBUTE --judge {folder}"
+    has_events = any(run_dir.glob("events.out.tfevents.*"))
     log.info(
-        f"\nPictures    {run_dir / 'images'}  and  {run_dir / 'loss_curves.png'}\n"
-        f"Dashboard   tensorboard --logdir {run_dir.parent}\n"
+        f"\nPictures    {'  and  '.join(pictures) or 'none: callbacks=[…] draws none'}\n"
+        f"Dashboard   {tensorboard_command(run_dir) if has_events else 'none: logger=[…] is without tensorboard'}\n"
         f"Use it      {uses}"
     )
 

@@ -2,7 +2,7 @@
 
 from callbacks.batch_size_finder import BatchSizeFinder
 from callbacks.console import ProgressBar, quieten_lightning
-from callbacks.dashboard import log_hyperparameters
+from callbacks.dashboard import event_folders, log_hyperparameters, tensorboard_command
 from callbacks.ema import EMA
 from callbacks.evaluation import Evaluation
 from callbacks.image_grid import ImageGrid
@@ -13,6 +13,7 @@ from callbacks.metrics_csv import MetricsCsv
 from callbacks.non_finite_loss import NonFiniteLoss, NonFiniteLossError
 from callbacks.posterior_collapse import PosteriorCollapse
 from callbacks.profile import Profile
+from callbacks.projector import Projector
 from callbacks.recognition_scores import RecognitionScores
 from callbacks.reconstruction import ReconstructionGrid
 from callbacks.selection import select_callbacks
@@ -37,16 +38,19 @@ __all__ = [
     "PosteriorCollapse",
     "Profile",
     "ProgressBar",
+    "Projector",
     "RecognitionScores",
     "ReconstructionGrid",
     "StopAfterBatch",
     "TemperatureGrid",
     "Throughput",
     "TraversalGrid",
+    "event_folders",
     "log_hyperparameters",
     "queue_again",
     "quieten_lightning",
     "select_callbacks",
+    "tensorboard_command",
     "times_of_fit",
     "under_submitit",
 ]

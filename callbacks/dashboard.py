@@ -1,6 +1,8 @@
-"""Pictures and hyperparameters on their way to TensorBoard."""
+"""Pictures, hyperparameters and the order of the charts on their way to TensorBoard."""
 
+import shlex
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -8,7 +10,61 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import hparams
 
-from vae_lightning.configuration import READ_METRICS, SHOWN_METRICS
+from vae_lightning.configuration import METRICS_OF_KL, READ_METRICS, SHOWN_METRICS
+from vae_lightning.module import VAEModule
+from vae_lightning.recognition.module import RecognizerModule
+from vae_lightning.run_module import RunModule
+
+SPEED = "images_per_second"
+# a chart per metric, with its curves of training and validation
+CHARTS_OF_VAES = {
+    "Rate and distortion": ("kl_nats", "reconstruction_nats"),
+    "Objective": ("loss", "elbo_nats", "bits_per_dim"),
+    "Latents, pixels, speed": ("active_units", "beta", "capacity_nats", "mse", "sigma", "perceptual", SPEED),
+}
+CHARTS_OF_RECOGNIZERS = {"Reading": READ_METRICS[1:], "Objective and speed": ("loss", SPEED)}
+
+
+def event_folders(loggers: Iterable[Logger]) -> list[Path]:
+    """Where TensorBoard's events lie; empty without its logger."""
+    return [Path(logger.log_dir) for logger in loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def tensorboard_command(run_dir: Path) -> str:
+    """What to type to see a run beside its neighbours: the other jobs of a sweep, or the runs before it."""
+    folder, here = run_dir.absolute().parent, Path.cwd()
+    return shlex.join(
+        ["tensorboard", "--logdir", str(folder.relative_to(here) if folder.is_relative_to(here) else folder)]
+    )
+
+
+def order_charts(loggers: Iterable[Logger], module: RunModule) -> None:
+    """Lays out TensorBoard's custom scalars: rate and distortion first. To be written once into each run's events."""
+    if isinstance(module, VAEModule):
+        charts, measured = CHARTS_OF_VAES, _measured_by_vae(module)
+    else:
+        assert isinstance(module, RecognizerModule)
+        reads_factors = module.network.target == "factors"
+        charts = CHARTS_OF_RECOGNIZERS
+        measured = {name for name in READ_METRICS if name == "loss" or (name == "r_squared") == reads_factors} | {SPEED}
+    layout = {
+        category: {name: ["Multiline", [f"train/{name}$", f"val/{name}$"]] for name in names if name in measured}
+        for category, names in charts.items()
+    }
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_custom_scalars(layout)
+
+
+def _measured_by_vae(module: VAEModule) -> set[str]:
+    """Without those that this objective does not have: their charts would stay empty."""
+    is_there = {
+        **dict.fromkeys((*METRICS_OF_KL, "beta"), module.model.has_prior),
+        "capacity_nats": module.model.has_prior and module.objective.has_capacity,
+        "sigma": module.objective.reconstruction.sigma(module.model.pixel_range) is not None,
+        "perceptual": module.objective.perceptual is not None,
+    }
+    return {name for names in CHARTS_OF_VAES.values() for name in names if is_there.get(name, True)}
 
 
 def show_picture(loggers: Iterable[Logger], tag: str, png: bytes, size: tuple[int, int], step: int) -> None:

@@ -1,17 +1,20 @@
-"""Total loss, reconstruction and KL over training, as one picture."""
+"""Total loss, reconstruction and KL over training, and rate against distortion, as pictures."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import lightning as L
 import numpy as np
-from jaxtyping import UInt8
-from lightning.pytorch.utilities import rank_zero_only
+from jaxtyping import Float, UInt8
+from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
 
+from callbacks.dashboard import order_charts, show_picture
 from callbacks.metrics_csv import MetricsCsv
-from vae_lightning.charts import figure_pixels
+from vae_lightning.charts import COLORS, figure_pixels
 from vae_lightning.metrics_csv import read_metrics
 from vae_lightning.pictures import write_picture
+from vae_lightning.run_module import RunModule
 
 PANELS = {"loss": "loss", "reconstruction_nats": "reconstruction", "kl_nats": "KL"}
 
@@ -19,28 +22,94 @@ PANELS = {"loss": "loss", "reconstruction_nats": "reconstruction", "kl_nats": "K
 class LossCurves(L.Callback):
     """Writes `loss_curves.png` from `metrics.csv` when training ends, also when it ends by Ctrl-C or an error.
 
+    `rate_distortion.png` now and then, too, for what has a KL; TensorBoard shows it before all other pictures, and
+    orders its custom scalars by rate and distortion.
+
     Args:
         run_dir: the run folder.
+        every_n_epochs: how often rate against distortion is drawn before the end.
     """
 
-    def __init__(self, run_dir: str) -> None:
+    def __init__(self, run_dir: str, every_n_epochs: int = 5) -> None:
+        if every_n_epochs < 1:
+            raise ValueError(f"callbacks.loss_curves.every_n_epochs={every_n_epochs}: must be at least 1")
         self.run_dir = Path(run_dir)
+        self.every_n_epochs = every_n_epochs
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit" and not any(isinstance(logger, MetricsCsv) for logger in trainer.loggers):
             raise ValueError("callbacks=[loss_curves] draws metrics.csv: add csv to logger=[…], or leave it out")
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, RunModule)
+        if trainer.is_global_zero:
+            order_charts(trainer.loggers, pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        is_fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        epoch = trainer.current_epoch + 1
+        if is_fitting and trainer.is_global_zero and epoch % self.every_n_epochs == 0 and epoch != trainer.max_epochs:
+            self._draw_rate_distortion(trainer, read_metrics(self.run_dir / "metrics.csv"))
+
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._draw()
+        self._draw(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self._draw()
+        self._draw(trainer)
 
-    @rank_zero_only
-    def _draw(self) -> None:
+    def _draw(self, trainer: L.Trainer) -> None:
+        if not trainer.is_global_zero:
+            return
         rows = read_metrics(self.run_dir / "metrics.csv")
         if any("train/loss" in row or "val/loss" in row for row in rows):
             write_picture(self.run_dir / "loss_curves.png", draw_loss_curves(rows))
+        self._draw_rate_distortion(trainer, rows)
+
+    def _draw_rate_distortion(self, trainer: L.Trainer, rows: list[dict[str, float]]) -> None:
+        curves = {split: rate_distortion(rows, split) for split in ("train", "val")}
+        if len(curves["val"]):
+            picture = draw_rate_distortion(curves)
+            png = write_picture(self.run_dir / "rate_distortion.png", picture)
+            show_picture(trainer.loggers, "curves/rate_distortion", png, picture.shape[:2], trainer.global_step)
+
+
+def rate_distortion(rows: list[dict[str, float]], split: str) -> Float[np.ndarray, "epochs 3"]:
+    """Epoch, KL and reconstruction, nats per image; in training the means of the epoch's logging windows."""
+    names = (f"{split}/kl_nats", f"{split}/reconstruction_nats")
+    found: dict[float, list[list[float]]] = {}
+    for row in rows:
+        point = [row[name] for name in names if name in row]
+        if len(point) == len(names) and np.isfinite(point).all():
+            found.setdefault(row["epoch"], []).append(point)
+    return np.array([(epoch + 1, *np.mean(points, axis=0)) for epoch, points in found.items()]).reshape(-1, 3)
+
+
+def draw_rate_distortion(curves: Mapping[str, Float[np.ndarray, "_epochs 3"]]) -> UInt8[np.ndarray, "h w 3"]:
+    """One curve per split, the last epoch filled; the first third of the epochs may lie outside."""
+    figure = Figure(figsize=(7, 5.5), dpi=100, layout="constrained", facecolor="white")
+    axis = figure.subplots()
+    for color, (split, points) in zip(COLORS, curves.items(), strict=False):
+        if len(points):
+            axis.plot(*points.T[1:], "o-", color=color, label=split, markersize=5, markerfacecolor="white", linewidth=1)
+            axis.plot(*points[-1, 1:], "o", color=color, markersize=9)
+    # the first epochs are so much worse that they would flatten all the rest
+    shown = {split: points[min(-(-len(points) // 3), len(points) - 1) :] for split, points in curves.items()}
+    validated = shown["val"]
+    for position in sorted({0, len(validated) // 2, len(validated) - 1}):
+        epoch, *place = validated[position]
+        axis.annotate(f"epoch {epoch:.0f}", place, xytext=(7, 5), textcoords="offset points")
+    visible = np.concatenate([*shown.values()])[:, 1:]
+    low, high = visible.min(0), visible.max(0)
+    margins = 0.08 * (high - low) + 1e-3 * np.abs(high) + 1e-6
+    axis.set(xlim=(low[0] - margins[0], high[0] + margins[0]), ylim=(low[1] - margins[1], high[1] + margins[1]))
+    axis.axline(
+        tuple(validated[-1, 1:]), slope=-1, color="gray", linestyle=":", zorder=0, label="same ELBO as the last epoch"
+    )
+    title = "Rate against distortion, epoch by epoch"
+    axis.set(title=title, xlabel="rate: KL, nats per image", ylabel="distortion: reconstruction, nats per image")
+    axis.grid(alpha=0.3)
+    axis.legend(loc="upper right")
+    return figure_pixels(figure)
 
 
 def draw_loss_curves(rows: list[dict[str, float]]) -> UInt8[np.ndarray, "h w 3"]:

@@ -10,13 +10,14 @@ from callbacks.evaluation import Evaluation
 from callbacks.image_grid import ImageGrid
 from callbacks.kl_per_latent import KLPerLatent
 from callbacks.posterior_collapse import PosteriorCollapse
+from callbacks.projector import Projector
 from callbacks.recognition_scores import RecognitionScores
 from vae_lightning.module import VAEModule
 from vae_lightning.run_module import RunModule
 
 logger = logging.getLogger("vae_lightning")
 
-FOR_VAES = (Evaluation, ImageGrid, KLPerLatent, PosteriorCollapse)
+FOR_VAES = (Evaluation, ImageGrid, KLPerLatent, PosteriorCollapse, Projector)
 NOT_FOR_VAES = (RecognitionScores,)
 
 

@@ -65,7 +65,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"run_dir='{run_dir}'", f"beta={beta}", f"data.root='{root}'", f"data.data_dir='{folder / 'data'}'",
             "data.image_size=32", "data.batch_size=8", "model.latent_dim=6",
             "trainer.max_epochs=2", "trainer.log_every_n_steps=2", "trainer.enable_progress_bar=false",
-            "trainer.accelerator=cpu", "trainer.precision=32-true",
+            "trainer.accelerator=cpu", "trainer.precision=32-true", "+callbacks=projector",
         ]  # fmt: skip
         with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
             config = compose("config", overrides)
@@ -262,3 +262,28 @@ def test_hparams_table_sets_choices_against_results(open_page: Callable[[str], C
         metrics = json.loads((sweep / run / "metrics.json").read_text())
         for name in results:
             assert as_number(trial[name]) == pytest.approx(metrics[name], rel=1e-3), (run, name)
+
+
+def test_rate_and_distortion_come_first(open_page: Callable[[str], Chrome]) -> None:
+    browser = open_page("custom_scalars")
+    categories: list[list[Any]] = wait_for(
+        browser,
+        """const titles = (group) => all('tf-custom-scalar-multi-line-chart-card', group).map(tagOf);
+        return all('tf-category-paginated-view').map((group) => [part('.category-name', group), titles(group)]);""",
+        until=lambda categories: len(categories) == 3 and all(categories[0][1]),
+    )
+    assert [name for name, _ in categories] == ["Rate and distortion", "Objective", "Latents, pixels, speed"]
+    assert categories[0][1] == ["kl_nats", "reconstruction_nats"]
+    browser = open_page("images")
+    cards: list[str] = wait_for(
+        browser, "return all('tf-image-loader').map(tagOf);", until=lambda cards: len(cards) > 2
+    )
+    assert cards[:2] == ["curves/rate_distortion"] * 2  # of both runs
+
+
+def test_projector_shows_the_validation_faces_of_a_run(open_page: Callable[[str], Chrome]) -> None:
+    browser = open_page("projector")
+    for _ in range(2):  # the page is a frame within a frame
+        browser.switch_to.frame(wait_for(browser, "return all('iframe')[0];"))
+    found = """return [part('.numDataPoints'), part('.dim'), all('#metadata-file [title]')[0].title];"""
+    wait_for(browser, found, until=lambda found: found == ["3", "6", "projector/faces.tsv"])
