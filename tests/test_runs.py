@@ -16,7 +16,7 @@ from vae_lightning.latent_statistics import LatentStatistics, LatentStatisticsEr
 from vae_lightning.models import Autoencoder, ConvVAE
 from vae_lightning.pixels import to_pil
 from vae_lightning.run_folders import RunError
-from vae_lightning.run_module import RECORD_KEY
+from vae_lightning.run_module import BEST_KEY, RECORD_KEY
 
 SMALL = {"image_size": 32, "latent_dim": 6, "widths": [8, 8]}
 
@@ -49,7 +49,7 @@ def test_an_exported_folder_is_loaded_like_a_run(tmp_path: Path) -> None:
     folder = tmp_path / "exported"
     folder.mkdir()
     save_file(content["state_dict"], folder / "model.safetensors")
-    description = {"format": EXPORT_FORMAT, "record": content[RECORD_KEY]}
+    description = {"format": EXPORT_FORMAT, "record": content[RECORD_KEY], "epoch": 3, BEST_KEY: None}
     (folder / "config.json").write_text(json.dumps(description))
     expected = load_run(tmp_path / "run").sample(3, seed=0)
     for path in (folder, folder / "model.safetensors"):

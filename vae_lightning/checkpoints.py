@@ -22,7 +22,7 @@ from vae_lightning.made_with import made_with
 from vae_lightning.models import Autoencoder, ConvVAE, LinearVAE, PatchVAE, ResidualVAE
 from vae_lightning.module import RECONSTRUCTION_PREFIX
 from vae_lightning.run_folders import EXPORTED_CONFIG, RunError
-from vae_lightning.run_module import RECORD_KEY
+from vae_lightning.run_module import BEST_KEY, RECORD_KEY
 
 EXPORT_FORMAT = 1  # of the config.json of an exported folder
 FORMAT = 2  # 2: the sums of a logging window lie in other tensors, so training cannot go on from 1
@@ -97,6 +97,7 @@ def _read_exported(file: Path) -> dict[str, Any]:
     try:
         config = json.loads(described.read_text(encoding="utf-8"))
         exported_in, record = config["format"], config["record"]
+        trained = {"epoch": config["epoch"], BEST_KEY: config[BEST_KEY]}
         weights = load_file(file)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
@@ -105,7 +106,7 @@ def _read_exported(file: Path) -> dict[str, Any]:
         ) from error
     _check_format(described, exported_in, EXPORT_FORMAT)
     _check_format(described, record["format"], FORMAT)
-    return {RECORD_KEY: record, "state_dict": weights}
+    return {RECORD_KEY: record, "state_dict": weights, **trained}
 
 
 def _check_format(file: Path, found: int, newest: int) -> None:

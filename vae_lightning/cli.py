@@ -7,6 +7,7 @@ import typer
 
 from vae_lightning.edit_verbs import edit
 from vae_lightning.evaluation import METRIC_NAMES
+from vae_lightning.export_verb import export
 from vae_lightning.prepare_verb import prepare
 from vae_lightning.score_verb import score
 from vae_lightning.verbs import (
@@ -41,6 +42,7 @@ Out = Annotated[Path | None, typer.Option(help="Where the picture goes. Default:
 
 
 app.command(epilog="Example: vae prepare /path/to/celeba")(prepare)
+app.command(epilog="Example: vae export last exported --onnx --demo")(export)
 app.add_typer(edit, name="edit")
 edit.command("score", epilog="Example: vae edit score last Smiling --judge outputs/B --orthogonal-to Male")(score)
 

@@ -11,8 +11,10 @@ LIBRARIES = ("torch", "torchvision", "lightning")
 # reads or starts runs, and changes none of their numbers
 SHOWING = ("report", "bench", "cli.py", "grids.py", "face_grids.py", "charts.py", "pictures.py", "did_you_mean.py")
 EDITING = ("editing", "editing_command.py", "directions.py", "latent_paths.py")
+VERBS = ("verbs.py", "edit_verbs.py", "score_verb.py", "prepare_verb.py", "explore_verb.py", "export_verb.py")
+USING = ("runs.py", "image_codec.py", "fitted.py", "latent_statistics.py", "photographs.py", "explorer", "export")
 MEASURING = ("evaluation", "evaluation_command.py", "priors")  # runs that are done
-WITHOUT_EFFECT = (*SHOWING, *EDITING, *MEASURING, "sweep", "command_line.py", "run_folders.py")
+WITHOUT_EFFECT = (*SHOWING, *EDITING, *VERBS, *USING, *MEASURING, "sweep", "command_line.py", "run_folders.py")
 
 
 @cache

@@ -29,6 +29,14 @@ class PriorFile:
     path: Path
     checkpoint_digest: str
 
+    def names(self) -> list[str]:
+        """Of the priors that are there for this checkpoint.
+
+        Raises:
+            PriorFileError: the file is damaged.
+        """
+        return list(self._kept())
+
     def read(self, name: str) -> Prior | None:
         """None where it is not there, or fitted to another checkpoint.
 

@@ -1,0 +1,107 @@
+"""The card of an exported model says what it is, how good it is, what its data are and how to use it."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image
+from tiny_runs import PRIVATE, checkpoint, fit_everything, write_run
+
+from vae_lightning.checkpoints import RECONSTRUCTIONS
+from vae_lightning.data.resolution import SOURCES
+from vae_lightning.export import export_run
+from vae_lightning.export.data_statement import DATASETS, STATEMENTS, USES
+from vae_lightning.export.model_card import KL_TERMS, PIXEL_TERMS
+from vae_lightning.fitted import digest_of
+
+
+def front_matter(card: str) -> dict[str, Any]:
+    return yaml.safe_load(card.split("---\n")[1])  # type: ignore[no-any-return]
+
+
+def test_the_cards_own_lines_of_python_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    fit_everything(run)
+    card = (export_run(run, tmp_path / "exported").folder / "README.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", card, re.DOTALL)[0]
+    there = {"photograph": Image.new("RGB", (300, 400), "tan")}
+    exec(code.replace("path/to/this/folder", str(tmp_path / "exported")), there)
+    assert len(there["faces"]) == 16
+    assert there["reconstruction"].size == (32, 32)
+    assert there["edited"][0].size == (32, 32)
+
+
+def test_the_card_says_licence_and_who_is_in_the_data(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    fit_everything(run)
+    card = (export_run(run, tmp_path / "celeba").folder / "README.md").read_text()
+    fields = front_matter(card)
+    assert (fields["license"], fields["datasets"]) == ("other", ["CelebA"])
+    assert fields["pipeline_tag"] == "unconditional-image-generation"
+    assert "non-commercial" in card
+    assert "Smiling (75.0%), Rare (25.0%)" in card
+    assert "| β | 4.0 |" in card
+    assert "LinearWarmup (duration 2" in card
+    assert "| val/loss | 12.5 |" in card
+    drawn = (
+        export_run(write_run(tmp_path / "drawn", source="faces"), tmp_path / "faces").folder / "README.md"
+    ).read_text()
+    assert "CelebA" not in drawn
+    assert front_matter(drawn)["license"] == "unknown"
+
+
+def test_scores_are_those_of_this_checkpoint(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    write_evaluation(run, digest_of(checkpoint(run)))
+    card = (export_run(run, tmp_path / "first").folder / "README.md").read_text()
+    assert "| mse ↓ | 0.01230 | 0.01200 to 0.01260 | per pixel |" in card
+    assert "945 test images" in card
+    assert "fid" not in card
+    assert PRIVATE not in card
+    write_evaluation(run, "another")
+    card = (export_run(run, tmp_path / "second").folder / "README.md").read_text()
+    assert "0.0123" not in card
+    assert "Not evaluated yet" in card
+
+
+def write_evaluation(run: Path, digest: str) -> None:
+    values = [
+        {"name": "mse", "value": 0.0123, "note": "per pixel", "interval": [0.0120, 0.0126], "better": "lower"},
+        {"name": "fid", "value": None, "note": f"no weights in {PRIVATE}", "interval": None, "better": "lower"},
+    ]
+    words = dict.fromkeys(("data_fingerprint", "color", "device", "precision", "versions", "date"), "x")
+    about = {**words, "model": "ConvVAE", "checkpoint": "best.ckpt", "epoch": 3, "split": "test", "count": 945}
+    about |= {"data": "celeba", "crop": 148, "image_size": 32, "seed": 0, "run": PRIVATE, "checkpoint_digest": digest}
+    section = {"name": "reconstructions", "title": "Reconstructions", "values": values, "remarks": [PRIVATE]}
+    (run / "evaluation").mkdir(exist_ok=True)
+    card = {"format": 1, "about": about, "sections": [{**section, "pictures": ["faces.png"]}]}
+    (run / "evaluation" / "card.json").write_text(json.dumps(card))
+
+
+def test_the_test_that_ended_training_is_quoted(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "metrics.json").write_text(json.dumps({"test/mse": 0.0625, "val/mse": 0.5}))
+    card = (export_run(run, tmp_path / "exported").folder / "README.md").read_text()
+    assert "| test/mse | 0.0625 |" in card
+    assert "val/mse" not in card
+
+
+def test_every_choice_of_the_objective_has_words() -> None:
+    files = Path(__file__).parents[1].glob("conf/kl/*.yaml")
+    named = {re.search(r"_target_: vae_lightning\.losses\.(\w+)", file.read_text())[1] for file in files}  # type: ignore[index]
+    assert named == set(KL_TERMS)
+    assert {name.rpartition(".")[2] for name in RECONSTRUCTIONS} == set(PIXEL_TERMS)
+    assert set(DATASETS) == set(STATEMENTS) == set(USES) == set(SOURCES) - {"auto"}
+
+
+def test_an_autoencoder_without_priors_has_no_samples(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", posterior="deterministic")
+    plain = export_run(run, tmp_path / "plain")
+    assert "samples.png" not in plain.files
+    assert "vae.sample(" not in (plain.folder / "README.md").read_text()
+    fit_everything(run)
+    fitted = export_run(run, tmp_path / "fitted")
+    assert "samples.png" in fitted.files
+    assert 'prior="gaussian"' in (fitted.folder / "README.md").read_text()

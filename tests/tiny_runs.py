@@ -1,0 +1,102 @@
+"""Run folders with a checkpoint that nobody trained: any model and objective, in milliseconds."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vae_lightning.checkpoints import FORMAT, MODELS, RECONSTRUCTIONS
+from vae_lightning.directions import Directions
+from vae_lightning.fitted import direction_file, prior_file, statistics_file
+from vae_lightning.latent_statistics import LatentStatistics
+from vae_lightning.module import MODEL_PREFIX, RECONSTRUCTION_PREFIX
+from vae_lightning.priors import fit_prior
+from vae_lightning.run_module import BEST_KEY, RECORD_KEY
+
+MODEL = {
+    "_target_": "vae_lightning.models.ConvVAE",
+    "image_size": 32,
+    "color": "rgb",
+    "latent_dim": 6,
+    "posterior": "gaussian",
+    "widths": [8, 8],
+}
+# what is said of a machine that must not be seen elsewhere
+PRIVATE = "/home/somebody/secret"
+
+
+def write_run(
+    folder: Path,
+    reconstruction: str = "SquaredError",
+    source: str = "celeba",
+    seed: int = 0,
+    settings: dict[str, Any] | None = None,
+    **model: Any,
+) -> Path:
+    """A run folder with checkpoints/best.ckpt.
+
+    Args:
+        folder: of the run.
+        reconstruction: class of the pixel term.
+        source: of its data, which are not there.
+        seed: of the weights.
+        settings: of the pixel term.
+        model: arguments beside or instead of MODEL's.
+    """
+    arguments = {**MODEL, **model}
+    if arguments["_target_"] != MODEL["_target_"] and "widths" not in model:
+        del arguments["widths"]
+    term = {"_target_": f"vae_lightning.losses.{reconstruction}", **(settings or {})}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        built = MODELS[arguments["_target_"]](**{name: arguments[name] for name in arguments if name != "_target_"})
+        pixel_term = RECONSTRUCTIONS[term["_target_"]](**(settings or {}))
+    weights = {f"{MODEL_PREFIX}{name}": value for name, value in built.state_dict().items()}
+    weights |= {f"{RECONSTRUCTION_PREFIX}{name}": value for name, value in pixel_term.state_dict().items()}
+    shape = {"crop": 148, "image_size": arguments["image_size"], "color": arguments["color"]}
+    config = {
+        "beta": 4.0,
+        "seed": 0,
+        "run_dir": PRIVATE + "/outputs/run",
+        "data": {
+            "source": source,
+            "root": PRIVATE + "/celeba",
+            "data_dir": PRIVATE + "/data",
+            "batch_size": 8,
+            **shape,
+        },
+        "model": arguments,
+        "reconstruction": term,
+        "kl": {"_target_": "vae_lightning.losses.AnalyticKL"},
+        "beta_schedule": {"_target_": "vae_lightning.losses.LinearWarmup", "duration": 2, "unit": "epoch"},
+        "perceptual": None,
+        "optimizer": {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.001},
+        "lr_schedule": {"_target_": "vae_lightning.lr_schedule.Constant"},
+        "trainer": {"max_epochs": 5, "precision": "32-true"},
+    }
+    counts = {"train_count": 80, "val_count": 10, "test_count": 10}
+    data = {"source": source, "root": PRIVATE + "/celeba", "fingerprint": "0123", "partition": "as listed", **counts}
+    record = {"format": FORMAT, "config": config, "versions": {"torch": "2.15.0"}, "data": {**data, **shape}}
+    content = {"epoch": 2, "state_dict": weights, BEST_KEY: {"val/loss": 12.5}, RECORD_KEY: record}
+    (folder / "checkpoints").mkdir(parents=True)
+    torch.save(content, folder / "checkpoints" / "best.ckpt")
+    return folder
+
+
+def checkpoint(run: Path) -> Path:
+    return run / "checkpoints" / "best.ckpt"
+
+
+def fit_everything(run: Path) -> tuple[Directions, LatentStatistics]:
+    """Priors, directions and statistics of made-up latents, beside the checkpoint."""
+    latents = torch.randn(400, 6, generator=torch.Generator().manual_seed(0))
+    for name in ("gaussian", "gmm"):
+        prior_file(checkpoint(run)).write(name, fit_prior(name, latents, seed=0))
+    means, counts = latents[:4].double(), torch.tensor([3, 1])
+    spread = torch.eye(6, dtype=torch.float64)
+    names = ("Smiling", "Rare")
+    directions = Directions(names, means[:2], means[2:], spread[:2], spread, counts, torch.tensor([1, 3]))
+    direction_file(checkpoint(run)).write(directions)
+    statistics = LatentStatistics(latents.mean(0), latents.std(0), None)
+    statistics_file(checkpoint(run)).write(statistics)
+    return directions, statistics

@@ -1,0 +1,87 @@
+"""What was fitted to a run's latents goes along with its export, under the digest of the new file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from vae_lightning.data import DataError
+from vae_lightning.fitted import direction_file, prior_file, statistics_file
+from vae_lightning.latent_statistics import LatentStatistics
+from vae_lightning.priors import PRIORS
+from vae_lightning.runs import Run
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What is there beside the exported weights.
+
+    Args:
+        priors: names.
+        attributes: that directions are known of, with how many of the training images have each.
+        has_statistics: of the latents.
+    """
+
+    priors: tuple[str, ...]
+    attributes: dict[str, float]
+    has_statistics: bool
+
+    def in_words(self) -> str:
+        """One line: what went along."""
+        parts = [
+            f"priors {', '.join(self.priors)}" if self.priors else "",
+            f"directions of {len(self.attributes)} attributes" if self.attributes else "",
+            "statistics of the latents" if self.has_statistics else "",
+        ]
+        return ", ".join(part for part in parts if part) or "nothing"
+
+    def missing(self, run: str) -> list[str]:
+        """How to get what did not go along, before an export of the same run."""
+        others = [name for name in PRIORS if name not in ("normal", *self.priors)]
+        steps = {
+            f"priors {', '.join(others)}: vae evaluate {run} --metrics samplers": not others,
+            f"directions: vae edit directions {run}": bool(self.attributes),
+            "statistics of the latents: they need the data that the run was trained on": self.has_statistics,
+        }
+        return [step for step, is_there in steps.items() if not is_there]
+
+
+def carry(vae: Run, weights: Path) -> Carried:
+    """Writes the priors, directions and latent statistics of a run beside its exported weights; fits nothing.
+
+    The statistics are measured where the data is at hand: that takes seconds.
+
+    Raises:
+        ValueError: a file of the run's is damaged.
+    """
+    priors, copies = prior_file(vae.path), prior_file(weights)
+    for name in priors.names():
+        prior = priors.read(name)
+        assert prior is not None
+        copies.write(name, prior)
+    frequencies = {}
+    directions = direction_file(vae.path).read()
+    if directions is not None:
+        direction_file(weights).write(directions)
+        counts = directions.counts_with + directions.counts_without
+        known = directions.have_both_classes.tolist()
+        shares = (directions.counts_with / counts.clamp_min(1)).tolist()
+        frequencies = {
+            name: share for name, share, is_known in zip(directions.names, shares, known, strict=True) if is_known
+        }
+    statistics = _statistics(vae)
+    if statistics is not None:
+        statistics_file(weights).write(statistics)
+    return Carried(tuple(priors.names()), frequencies, statistics is not None)
+
+
+def _statistics(vae: Run) -> LatentStatistics | None:
+    kept = statistics_file(vae.path).read()
+    data = vae.record["data"]
+    if kept is not None or (data["source"] == "faces" and not Path(data["root"]).is_dir()):
+        return kept  # rendered faces that are gone would be drawn again, for a minute
+    try:
+        with Console(stderr=True).status("Measuring where the latents of held-out faces lie"):
+            return vae.latent_statistics()
+    except DataError:
+        return None

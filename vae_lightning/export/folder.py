@@ -1,0 +1,164 @@
+"""A run -> an exported folder, that is whole or not there."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vae_lightning.checkpoints import read_checkpoint
+from vae_lightning.evaluation_command import progress
+from vae_lightning.export.browser_runtime import browser_runtime as prepare_runtime
+from vae_lightning.export.carried import Carried, carry
+from vae_lightning.export.contents import CARD, DEMO, SAMPLES, ExportError, described, write_weights
+from vae_lightning.export.demo import write_demo
+from vae_lightning.export.model_card import model_card
+from vae_lightning.export.onnx_files import DECODER, ENCODER, OnnxFile, require_onnx, write_onnx
+from vae_lightning.files import write_json
+from vae_lightning.grids import labelled_grid
+from vae_lightning.pictures import write_picture
+from vae_lightning.pixels import to_uint8
+from vae_lightning.run_folders import EXPORTED_CONFIG, EXPORTED_WEIGHTS
+from vae_lightning.runs import Run, load_run
+
+SAMPLE_COLUMNS = 8
+SAMPLE_SEED = 0
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What is in the folder."""
+
+    folder: Path
+    source: str  # of the images that the model was trained on
+    files: dict[str, int]  # path in the folder -> bytes
+    carried: Carried
+    onnx: tuple[OnnxFile, ...]
+
+
+def export_run(
+    path: str | Path,
+    folder: Path,
+    *,
+    checkpoint: str = "best",
+    onnx: bool = False,
+    demo: bool = False,
+    browser_runtime: Path | None = None,
+    overwrite: bool = False,
+    hub_name: str | None = None,
+) -> Exported:
+    """Writes the weights, what builds the model, the card, and what was fitted to the latents.
+
+    Args:
+        path: a run folder, a checkpoint file, an exported folder, or `last`.
+        folder: where to; made anew.
+        checkpoint: of a run folder: "best", "last" or a file.
+        onnx: also encoder and decoder for other runtimes.
+        demo: also a page that runs the decoder in a browser.
+        browser_runtime: folder with the files of onnxruntime-web; None takes those that npm brings.
+        overwrite: an earlier export in `folder` is replaced, with all that lies there.
+        hub_name: OWNER/NAME, under which the card says how to load it.
+
+    Raises:
+        ExportError: the folder is taken, an extra is missing, or the ONNX files do not compute the same.
+        RunError: no run, or no checkpoint of an autoencoder.
+    """
+    folder = folder.expanduser().resolve()
+    check_place(folder, overwrite)
+    if onnx or demo:
+        require_onnx()
+    runtime = prepare_runtime(browser_runtime) if demo else None
+    vae = load_run(path, checkpoint)
+    if vae.path.resolve().is_relative_to(folder):
+        raise ExportError(f"{folder} holds the model that is to be exported: name another folder")
+    content = read_checkpoint(vae.path)
+    with replacing_folder(folder) as unfinished:
+        write_weights(content, unfinished / EXPORTED_WEIGHTS)
+        files = _write_onnx(vae, unfinished, (ENCODER, DECODER) if onnx else (DECODER,) if demo else ())
+        if runtime is not None:
+            write_demo(vae, unfinished / DECODER, unfinished / DEMO, runtime)
+        carried = _describe(vae, content, unfinished, files, hub_name)
+    sizes = {str(file.relative_to(folder)): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
+    return Exported(folder, vae.record["data"]["source"], sizes, carried, files)
+
+
+def _write_onnx(vae: Run, folder: Path, names: Sequence[str]) -> tuple[OnnxFile, ...]:
+    with progress() as observer:
+        numbers = observer.track(range(len(names)), "Translating to ONNX", len(names))
+        return tuple(write_onnx(vae.model, folder / names[number]) for number in numbers)
+
+
+def _describe(
+    vae: Run, content: dict[str, Any], folder: Path, files: Sequence[OnnxFile], hub_name: str | None
+) -> Carried:
+    """Everything besides the model itself."""
+    carried = carry(vae, folder / EXPORTED_WEIGHTS)
+    write_samples(vae, carried, folder / SAMPLES)
+    config = described(content)
+    write_json(folder / EXPORTED_CONFIG, {**config, "onnx": [asdict(file) for file in files]})
+    (folder / CARD).write_text(model_card(vae, config, carried, files, folder, hub_name), encoding="utf-8")
+    return carried
+
+
+def write_samples(vae: Run, carried: Carried, file: Path) -> None:
+    """Unselected faces that the model made up, none of the data; nothing where there is no prior to sample from."""
+    wanted = [("normal", 1.0), ("normal", 0.7)] if vae.model.has_prior else []
+    wanted += [(name, 1.0) for name in ("gmm", "gaussian") if name in carried.priors][:1]
+    if not wanted:
+        return
+    rows = [vae.sample(SAMPLE_COLUMNS, temperature, SAMPLE_SEED, prior) for prior, temperature in wanted]
+    labels = [f"{'' if prior == 'normal' else prior + ', '}τ = {temperature:g}" for prior, temperature in wanted]
+    write_picture(file, labelled_grid(to_uint8(torch.stack(rows), (0.0, 1.0)), labels))
+
+
+def check_place(folder: Path, overwrite: bool) -> None:
+    """
+    Raises:
+        ExportError: nothing can be written there, or what is there must not be replaced.
+    """
+    if Path.cwd().is_relative_to(folder):
+        raise ExportError(
+            f"{folder} is where you are: name a folder that is made anew, as in `vae export last exported`"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise ExportError(f"{folder} is a file: name a folder")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not is_export(folder):
+        raise ExportError(f"{folder} is not empty and holds no earlier export: name another folder")
+    if not overwrite:
+        raise ExportError(f"{folder} holds an earlier export: say --overwrite to replace all of it, or name another")
+
+
+def is_export(folder: Path) -> bool:
+    """Whether its config.json is one of ours."""
+    try:
+        config = json.loads((folder / EXPORTED_CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and {"format", "record"} <= set(config)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write to; what is there when the block ends without an error becomes `folder`."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished, outdated = (folder.with_name(f".{folder.name}.{os.getpid()}{end}") for end in ("", ".outdated"))
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        if folder.exists():
+            folder.rename(outdated)
+        unfinished.rename(folder)
+    except BaseException:
+        if outdated.exists() and not folder.exists():
+            outdated.rename(folder)
+        raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(outdated, ignore_errors=True)
