@@ -8,43 +8,27 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tiny_runs import write_run
 
 from vae_lightning import load_run, runs
-from vae_lightning.checkpoints import EXPORT_FORMAT, FORMAT
+from vae_lightning.checkpoints import EXPORT_FORMAT
 from vae_lightning.devices import DeviceError
 from vae_lightning.latent_statistics import LatentStatistics, LatentStatisticsError
-from vae_lightning.models import Autoencoder, ConvVAE
 from vae_lightning.pixels import to_pil
 from vae_lightning.run_folders import RunError
 from vae_lightning.run_module import BEST_KEY, RECORD_KEY
 
-SMALL = {"image_size": 32, "latent_dim": 6, "widths": [8, 8]}
-
-
-def write_run(folder: Path, **settings: object) -> Autoencoder:
-    """A run folder with the checkpoint of a model that has random weights."""
-    torch.manual_seed(0)
-    model = ConvVAE(**settings)  # type: ignore[arg-type]
-    data = {"crop": 148, "image_size": model.image_size, "color": "gray" if model.channels == 1 else "rgb"}
-    config = {"model": {"_target_": "vae_lightning.models.ConvVAE", **settings}, "data": data}
-    record = {"format": FORMAT, "config": config, "data": {"source": "celeba", "root": "/gone"}}
-    file = folder / "checkpoints" / "best.ckpt"
-    file.parent.mkdir(parents=True)
-    weights = {f"model.{name}": value for name, value in model.state_dict().items()}
-    torch.save({RECORD_KEY: record, "state_dict": weights}, file)
-    return model
-
 
 def test_examples_in_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_run(tmp_path / "outputs" / "2026-11-20_12-00-00")
+    write_run(tmp_path / "outputs" / "2026-11-20_12-00-00", image_size=64, latent_dim=128)
     results = doctest.testmod(runs)
     assert results.attempted >= 10
     assert not results.failed
 
 
 def test_an_exported_folder_is_loaded_like_a_run(tmp_path: Path) -> None:
-    write_run(tmp_path / "run", **SMALL)
+    write_run(tmp_path / "run")
     content = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt")
     folder = tmp_path / "exported"
     folder.mkdir()
@@ -65,7 +49,7 @@ def test_an_exported_folder_is_loaded_like_a_run(tmp_path: Path) -> None:
 
 
 def test_pictures_come_as_asked_for(tmp_path: Path) -> None:
-    write_run(tmp_path, **SMALL)
+    write_run(tmp_path)
     vae = load_run(tmp_path)
     photographs = [Image.effect_noise((90, 120), 80), Image.new("RGBA", (300, 200), (200, 80, 40, 128))]
     latents = vae.sample_latents(2, seed=1)
@@ -83,7 +67,7 @@ def test_pictures_come_as_asked_for(tmp_path: Path) -> None:
 
 
 def test_tensors_of_other_sizes_are_cropped_and_resized_as_pictures_are(tmp_path: Path) -> None:
-    write_run(tmp_path, **SMALL)
+    write_run(tmp_path)
     vae = load_run(tmp_path)
     photograph = Image.effect_noise((178, 218), 60).convert("RGB")
     pixels = torch.frombuffer(bytearray(photograph.tobytes()), dtype=torch.uint8).reshape(218, 178, 3).permute(2, 0, 1)
@@ -98,7 +82,7 @@ def test_tensors_of_other_sizes_are_cropped_and_resized_as_pictures_are(tmp_path
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_the_memory_for_nearly_the_same_pictures(dtype: torch.dtype, tmp_path: Path) -> None:
-    write_run(tmp_path, **SMALL)
+    write_run(tmp_path)
     exact, half = load_run(tmp_path), load_run(tmp_path, dtype=dtype)
     photograph = Image.effect_noise((178, 218), 60)
     assert half.dtype == dtype
@@ -109,7 +93,7 @@ def test_half_the_memory_for_nearly_the_same_pictures(dtype: torch.dtype, tmp_pa
 
 
 def test_devices_and_dtypes_that_are_not_there_are_refused(tmp_path: Path) -> None:
-    write_run(tmp_path, **SMALL)
+    write_run(tmp_path)
     assert load_run(tmp_path, device="auto").device == load_run(tmp_path).device or torch.accelerator.is_available()
     with pytest.raises(DeviceError, match="device=toaster"):
         load_run(tmp_path, device="toaster")
@@ -118,7 +102,7 @@ def test_devices_and_dtypes_that_are_not_there_are_refused(tmp_path: Path) -> No
 
 
 def test_statistics_of_latents_belong_to_one_checkpoint(tmp_path: Path) -> None:
-    write_run(tmp_path, **SMALL)
+    write_run(tmp_path)
     checkpoint = tmp_path / "checkpoints" / "best.ckpt"
     file = runs.statistics_file(checkpoint)
     kl_nats = torch.tensor([0.1, 3.0, 0.2, 2.0, 0.0, 1.0])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_runs import SMALL, write_run
+from tiny_runs import write_run
 from typer.testing import CliRunner
 
 from vae_lightning import load_run
@@ -25,7 +25,7 @@ def completions(line: str) -> list[str]:
 
 def test_tab_knows_runs_and_sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for run in ("outputs/first", "outputs/second", "multirun/beta/beta=4"):
-        write_run(tmp_path / run, **SMALL)
+        write_run(tmp_path / run)
     (tmp_path / "multirun" / "beta" / "beta=4" / ".hydra").mkdir()
     monkeypatch.chdir(tmp_path)
     assert set(completions("vae sample ")) == {"last", "outputs/first", "outputs/second", "multirun/beta/beta=4"}
@@ -37,7 +37,7 @@ def test_tab_knows_runs_and_sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_traverse_sets_the_latents_that_are_asked_for(tmp_path: Path) -> None:
-    write_run(tmp_path, **SMALL)
+    write_run(tmp_path)
     Image.effect_noise((90, 120), 80).save(tmp_path / "me.png")
     run, photograph = str(tmp_path), str(tmp_path / "me.png")
     command = ["traverse", run, photograph, "--steps", "3", "--range", "2", "--out", str(tmp_path)]
