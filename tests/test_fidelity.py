@@ -17,7 +17,7 @@ from vae_lightning.evaluation import fidelity
 from vae_lightning.evaluation.feature_networks import ALEXNET, INCEPTION, load_inception
 from vae_lightning.evaluation.fidelity import Fidelity, compare_features, frechet_distance
 from vae_lightning.evaluation.measured import EvaluationError
-from vae_lightning.evaluation.subject import untracked
+from vae_lightning.tracking import untracked
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from vae_lightning.evaluation.pixel_likelihood import PixelLikelihood, calibrate
 from vae_lightning.evaluation.subject import Subject
 from vae_lightning.losses import GaussianShared
 from vae_lightning.models import Autoencoder, LinearVAE
-from vae_lightning.priors import untracked
+from vae_lightning.tracking import untracked
 
 
 class FlatVAE(Autoencoder):

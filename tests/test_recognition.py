@@ -25,8 +25,9 @@ from vae_lightning.recognition import RecognizerError, ResNet18Recognizer
 from vae_lightning.recognition.load import check_sees_alike, load_recognizer
 from vae_lightning.recognition.network import WEIGHTS
 from vae_lightning.recognition.readings import ReadSplit, attribute_means, attribute_table, factor_table
+from vae_lightning.run_data import data_settings
 from vae_lightning.run_folders import RunError, checkpoint_file, newest_run
-from vae_lightning.runs import data_settings, load_run
+from vae_lightning.runs import load_run
 
 FIXED = [override for override in TINY_RUN if "latent_dim" not in override]
 RunTraining = Callable[..., Path]

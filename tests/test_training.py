@@ -206,9 +206,10 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no checkpoints in it"):
         load_run(tmp_path)
     junk = tmp_path / "junk.ckpt"
-    junk.write_bytes(b"not a checkpoint")
-    with pytest.raises(RunError, match=r"junk\.ckpt"):
-        load_run(junk)
+    for content in (b"not a checkpoint", b"rubbish", b""):
+        junk.write_bytes(content)
+        with pytest.raises(RunError, match=r"junk\.ckpt"):
+            load_run(junk)
     torch.save({"state_dict": {}}, junk)
     with pytest.raises(RunError, match="not a checkpoint of this framework"):
         load_run(junk)

@@ -80,7 +80,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         return _read_exported(file)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError) as error:
         # torch's own words advise to read the file unsafely
         is_torchs = isinstance(error, pickle.UnpicklingError)
         reason = "no file of PyTorch's, or more than plain data in it" if is_torchs else str(error).split("\n")[0]

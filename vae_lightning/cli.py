@@ -7,6 +7,7 @@ import typer
 
 from vae_lightning.edit_verbs import edit
 from vae_lightning.evaluation import METRIC_NAMES
+from vae_lightning.explore_verb import explore
 from vae_lightning.export_verb import export
 from vae_lightning.prepare_verb import prepare
 from vae_lightning.score_verb import score
@@ -42,6 +43,7 @@ Out = Annotated[Path | None, typer.Option(help="Where the picture goes. Default:
 
 
 app.command(epilog="Example: vae prepare /path/to/celeba")(prepare)
+app.command(epilog="Example: vae explore last, or: vae explore multirun/beta --no-browser")(explore)
 app.command(epilog="Example: vae export last exported --onnx --demo")(export)
 app.add_typer(edit, name="edit")
 edit.command("score", epilog="Example: vae edit score last Smiling --judge outputs/B --orthogonal-to Male")(score)
@@ -115,6 +117,7 @@ def traverse(
     device: Device = "auto",
 ) -> None:
     """One face, and in each row one latent set to values from -3 to 3."""
+    from vae_lightning.evaluation_command import progress
     from vae_lightning.face_grids import traversal_grid
     from vae_lightning.grids import labelled_grid
     from vae_lightning.photographs import open_photographs
@@ -127,11 +130,13 @@ def traverse(
         raise ValueError(
             f"--dimensions {dimensions}: {beyond} are not among the latents 0 to {vae.model.latent_dim - 1}"
         )
-    chosen = chosen or vae.latent_statistics().most_active(top)
+    with progress() as observer:
+        statistics = vae.latent_statistics(observer.track)
+    chosen = chosen or statistics.most_active(top)
     faces = vae.preprocess(open_photographs(photographs)) if photographs else vae.held_out_faces("test", count)
     names = [path.stem for path in photographs] if photographs else [f"test_{face}" for face in range(len(faces))]
     for name, face in zip(names, faces.to(vae.device), strict=True):
-        grid = traversal_grid(vae.model, face, chosen, vae.latent_statistics(), limit, steps)
+        grid = traversal_grid(vae.model, face, chosen, statistics, limit, steps)
         path = (out or run_folder(vae.path) / "images") / f"traverse_{name}.png"
         write_picture(
             path, labelled_grid(grid.images, grid.row_labels, grid.column_labels, title=f"{grid.title}: {name}")

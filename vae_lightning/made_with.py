@@ -12,9 +12,19 @@ LIBRARIES = ("torch", "torchvision", "lightning")
 SHOWING = ("report", "bench", "cli.py", "grids.py", "face_grids.py", "charts.py", "pictures.py", "did_you_mean.py")
 EDITING = ("editing", "editing_command.py", "directions.py", "latent_paths.py")
 VERBS = ("verbs.py", "edit_verbs.py", "score_verb.py", "prepare_verb.py", "explore_verb.py", "export_verb.py")
-USING = ("runs.py", "image_codec.py", "fitted.py", "latent_statistics.py", "photographs.py", "explorer", "export")
+USING = (
+    "runs.py",
+    "run_data.py",
+    "image_codec.py",
+    "photographs.py",
+    "devices.py",
+    "tracking.py",
+    "explorer",
+    "export",
+)
+FITTED = ("fitted.py", "latent_statistics.py")
 MEASURING = ("evaluation", "evaluation_command.py", "priors")  # runs that are done
-WITHOUT_EFFECT = (*SHOWING, *EDITING, *VERBS, *USING, *MEASURING, "sweep", "command_line.py", "run_folders.py")
+WITHOUT_EFFECT = (*SHOWING, *EDITING, *VERBS, *USING, *FITTED, *MEASURING, "sweep", "command_line.py", "run_folders.py")
 
 
 @cache

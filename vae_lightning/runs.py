@@ -1,6 +1,6 @@
 """A run folder, a checkpoint or an exported model -> a model that is ready to use, in four lines of Python."""
 
-import os
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -22,10 +22,13 @@ from vae_lightning.models import Autoencoder
 from vae_lightning.module import MODEL_PREFIX
 from vae_lightning.pixels import to_pil
 from vae_lightning.priors import Prior, StandardNormal
+from vae_lightning.run_data import data_settings
 from vae_lightning.run_folders import RunError, checkpoint_file, run_folder
 from vae_lightning.run_module import RECORD_KEY
+from vae_lightning.tracking import Track, untracked
 
-WITH_A_ROOT = ("celeba", "folder")  # data sets that lie in a folder of the user's
+log = logging.getLogger("vae_lightning")
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 FACES_FOR_STATISTICS = 1_000
 FACES_AT_ONCE = 128
@@ -231,8 +234,11 @@ class Run(ImageCodec):
             )
         return directions
 
-    def latent_statistics(self) -> LatentStatistics:
+    def latent_statistics(self, track: Track = untracked) -> LatentStatistics:
         """Where the latents of held-out faces lie; measured on the first call, and kept beside the checkpoint.
+
+        Args:
+            track: shows progress.
 
         Raises:
             DataError: not measured yet, and the data is not where it was.
@@ -240,9 +246,13 @@ class Run(ImageCodec):
         file = statistics_file(self.path)
         statistics = file.read()
         if statistics is None:
-            faces = self.held_out_faces("val", FACES_FOR_STATISTICS)
-            statistics = latent_statistics([self.encode(part) for part in faces.split(FACES_AT_ONCE)])
-            file.write(statistics)
+            parts = self.held_out_faces("val", FACES_FOR_STATISTICS).split(FACES_AT_ONCE)
+            numbers = track(range(len(parts)), "Measuring latents of held-out faces", len(parts))
+            statistics = latent_statistics([self.encode(parts[number]) for number in numbers])
+            try:
+                file.write(statistics)
+            except OSError as error:  # a folder of somebody else's
+                log.warning(f"{file.path} cannot be written ({error.strerror}): they are measured anew each time")
         return statistics
 
     def held_out_faces(self, split: Literal["val", "test"], count: int) -> UInt8[Tensor, "batch channels height width"]:
@@ -293,19 +303,3 @@ def load_run(
         {name.removeprefix(MODEL_PREFIX): weights[name] for name in weights if name.startswith(MODEL_PREFIX)}
     )
     return Run(model.to(place, dtype), record, file)
-
-
-def data_settings(record: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of the data module that open the data that a run used.
-
-    Where CelebA has gone from the place that it was trained from (another machine), CELEBA_ROOT says where it is now.
-    Rendered faces are taken from where they were drawn, if they are still there.
-    """
-    settings = {name: value for name, value in record["config"]["data"].items() if name != "_target_"}
-    settings.pop("num_workers", None)  # of runs before 2026-11-21
-    used = record["data"]
-    source, root = used["source"], Path(used["root"])
-    if source == "faces" and root.is_dir():
-        settings["data_dir"] = str(root.parent)
-    moved = source == "celeba" and not root.is_dir() and bool(os.environ.get("CELEBA_ROOT"))
-    return {**settings, "source": source, "root": str(root) if source in WITH_A_ROOT and not moved else None}

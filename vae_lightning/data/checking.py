@@ -27,7 +27,7 @@ from vae_lightning.data.official import (
 from vae_lightning.data.preprocessing import Crop, Preprocessing, explained_decoding, load_jpeg_decoder
 from vae_lightning.data.source import SPLITS, DataError, ImageStore, ZipStore
 from vae_lightning.data.tables import Table, read_table
-from vae_lightning.priors import Track, untracked
+from vae_lightning.tracking import Track, untracked
 
 CHUNK = 64  # images per task of a thread
 SPLIT_WORDS = {"train": "train", "val": "validation", "test": "test"}

@@ -8,7 +8,7 @@ from typing import Literal
 
 from vae_lightning.data.celeba import ATTRIBUTES, IDENTITIES, PARTITION
 from vae_lightning.data.source import Split
-from vae_lightning.priors import Track, untracked
+from vae_lightning.tracking import Track, untracked
 
 PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 SPLIT_COUNTS: dict[Split, int] = {"train": 162_770, "val": 19_867, "test": 19_962}

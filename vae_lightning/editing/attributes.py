@@ -21,7 +21,7 @@ from vae_lightning.evaluation.factors import active_latents
 from vae_lightning.evaluation.subject import MOST_FITTED, Subject
 from vae_lightning.face_grids import Faces
 from vae_lightning.grids import labelled_grid
-from vae_lightning.priors import Track, untracked
+from vae_lightning.tracking import Track, untracked
 
 MOST_STEPS = 100  # of Newton's method; fewer than 10 are usual
 METHOD_WORDS = {"means": "difference of means", "probe": "linear probe"}

@@ -20,8 +20,8 @@ from vae_lightning.face_grids import decode_uint8, encode_mean
 from vae_lightning.grids import labelled_grid
 from vae_lightning.models import Autoencoder
 from vae_lightning.pixels import to_unit_range
-from vae_lightning.priors import Track, untracked
 from vae_lightning.recognition import Recognizer
+from vae_lightning.tracking import Track, untracked
 
 PIXELS_AT_ONCE = 2**18  # gradients of 64 images at 64x64 take about 2 GB
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vae_lightning.distributions import DiagonalGaussian
-from vae_lightning.priors.base import Track
+from vae_lightning.tracking import Track
 
 CELLS_AT_ONCE = 2**23  # of samples x images x latents: 32 MiB
 

@@ -21,10 +21,11 @@ from vae_lightning.evaluation.store import ResultStore
 from vae_lightning.evaluation.subject import Subject
 from vae_lightning.fitted import digest_of, prior_file
 from vae_lightning.made_with import made_with
-from vae_lightning.priors import Track, untracked
+from vae_lightning.run_data import data_settings
 from vae_lightning.run_folders import checkpoint_file, run_folder
 from vae_lightning.run_module import RECORD_KEY
-from vae_lightning.runs import data_settings, load_run
+from vae_lightning.runs import load_run
+from vae_lightning.tracking import Track, untracked
 
 FOLDER = "evaluation"
 

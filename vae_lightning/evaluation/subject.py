@@ -14,8 +14,9 @@ from vae_lightning.evaluation.measured import EvaluationError
 from vae_lightning.losses.reconstruction import ReconstructionLoss
 from vae_lightning.models import Autoencoder
 from vae_lightning.pixels import to_pixel_range, to_uint8, to_unit_range
-from vae_lightning.priors import Prior, StandardNormal, Track, fit_prior, untracked
+from vae_lightning.priors import Prior, StandardNormal, fit_prior
 from vae_lightning.priors.file import PriorFile
+from vae_lightning.tracking import Track, untracked
 
 Images = Float[Tensor, "batch channels height width"]
 PRIOR_SEED = 0

@@ -4,10 +4,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vae_lightning.did_you_mean import did_you_mean
-from vae_lightning.priors.base import Prior, PriorError, Track, untracked
+from vae_lightning.priors.base import Prior, PriorError
 from vae_lightning.priors.flow import Flow
 from vae_lightning.priors.gaussian import FittedGaussian, StandardNormal
 from vae_lightning.priors.mixture import GaussianMixture
+from vae_lightning.tracking import Track, untracked
 
 __all__ = [
     "PRIORS",
@@ -17,10 +18,8 @@ __all__ = [
     "Prior",
     "PriorError",
     "StandardNormal",
-    "Track",
     "fit_prior",
     "prior_class",
-    "untracked",
 ]
 
 PRIORS: dict[str, type[Prior]] = {

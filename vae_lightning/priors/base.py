@@ -1,18 +1,13 @@
 """The contract of every prior over the latents: sample from it, and ask for its density."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Track = Callable[[Iterable[int], str, int], Iterable[int]]  # steps, what is done, how many -> the same steps
-
-
-def untracked(steps: Iterable[int], description: str, total: int) -> Iterable[int]:
-    return steps
+from vae_lightning.tracking import Track, untracked
 
 
 class PriorError(ValueError):

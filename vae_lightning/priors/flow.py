@@ -13,8 +13,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from vae_lightning.priors.base import Prior, PriorError, Track, untracked
+from vae_lightning.priors.base import Prior, PriorError
 from vae_lightning.priors.gaussian import FittedGaussian, draw_noise, standard_normal_log_prob
+from vae_lightning.tracking import Track, untracked
 
 NUM_LAYERS = 8
 HIDDEN = 64

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from vae_lightning.priors.base import Prior, PriorError, Track, untracked
+from vae_lightning.priors.base import Prior, PriorError
+from vae_lightning.tracking import Track, untracked
 
 SMALLEST_SHRINKAGE = 1e-6  # Ledoit and Wolf's is 0 for two images, whose covariance has rank 1
 

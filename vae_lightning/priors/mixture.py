@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vae_lightning.priors.base import Prior, Track, untracked
+from vae_lightning.priors.base import Prior
 from vae_lightning.priors.gaussian import FittedGaussian, draw_noise
+from vae_lightning.tracking import Track, untracked
 
 NUM_COMPONENTS = 10
 MOST_ITERATIONS = 100

@@ -1,0 +1,61 @@
+"""`vae explore`: trained runs to play with, on a page in the browser."""
+
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from vae_lightning.verbs import Device, RunOrSweep, Which, ends_with_one_line
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class MissingExtraError(ValueError):
+    """A library that only this verb needs is not installed."""
+
+
+@ends_with_one_line
+def explore(
+    run: RunOrSweep,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets others in.")] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Default: 7860, or the next free one.", show_default=False)
+    ] = None,
+    browser: Annotated[bool, typer.Option("--open/--no-browser", help="Open the page in a browser.")] = True,
+    fit: Annotated[
+        bool, typer.Option("--fit/--no-fit", help="Fit attribute directions where nobody has yet; kept with the run.")
+    ] = True,
+    checkpoint: Which = "best",
+    device: Device = "auto",
+) -> None:
+    """Samples, reconstructions, edits, interpolations, and the runs of a sweep side by side, with sliders."""
+    if find_spec("gradio") is None:
+        raise MissingExtraError(
+            "vae explore needs Gradio, which is not installed: pip install -e '.[explore]' or uv sync --extra explore"
+        )
+    import webbrowser
+
+    from vae_lightning.explorer.listening import open_socket
+
+    listener = open_socket(host, port)  # before anything is loaded
+    with listener:
+        if host not in LOOPBACK:
+            typer.secho(f"--host {host}: everybody who reaches this machine can open the page", fg="yellow", err=True)
+        from vae_lightning.explorer.opening import open_workbench
+        from vae_lightning.explorer.server import serve
+
+        workbench = open_workbench(run, checkpoint, device, fits=fit)
+        address = address_for_browsers(host, listener.getsockname()[1])
+
+        def announce() -> None:
+            typer.echo(f"{workbench.name}: {address} (Ctrl-C ends it)")
+            if browser:
+                webbrowser.open(address)
+
+        serve(workbench, listener, announce)
+
+
+def address_for_browsers(host: str, port: int) -> str:
+    """On this machine, also where the server listens at all of its addresses."""
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{here}]:{port}/" if ":" in here else f"http://{here}:{port}/"

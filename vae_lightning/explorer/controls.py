@@ -1,0 +1,161 @@
+"""Controls that several tabs have, and how a tab answers."""
+
+import json
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import gradio as gr
+
+from vae_lightning.explorer import markup
+from vae_lightning.explorer.faces import HIGHEST_TEMPERATURE, Face, Source, as_seed, as_temperature
+from vae_lightning.explorer.photographs import MOST_BYTES
+from vae_lightning.explorer.workbench import Workbench
+
+TEMPERATURE = 0.7  # at first: most models look better so than at 1
+# no queue: one request, one answer; while one is under way, of all later positions of a slider only the last is sent
+QUIET: dict[str, Any] = {
+    "queue": False,
+    "show_progress": "hidden",
+    "trigger_mode": "always_last",
+    "api_visibility": "private",
+}
+UPLOADER = f"""<label class="uploader"><span>WHOSE: choose a photograph</span>
+<input type="file" accept="image/*" data-most-bytes="{MOST_BYTES}"></label>
+<p class="status" role="status"></p>"""
+# the file goes to this server's own address, which keeps nothing on disk; see `server.receive`
+SEND_PHOTOGRAPH = """
+element.addEventListener('change', async (event) => {
+  const file = event.target.files[0], most = Number(event.target.dataset.mostBytes);
+  const tell = (words) => { element.querySelector('.status').textContent = words; };
+  if (!file) return;
+  tell(`${file.name} is being read`);
+  let answer;
+  if (file.size > most) answer = {problem: `the file has more than ${most / 2 ** 20} MB: make it smaller`};
+  else try {
+    const headers = {'Content-Type': 'application/octet-stream'};
+    answer = await (await fetch('photograph', {method: 'POST', headers, body: file})).json();
+  } catch (error) {
+    answer = {problem: 'the server does not answer; is vae explore still running?'};
+  }
+  event.target.value = '';
+  if (answer.problem) return tell(`${file.name}: ${answer.problem}`);
+  tell(file.name);
+  props.value = JSON.stringify({token: answer.token, name: file.name});
+  trigger('upload');
+});
+"""
+
+
+class FaceChooser:
+    """A test face, a photograph or a sample.
+
+    Args:
+        workbench: whose test faces there are.
+        whose: what the face is called in labels.
+        number: of the test face, at first.
+    """
+
+    def __init__(self, workbench: Workbench, whose: str, number: int = 1) -> None:
+        most = max(run.num_test_faces for run in workbench.runs)
+        has_samples = any(run.priors for run in workbench.runs)
+        is_there = {Source.TEST: most > 0, Source.PHOTOGRAPH: True, Source.SAMPLE: has_samples}
+        sources = [source.value for source, there in is_there.items() if there]
+        first = Source.SAMPLE.value if not most and has_samples else sources[0]
+        number = min(number, max(most, 1))
+        self.source = gr.Radio(sources, value=first, label=whose)
+        self.number = gr.Slider(1, max(most, 2), number, step=1, label=f"{whose}: number")
+        template = UPLOADER.replace("WHOSE", whose)
+        self.photograph = gr.HTML("", html_template=template, js_on_load=SEND_PHOTOGRAPH)
+        with gr.Row() as self.sample:
+            self.seed = gr.Number(number, label=f"{whose}: seed", precision=0, min_width=120)
+            self.temperature = gr.Slider(
+                0, HIGHEST_TEMPERATURE, TEMPERATURE, step=0.05, label=f"{whose}: temperature", min_width=120
+            )
+        self.values: list[Any] = [first, number, "", number, TEMPERATURE]  # of the inputs, at first
+        parts = [self.number, self.photograph, self.sample]
+        show_parts(first, parts)
+        self.source.change(lambda source: visible_parts(source), self.source, parts, **QUIET)
+        self.photograph.upload(lambda: Source.PHOTOGRAPH.value, None, self.source, **QUIET)
+
+    @property
+    def inputs(self) -> list[Any]:
+        """Components; `face_of` takes their values."""
+        return [self.source, self.number, self.photograph, self.seed, self.temperature]
+
+    @property
+    def triggers(self) -> list[Any]:
+        return [
+            self.source.change,
+            self.number.change,
+            self.photograph.upload,
+            self.seed.change,
+            self.temperature.change,
+        ]
+
+
+NUM_FACE_VALUES = 5
+
+
+def face_of(
+    source: str, number: float | None, photograph: str | None, seed: float | None, temperature: float | None
+) -> Face:
+    """
+    Raises:
+        ExplorerError: a seed or a temperature that cannot be.
+    """
+    upload = json.loads(photograph or "{}")
+    if source == Source.SAMPLE:
+        return Face(Source.SAMPLE, seed=as_seed(seed), temperature=as_temperature(temperature))
+    if source == Source.PHOTOGRAPH:
+        return Face(Source.PHOTOGRAPH, photograph=str(upload.get("token", "")), name=str(upload.get("name", "")))
+    return Face(Source.TEST, number=int(number or 0))
+
+
+def show_parts(source: str, parts: Sequence[Any]) -> None:
+    """Of the controls for all sources only those for this one."""
+    for part, is_visible in zip(parts, _visible(source), strict=True):
+        part.visible = is_visible
+
+
+def visible_parts(source: str) -> list[Any]:
+    return [gr.update(visible=is_visible) for is_visible in _visible(source)]
+
+
+def _visible(source: str) -> list[bool]:
+    return [source == one for one in (Source.TEST, Source.PHOTOGRAPH, Source.SAMPLE)]
+
+
+def run_choice(workbench: Workbench) -> gr.Dropdown:
+    """Which run of a sweep; of a single run nothing to choose."""
+    runs = [(run.label, number) for number, run in enumerate(workbench.runs)]
+    return gr.Dropdown(runs, value=0, label="Run", visible=len(runs) > 1, filterable=False)
+
+
+def code_part() -> gr.HTML:
+    """Where lines of code go; it stays open while the picture changes."""
+    with gr.Accordion("Python code of this picture", open=False):
+        return gr.HTML()
+
+
+def problem_part() -> gr.HTML:
+    return gr.HTML(elem_classes=["problem-part"])
+
+
+def answering(show: Callable[..., tuple[str, ...]], num_outputs: int) -> Callable[..., tuple[Any, ...]]:
+    """With one output more: what is wrong, in words. Then what was shown before stays."""
+
+    @wraps(show)
+    def answer(*values: Any) -> tuple[Any, ...]:
+        try:
+            return (*show(*values), "")
+        except ValueError as error:
+            return (*[gr.skip()] * num_outputs, markup.problem(str(error)))
+
+    return answer
+
+
+def fill(parts: Sequence[gr.HTML], answer: Sequence[Any]) -> None:
+    """What is on the page before anybody touches it; nothing where the answer leaves a part as it is."""
+    for part, value in zip(parts, answer, strict=True):
+        part.value = value if isinstance(value, str) else ""

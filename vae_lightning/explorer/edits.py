@@ -1,0 +1,70 @@
+"""Positions of sliders -> latents."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor
+
+from vae_lightning.explorer.workbench import OpenedRun
+from vae_lightning.latent_paths import latents_between
+
+REACH = 3.0  # of a slider to both sides, in standard deviations
+PATH_STEPS = 101  # between two faces, both counted: percent
+UNIT = "std"
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What is changed in a face. Everything in standard deviations, of the latents of faces.
+
+    Args:
+        latents: number of a latent -> shift; without statistics in units of the latent itself.
+        ranks: as `latents`, by rank of activity from 0, for runs whose latents stand in another order.
+        attributes: name -> strength.
+        method: out of `directions.METHODS`.
+        orthogonal_to: attributes that shall stay.
+    """
+
+    latents: Mapping[int, float] = field(default_factory=dict)
+    ranks: Mapping[int, float] = field(default_factory=dict)
+    attributes: Mapping[str, float] = field(default_factory=dict)
+    method: str = "means"
+    orthogonal_to: Sequence[str] = ()
+
+    def others(self, attribute: str) -> list[str]:
+        """What the direction of an attribute is made orthogonal to: not to itself."""
+        return [name for name in self.orthogonal_to if name != attribute]
+
+    def shifts(self, run: OpenedRun) -> dict[int, float]:
+        """Number of a latent -> shift, without those that stay where they are."""
+        order = run.most_active(max(self.ranks, default=-1) + 1)
+        by_rank = {order[rank]: shift for rank, shift in self.ranks.items() if rank < len(order)}
+        return {latent: shift for latent, shift in {**by_rank, **self.latents}.items() if shift}
+
+
+def moved(latents: Float[Tensor, "1 latent"], run: OpenedRun, edit: Edit) -> Float[Tensor, "1 latent"]:
+    """
+    Raises:
+        DirectionError: no such attribute or method, or nothing is left of its direction.
+        RunError: an attribute, and the run has no directions.
+    """
+    latents = latents.clone()
+    for latent, shift in edit.shifts(run).items():
+        latents[:, latent] += shift if run.statistics is None else shift * run.statistics.std[latent]
+    for attribute, strength in edit.attributes.items():
+        if strength:
+            directions = run.directions or run.vae.directions()  # the latter says how to fit them
+            direction = directions.direction(attribute, edit.method, edit.others(attribute))
+            latents += direction.shift(strength, UNIT)
+    return latents
+
+
+def between(
+    first: Float[Tensor, "1 latent"], second: Float[Tensor, "1 latent"], percent: int, path: str
+) -> Float[Tensor, "1 latent"]:
+    """
+    Raises:
+        ValueError: no such path, or opposite latents on a spherical one.
+    """
+    return latents_between(first, second, PATH_STEPS, path)[:, percent]

@@ -1,0 +1,30 @@
+"""Where the page listens. Found out before anything is loaded."""
+
+import socket
+
+from vae_lightning.explorer.faces import ExplorerError
+
+FIRST_PORT, LAST_PORT = 7860, 7959
+
+
+def open_socket(host: str, port: int | None) -> socket.socket:
+    """Listens there; without a port at the first free one of FIRST_PORT to LAST_PORT.
+
+    Raises:
+        ExplorerError: the port is taken, or there is no such address here.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    reason = ""
+    for candidate in range(FIRST_PORT, LAST_PORT + 1) if port is None else [port]:
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, candidate))
+            listener.listen()
+        except OSError as error:
+            listener.close()
+            reason = str(error.strerror or error)
+            continue
+        return listener
+    where = f"--port {port}" if port is not None else f"ports {FIRST_PORT} to {LAST_PORT}"
+    raise ExplorerError(f"{where} on {host}: {reason}; name another --port, or leave it out")

@@ -1,0 +1,160 @@
+"""From what a person names to a workbench: runs are loaded, what is missing is fitted, what cannot be is told."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+from vae_lightning.checkpoints import read_checkpoint
+from vae_lightning.devices import choose_device
+from vae_lightning.directions import Directions
+from vae_lightning.editing.attributes import subject_directions
+from vae_lightning.evaluation.evaluate import open_subject
+from vae_lightning.evaluation.request import Request
+from vae_lightning.evaluation_command import is_sweep, progress
+from vae_lightning.explorer.faces import ExplorerError
+from vae_lightning.explorer.workbench import TEST_FACES, OpenedRun, Workbench
+from vae_lightning.fitted import direction_file, prior_file
+from vae_lightning.latent_statistics import LatentStatistics
+from vae_lightning.priors import PRIORS
+from vae_lightning.report.sweep import Job, Sweep, read_sweep
+from vae_lightning.run_data import data_settings
+from vae_lightning.run_folders import checkpoint_file, run_folder
+from vae_lightning.runs import Run, load_run
+from vae_lightning.tracking import Track
+
+MOST_RUNS = 24  # side by side
+TestFaces = UInt8[Tensor, "faces channels height width"]
+
+
+def open_workbench(path: str, checkpoint: str, device: str, *, fits: bool) -> Workbench:
+    """With a progress bar.
+
+    Args:
+        path: a run folder, a checkpoint, an exported folder, a sweep's folder, or `last` for the newest run.
+        checkpoint: of a run folder.
+        device: as `load_run` takes it.
+        fits: whether directions that nobody has fitted yet are fitted now.
+
+    Raises:
+        ValueError: nothing there that can be opened.
+    """
+    folder = Path(path).expanduser()
+    with progress() as observer:
+        opening = Opening(device, fits, observer.track)
+        if is_sweep(folder):
+            return _open_sweep(opening, read_sweep(folder))
+        run = opening.run(checkpoint_file(folder, checkpoint))
+    return Workbench(run.label, [run])
+
+
+@dataclass
+class Opening:
+    """Opens runs one after another; those on the same data share their test faces.
+
+    Args:
+        device: as `load_run` takes it.
+        fits: whether directions that nobody has fitted yet are fitted now.
+        track: shows progress.
+    """
+
+    device: str
+    fits: bool
+    track: Track
+    _test_faces: dict[str, TestFaces] = field(default_factory=dict)
+
+    def run(self, file: Path, label: str | None = None) -> OpenedRun:
+        """
+        Raises:
+            ValueError: no checkpoint of ours, no such device, or weights that are no numbers.
+        """
+        vae = load_run(file, device=self.device)
+        if not all(bool(weights.isfinite().all()) for weights in vae.model.parameters()):
+            raise ExplorerError(f"{file}: its weights hold nan or inf, the training diverged")
+        notes: list[str] = []
+        faces = self._faces(vae, notes)
+        return OpenedRun(
+            label or run_folder(file).resolve().name,
+            vae,
+            _priors(vae, notes),
+            faces,
+            _statistics(vae, notes, self.track),
+            self._directions(vae, notes, has_data=faces is not None),
+            tuple(notes),
+        )
+
+    def _faces(self, vae: Run, notes: list[str]) -> TestFaces | None:
+        settings = str(data_settings(vae.record))
+        if settings not in self._test_faces:
+            try:
+                self._test_faces[settings] = vae.held_out_faces("test", TEST_FACES)
+            except (ValueError, OSError) as error:
+                notes.append(f"No test faces, only samples and your own photographs: {first_line(error)}")
+                return None
+        return self._test_faces[settings]
+
+    def _directions(self, vae: Run, notes: list[str], *, has_data: bool) -> Directions | None:
+        file = direction_file(vae.path)
+        try:
+            directions = file.read()
+            if directions is None and self.fits and has_data:
+                content, device = read_checkpoint(vae.path), choose_device(self.device)
+                subject = open_subject(vae.path, content, Request(device=self.device), device, self.track)
+                directions = subject_directions(subject, file)
+        except (ValueError, OSError) as error:
+            notes.append(f"No sliders for attributes: {first_line(error)}")
+            return None
+        if directions is None:
+            notes.append(f"No sliders for attributes; this fits them: vae edit directions {run_folder(vae.path)}")
+        return directions
+
+
+def _priors(vae: Run, notes: list[str]) -> tuple[str, ...]:
+    """Names of those that can be sampled."""
+    names, file = ["normal"] if vae.model.has_prior else [], prior_file(vae.path)
+    try:
+        names += [name for name in PRIORS if name != "normal" and file.read(name) is not None]
+    except ValueError as error:
+        notes.append(first_line(error))
+    return tuple(names)
+
+
+def _statistics(vae: Run, notes: list[str], track: Track) -> LatentStatistics | None:
+    try:
+        return vae.latent_statistics(track)
+    except (ValueError, OSError) as error:
+        notes.append(
+            "The sliders move the first latents, by their own unit: which ones are the most active could not be "
+            f"measured: {first_line(error)}"
+        )
+        return None
+
+
+def _open_sweep(opening: Opening, sweep: Sweep) -> Workbench:
+    runs: list[OpenedRun] = []
+    left_out = []
+    for number in opening.track(range(len(sweep.jobs)), "Opening runs", len(sweep.jobs)):
+        job = sweep.jobs[number]
+        label = sweep.label(job, ", ").replace("beta=", "β=")
+        try:
+            if len(runs) == MOST_RUNS:
+                raise ExplorerError(f"there is room for {MOST_RUNS} runs; open this one alone")
+            runs.append(opening.run(_checkpoint(job), label))
+        # a damaged checkpoint, arguments that a model refuses: one run does not stop the others
+        except (ValueError, OSError, RuntimeError, LookupError, TypeError) as error:
+            left_out.append(f"{label} ({job.status}) is left out: {first_line(error)}")
+    if not runs:
+        raise ExplorerError(f"{sweep.folder}: none of its {len(sweep.jobs)} runs can be shown. " + "; ".join(left_out))
+    return Workbench(sweep.folder.resolve().name, runs, left_out)
+
+
+def _checkpoint(job: Job) -> Path:
+    if job.reads:
+        raise ExplorerError("it reads faces and makes none")
+    best = job.folder / "checkpoints" / "best.ckpt"
+    return best if best.is_file() else checkpoint_file(job.folder, "last")
+
+
+def first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,80 @@
+"""The page: a title, tabs, and what a visitor should know."""
+
+from pathlib import Path
+
+import gradio as gr
+
+from vae_lightning.explorer import markup
+from vae_lightning.explorer.tabs.one_face import one_face_tab
+from vae_lightning.explorer.tabs.samples import samples_tab
+from vae_lightning.explorer.tabs.several_runs import several_runs_tab
+from vae_lightning.explorer.tabs.two_faces import two_faces_tab
+from vae_lightning.explorer.workbench import OpenedRun, Workbench
+
+STYLE = Path(__file__).with_name("page.css")
+PRIVACY = "Photographs stay on this machine: in memory, until others take their place; nothing is written to disk."
+CELEBA = "Models of CelebA are for non-commercial research, as CelebA is."
+NAMES = {"celeba": "CelebA", "faces": "rendered faces", "folder": "a folder of images", "noise": "noise"}
+SESSIONS_KEPT = 64  # of visitors; the page keeps nothing in them
+
+
+def build_page(workbench: Workbench) -> gr.Blocks:
+    with gr.Blocks(title=f"{workbench.name} · vae explore", analytics_enabled=False, fill_width=True) as page:
+        gr.HTML(
+            f"<header><h1>{markup.text(workbench.name)}</h1><p>{markup.text(describe(workbench))}</p>"
+            f"{markup.notes(told(workbench))}</header>"
+        )
+        with gr.Tabs():
+            if len(workbench.runs) > 1:
+                with gr.Tab("All runs"):
+                    several_runs_tab(workbench)
+            with gr.Tab("One face"):
+                one_face_tab(workbench)
+            with gr.Tab("Two faces"):
+                two_faces_tab(workbench)
+            with gr.Tab("Samples"):
+                samples_tab(workbench)
+        licence = f" {CELEBA}" if any(source_of(run) == "celeba" for run in workbench.runs) else ""
+        gr.HTML(f"<footer>{markup.text(PRIVACY + licence)}</footer>")
+    page.state_session_capacity = SESSIONS_KEPT
+    return page
+
+
+def theme() -> gr.Theme:
+    """With the fonts that the visitor's system has: nothing is fetched."""
+    return gr.themes.Default(
+        primary_hue="blue",
+        neutral_hue="slate",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
+
+
+def describe(workbench: Workbench) -> str:
+    if len(workbench.runs) > 1:
+        data = dict.fromkeys(NAMES.get(source_of(run), source_of(run)) for run in workbench.runs)
+        return f"A sweep of {len(workbench.runs)} runs on {' and '.join(data)}"
+    return describe_run(workbench.runs[0])
+
+
+def describe_run(run: OpenedRun) -> str:
+    model, source = run.vae.model, source_of(run)
+    kind = "" if model.has_prior else ", plain autoencoder"
+    beta = run.vae.config.get("beta")
+    strength = f", β = {beta:g}" if model.has_prior and isinstance(beta, int | float) else ""
+    size = f"{model.image_size}×{model.image_size}"
+    return (
+        f"{type(model).__name__}{kind}, {model.latent_dim} latents{strength}, "
+        f"trained on {NAMES.get(source, source)} at {size} pixels"
+    )
+
+
+def source_of(run: OpenedRun) -> str:
+    return str(run.vae.record["data"]["source"])
+
+
+def told(workbench: Workbench) -> list[str]:
+    """What is missing, with the run's name where there are several."""
+    several = len(workbench.runs) > 1
+    notes = [f"{run.label}: {note}" if several else note for run in workbench.runs for note in run.notes]
+    return [*workbench.left_out, *notes]

@@ -1,0 +1,171 @@
+"""What the tabs show: requests of a person -> HTML of pictures, and the code that makes them."""
+
+from collections.abc import Sequence
+
+from PIL import Image
+
+from vae_lightning.directions import DirectionError
+from vae_lightning.explorer import code_lines, markup
+from vae_lightning.explorer.edits import Edit, between, moved
+from vae_lightning.explorer.faces import ExplorerError, Face, Source, as_seed, as_temperature
+from vae_lightning.explorer.workbench import Workbench
+from vae_lightning.pixels import to_pil
+
+MOST_SAMPLES = 64
+COLUMNS = 8
+PIXELS_PER_ROW = 512  # so many columns of large faces that a sheet is no wider
+
+
+def shown_samples(
+    workbench: Workbench, number: int, count: float, temperature: float | None, seed: float | None, prior: str
+) -> tuple[str, str]:
+    """A sheet of samples, and its code.
+
+    Raises:
+        ValueError: a number that cannot be, or no such prior.
+    """
+    from torchvision.utils import make_grid
+
+    run = workbench.runs[number]
+    if not 1 <= count <= MOST_SAMPLES or count != int(count):
+        raise ExplorerError(f"how many: needs a whole number from 1 to {MOST_SAMPLES}")
+    heat, start = as_temperature(temperature), as_seed(seed)
+    if prior not in run.priors:
+        raise ExplorerError(f"{run.label} has no prior {prior!r}; there are {', '.join(run.priors) or 'none'}")
+    columns = columns_for(int(count), run.vae.model.image_size)
+    faces = run.vae.sample(int(count), heat, start, prior)
+    picture = to_pil(make_grid(faces, nrow=columns, padding=0)[None])[0]
+    name = f"samples_seed={start}_temperature={heat:g}.png"
+    words = f"{int(count)} samples of the prior {prior}, temperature {heat:g}, seed {start}"
+    lines = code_lines.samples(run, int(count), heat, start, prior, columns, name)
+    return markup.figure(picture, words, words, name, "sheet"), code_block(lines, "samples.py")
+
+
+def columns_for(count: int, image_size: int) -> int:
+    return max(1, min(count, COLUMNS, max(2, PIXELS_PER_ROW // image_size)))
+
+
+def shown_original(workbench: Workbench, number: int, face: Face) -> str:
+    """What the model sees of a face, beside what it makes of it; of a sample only that.
+
+    Raises:
+        ValueError: no such face.
+    """
+    run = workbench.runs[number]
+    figures = []
+    if face.source != Source.SAMPLE:
+        figures.append(_original(workbench, number, face))
+    reconstruction = run.vae.decode(workbench.latents(number, face), as_pil=True)[0]
+    what = "sample" if face.source == Source.SAMPLE else "reconstruction"
+    figures.append(markup.figure(reconstruction, what.capitalize(), f"{what} of {face.words}", f"{what}.png"))
+    return markup.side_by_side(figures)
+
+
+def _original(workbench: Workbench, number: int, face: Face, caption: str = "Original") -> str:
+    pixels = workbench.pixels(number, face)
+    picture = to_pil(pixels[None] / 255)[0]
+    return markup.figure(picture, caption, f"{face.words}, as the model sees it", "original.png")
+
+
+def shown_edit(workbench: Workbench, number: int, face: Face, edit: Edit) -> tuple[str, str]:
+    """The face with what the sliders change, and its code.
+
+    Raises:
+        ValueError: no such face, or an edit that cannot be.
+    """
+    run = workbench.runs[number]
+    picture = edited(workbench, number, face, edit)
+    words = ", ".join(edit_words(workbench, number, edit)) or "unchanged"
+    lines = code_lines.edited_face(run, face, edit, "face.png")
+    return markup.figure(picture, words, f"{face.words}, {words}", "face.png", "main"), code_block(lines, "face.py")
+
+
+def edited(workbench: Workbench, number: int, face: Face, edit: Edit) -> Image.Image:
+    """
+    Raises:
+        ValueError: no such face, or an edit that cannot be.
+    """
+    run = workbench.runs[number]
+    return run.vae.decode(moved(workbench.latents(number, face), run, edit), as_pil=True)[0]
+
+
+def edit_words(workbench: Workbench, number: int, edit: Edit) -> list[str]:
+    words = [f"latent {latent} {shift:+g}" for latent, shift in edit.shifts(workbench.runs[number]).items()]
+    return words + [f"{name} {strength:+g}" for name, strength in edit.attributes.items() if strength]
+
+
+def shown_between(
+    workbench: Workbench, number: int, first: Face, second: Face, percent: float, path: str
+) -> tuple[str, str]:
+    """A face on the way from one to another, between both, and its code.
+
+    Raises:
+        ValueError: no such face or path, or a percentage outside 0 to 100.
+    """
+    run = workbench.runs[number]
+    if not 0 <= percent <= 100:
+        raise ExplorerError(f"{percent:g} %: needs 0 to 100")
+    step = round(percent)
+    latents = between(workbench.latents(number, first), workbench.latents(number, second), step, path)
+    picture = run.vae.decode(latents, as_pil=True)[0]
+    words = f"{step} % of the {path} way"
+    alternative = f"{words} from {first.words} to {second.words}"
+    lines = code_lines.face_between(run, first, second, step, path, "between.png")
+    return markup.figure(picture, words, alternative, "between.png", "main"), code_block(lines, "between.py")
+
+
+def shown_end(workbench: Workbench, number: int, face: Face) -> str:
+    """
+    Raises:
+        ValueError: no such face.
+    """
+    if face.source != Source.SAMPLE:
+        return _original(workbench, number, face, face.words)
+    picture = workbench.runs[number].vae.decode(workbench.latents(number, face), as_pil=True)[0]
+    return markup.figure(picture, face.words, face.words, "sample.png")
+
+
+def shown_runs(workbench: Workbench, face: Face, edit: Edit) -> tuple[str, str]:
+    """The same face through every run, a column each, and the code of all. What a run cannot show, it says.
+
+    Raises:
+        ExplorerError: no photograph.
+    """
+    figures, lines = [], []
+    for number, run in enumerate(workbench.runs):
+        name = f"run_{number + 1}.png"
+        try:
+            picture = edited(workbench, number, face, edit)
+            lines += [*code_lines.edited_face(run, face, edit, name), ""]
+        except (ValueError, DirectionError) as error:
+            figures.append(markup.empty_figure(run.label, str(error)))
+            continue
+        words = ", ".join([face.words, *edit_words(workbench, number, edit)])
+        figures.append(markup.figure(picture, run.label, f"{words}, by {run.label}", name))
+    return markup.side_by_side(figures, "runs"), code_block(lines[:-1], "runs.py")
+
+
+def shown_originals(workbench: Workbench, face: Face) -> str:
+    """What the runs see of a face, once for each way to see it; nothing of a sample.
+
+    Raises:
+        ValueError: no such face in any run.
+    """
+    if face.source == Source.SAMPLE:
+        return ""
+    seen: dict[bytes, str] = {}
+    reasons: Sequence[ValueError] = []
+    for number in range(len(workbench.runs)):
+        try:
+            pixels = workbench.pixels(number, face)
+        except ExplorerError as error:
+            reasons = [*reasons, error]
+            continue
+        seen.setdefault(pixels.numpy().tobytes(), _original(workbench, number, face))
+    if not seen:
+        raise reasons[0]
+    return markup.side_by_side(list(seen.values()), "originals")
+
+
+def code_block(lines: Sequence[str], file_name: str) -> str:
+    return markup.code(code_lines.program(lines), file_name)

@@ -1,0 +1,135 @@
+"""A face, its reconstruction, and sliders that change it."""
+
+from typing import Any
+
+import gradio as gr
+
+from vae_lightning.directions import METHODS
+from vae_lightning.explorer.controls import (
+    NUM_FACE_VALUES,
+    QUIET,
+    FaceChooser,
+    answering,
+    code_part,
+    face_of,
+    fill,
+    problem_part,
+    run_choice,
+)
+from vae_lightning.explorer.edits import REACH, Edit
+from vae_lightning.explorer.pictures import shown_edit, shown_original
+from vae_lightning.explorer.workbench import OpenedRun, Workbench
+from vae_lightning.latent_statistics import LatentStatistics
+
+NUM_LATENTS = 8  # sliders
+NUM_ATTRIBUTES = 6  # at most
+FIRST_ATTRIBUTES = ("Smiling", "Eyeglasses", "Male", "Young")  # of CelebA and rendered faces
+STEP = 0.1
+
+
+def one_face_tab(workbench: Workbench) -> None:
+    attributes = attributes_of(workbench)
+    chosen = first_attributes(attributes)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=280):
+            run = run_choice(workbench)
+            chooser = FaceChooser(workbench, "Face")
+            originals = gr.HTML()
+        with gr.Column(scale=3, min_width=280, elem_classes=["stage"]):
+            problem = problem_part()
+            picture = gr.HTML(elem_classes=["shown"])
+            code = code_part()
+        with gr.Column(scale=2, min_width=280):
+            reset = gr.Button("Reset all sliders")
+            names, strengths, method, others = attribute_controls(attributes, chosen)
+            gr.Markdown(latents_heading(workbench))
+            latents = [gr.Slider(-REACH, REACH, 0, step=STEP, **each) for each in latent_sliders(workbench.runs[0])]
+    edit_inputs = [names, method, others, *strengths, *latents]
+
+    def edit_shown(number: int, *values: Any) -> tuple[str, ...]:
+        face, edit_values = face_of(*values[:NUM_FACE_VALUES]), values[NUM_FACE_VALUES:]
+        return shown_edit(workbench, number, face, edit_of(workbench.runs[number], *edit_values))
+
+    def all_shown(number: int, *values: Any) -> tuple[str, ...]:
+        edited = edit_shown(number, *values)
+        return (shown_original(workbench, number, face_of(*values[:NUM_FACE_VALUES])), *edited)
+
+    inputs = [run, *chooser.inputs, *edit_inputs]
+    show_all, show_edit = answering(all_shown, 3), answering(edit_shown, 2)
+    everything, changed = [originals, picture, code, problem], [picture, code, problem]
+    fill(everything, show_all(0, *chooser.values, [], METHODS[0], []))
+    gr.on(chooser.triggers, show_all, inputs, everything, **QUIET)
+    sliders = [*strengths, *latents]
+    gr.on([control.change for control in (*sliders, method, others)], show_edit, inputs, changed, **QUIET)
+    reset.click(lambda: [0] * len(sliders), None, sliders, **QUIET)  # whose changes show the face
+    names.input(strength_updates, names, strengths, **QUIET).then(show_edit, inputs, changed, **QUIET)
+    relabelled = run.input(lambda number: latent_updates(workbench.runs[number]), run, latents, **QUIET)
+    relabelled.then(show_all, inputs, everything, **QUIET)
+
+
+def attribute_controls(attributes: list[str], chosen: list[str]) -> tuple[gr.Dropdown, list[gr.Slider], Any, Any]:
+    """Which attributes, a slider for each, and how their directions are found."""
+    there = bool(attributes)
+    names = gr.Dropdown(
+        attributes, value=chosen, multiselect=True, max_choices=NUM_ATTRIBUTES, label="Attributes", visible=there
+    )
+    strengths = []
+    for slot in range(NUM_ATTRIBUTES):
+        label = chosen[slot] if slot < len(chosen) else ""
+        strengths.append(gr.Slider(-REACH, REACH, 0, step=STEP, label=f"{label} (std)", visible=bool(label)))
+    with gr.Accordion("Directions", open=False, visible=there):
+        method = gr.Radio(
+            list(METHODS), value=METHODS[0], label="Found by", info="difference of means, or linear probe"
+        )
+        others = gr.Dropdown(attributes, value=[], multiselect=True, label="Orthogonal to", info="these shall stay")
+    return names, strengths, method, others
+
+
+def edit_of(run: OpenedRun, names: list[str], method: str, others: list[str], *positions: float) -> Edit:
+    """What the sliders say: first those of attributes, then those of latents."""
+    strengths, shifts = positions[:NUM_ATTRIBUTES], positions[NUM_ATTRIBUTES:]
+    return Edit(
+        latents=dict(zip(run.most_active(NUM_LATENTS), shifts, strict=False)),
+        attributes=dict(zip(names, strengths, strict=False)),
+        method=method,
+        orthogonal_to=others,
+    )
+
+
+def attributes_of(workbench: Workbench) -> list[str]:
+    """Of any run."""
+    return list(dict.fromkeys(name for run in workbench.runs for name in run.attributes))
+
+
+def first_attributes(attributes: list[str]) -> list[str]:
+    known = [name for name in FIRST_ATTRIBUTES if name in attributes]
+    return known or attributes[: len(FIRST_ATTRIBUTES)]
+
+
+def latents_heading(workbench: Workbench) -> str:
+    measured = all(run.statistics is not None for run in workbench.runs)
+    return "**Most active latents**, shifted in standard deviations (std) of faces" if measured else "**Latents**"
+
+
+def latent_sliders(run: OpenedRun) -> list[dict[str, Any]]:
+    """Label and visibility of each slider."""
+    order = run.most_active(NUM_LATENTS)
+    labels = [latent_label(run.statistics, latent) for latent in order]
+    absent = NUM_LATENTS - len(labels)
+    return [{"label": label, "visible": True} for label in labels] + [{"label": "", "visible": False}] * absent
+
+
+def latent_label(statistics: LatentStatistics | None, latent: int) -> str:
+    if statistics is None:
+        return f"Latent {latent}"
+    nats = "" if statistics.kl_nats is None else f", {float(statistics.kl_nats[latent]):.2g} nats"
+    return f"Latent {latent} (std{nats})"
+
+
+def latent_updates(run: OpenedRun) -> list[Any]:
+    return [gr.update(value=0, **slider) for slider in latent_sliders(run)]
+
+
+def strength_updates(names: list[str]) -> list[Any]:
+    labels = [*names, *[""] * (NUM_ATTRIBUTES - len(names))]
+    return [gr.update(value=0, label=f"{label} (std)", visible=bool(label)) for label in labels]

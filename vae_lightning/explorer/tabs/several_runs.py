@@ -1,0 +1,65 @@
+"""The same face, or the same sample, through every run of a sweep."""
+
+from typing import Any
+
+import gradio as gr
+
+from vae_lightning.directions import METHODS
+from vae_lightning.explorer.controls import (
+    NUM_FACE_VALUES,
+    QUIET,
+    FaceChooser,
+    answering,
+    code_part,
+    face_of,
+    fill,
+    problem_part,
+)
+from vae_lightning.explorer.edits import REACH, Edit
+from vae_lightning.explorer.pictures import shown_originals, shown_runs
+from vae_lightning.explorer.tabs.one_face import NUM_LATENTS, STEP, attributes_of, first_attributes
+from vae_lightning.explorer.workbench import Workbench
+
+
+def several_runs_tab(workbench: Workbench) -> None:
+    attributes = attributes_of(workbench)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=280):
+            chooser = FaceChooser(workbench, "Face")
+            originals = gr.HTML()
+        with gr.Column(scale=3, min_width=280):
+            rank = gr.Slider(1, NUM_LATENTS, 1, step=1, label="Latent, by its rank", info="1 is each run's most active")
+            shift = gr.Slider(-REACH, REACH, 0, step=STEP, label="Shift of this latent (std)")
+            attribute = gr.Dropdown(
+                attributes,
+                value=next(iter(first_attributes(attributes)), None),
+                label="Attribute",
+                visible=bool(attributes),
+            )
+            strength = gr.Slider(
+                -REACH, REACH, 0, step=STEP, label="Strength of this attribute (std)", visible=bool(attributes)
+            )
+            reset = gr.Button("Reset both sliders")
+    problem = problem_part()
+    pictures = gr.HTML()
+    code = code_part()
+    inputs = [*chooser.inputs, rank, shift, attribute, strength]
+
+    def runs_shown(*values: Any) -> tuple[str, ...]:
+        rank, shift, attribute, strength = values[NUM_FACE_VALUES:]
+        edit = Edit(
+            ranks={int(rank) - 1: shift}, attributes={attribute: strength} if attribute else {}, method=METHODS[0]
+        )
+        face = face_of(*values[:NUM_FACE_VALUES])
+        return (shown_originals(workbench, face), *shown_runs(workbench, face, edit))
+
+    show, everything = answering(runs_shown, 3), [originals, pictures, code, problem]
+    gr.on(
+        [*chooser.triggers, rank.change, shift.change, attribute.change, strength.change],
+        show,
+        inputs,
+        everything,
+        **QUIET,
+    )
+    reset.click(lambda: (0, 0), None, [shift, strength], **QUIET)
+    fill(everything, show(*chooser.values, 1, 0, None, 0))

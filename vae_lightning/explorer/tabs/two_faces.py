@@ -1,0 +1,56 @@
+"""Two faces and the way between them."""
+
+from typing import Any
+
+import gradio as gr
+
+from vae_lightning.explorer.controls import (
+    NUM_FACE_VALUES,
+    QUIET,
+    FaceChooser,
+    answering,
+    code_part,
+    face_of,
+    fill,
+    problem_part,
+    run_choice,
+)
+from vae_lightning.explorer.pictures import shown_between, shown_end
+from vae_lightning.explorer.workbench import Workbench
+from vae_lightning.latent_paths import PATHS
+
+HALFWAY = 50
+
+
+def two_faces_tab(workbench: Workbench) -> None:
+    run = run_choice(workbench)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=240):
+            first = FaceChooser(workbench, "First face", number=1)
+            first_end = gr.HTML()
+        with gr.Column(scale=3, min_width=280):
+            problem = problem_part()
+            picture = gr.HTML()
+            percent = gr.Slider(0, 100, HALFWAY, step=1, label="Way from the first to the second face (%)")
+            path = gr.Radio(list(PATHS), value=PATHS[0], label="Path", info="straight, or round the origin")
+            code = code_part()
+        with gr.Column(scale=2, min_width=240):
+            second = FaceChooser(workbench, "Second face", number=2)
+            second_end = gr.HTML()
+    inputs = [run, percent, path, *first.inputs, *second.inputs]
+
+    def between_shown(number: int, percent: float, path: str, *faces: Any) -> tuple[str, ...]:
+        ends = face_of(*faces[:NUM_FACE_VALUES]), face_of(*faces[NUM_FACE_VALUES:])
+        return shown_between(workbench, number, *ends, percent, path)
+
+    def end_shown(number: int, *values: Any) -> tuple[str, ...]:
+        return (shown_end(workbench, number, face_of(*values)),)
+
+    show, between = answering(between_shown, 2), [picture, code, problem]
+    gr.on([percent.change, path.change], show, inputs, between, **QUIET)
+    for chooser, end in ((first, first_end), (second, second_end)):
+        of_end = [run, *chooser.inputs]
+        event = gr.on([run.input, *chooser.triggers], answering(end_shown, 1), of_end, [end, problem], **QUIET)
+        event.then(show, inputs, between, **QUIET)
+        fill([end, problem], answering(end_shown, 1)(0, *chooser.values))
+    fill(between, show(0, HALFWAY, PATHS[0], *first.values, *second.values))

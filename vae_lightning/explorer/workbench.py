@@ -1,0 +1,124 @@
+"""The runs that a page shows, and what is known of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from vae_lightning.directions import Directions
+from vae_lightning.explorer.faces import ExplorerError, Face, Source
+from vae_lightning.explorer.photographs import Photographs
+from vae_lightning.latent_statistics import LatentStatistics
+from vae_lightning.run_folders import run_folder
+from vae_lightning.runs import Run
+
+TEST_FACES = 100  # to choose from, evenly spaced over the test split
+LATENTS_KEPT = 256  # of faces that were looked at
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedRun:
+    """A run with all that a page needs of it, so that no click reads files.
+
+    Args:
+        label: what tells it from the others of its sweep; of a single run its folder's name.
+        vae: the model.
+        priors: names of those that can be sampled, first the one that is taken unasked.
+        test_faces: None where the data are not there.
+        statistics: None where they are not known.
+        directions: None where they were not fitted.
+        notes: what is missing, and how to get it.
+    """
+
+    label: str
+    vae: Run
+    priors: tuple[str, ...]
+    test_faces: UInt8[Tensor, "faces channels height width"] | None = None
+    statistics: LatentStatistics | None = None
+    directions: Directions | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def attributes(self) -> list[str]:
+        """Those that can be added to a face."""
+        if self.directions is None:
+            return []
+        return [
+            name
+            for name, fitted in zip(self.directions.names, self.directions.have_both_classes.tolist(), strict=True)
+            if fitted
+        ]
+
+    def most_active(self, count: int) -> list[int]:
+        """Latents to be moved, first those that say most about a face; without statistics the first ones."""
+        count = min(count, self.vae.model.latent_dim)
+        return list(range(count)) if self.statistics is None else self.statistics.most_active(count)
+
+    @property
+    def num_test_faces(self) -> int:
+        return 0 if self.test_faces is None else len(self.test_faces)
+
+
+class Workbench:
+    """All runs of a page, and the photographs that people have put on it.
+
+    Args:
+        name: of the run or the sweep.
+        runs: one or more.
+        left_out: sentences about runs of a sweep that are not among them.
+    """
+
+    def __init__(self, name: str, runs: Sequence[OpenedRun], left_out: Sequence[str] = ()) -> None:
+        self.name = name
+        self.runs = list(runs)
+        self.left_out = list(left_out)
+        self.photographs = Photographs([run.vae for run in runs])
+        self._latents = lru_cache(LATENTS_KEPT)(self._look)
+
+    def pixels(self, number: int, face: Face) -> UInt8[Tensor, "channels height width"]:
+        """A face as the model of a run sees it.
+
+        Raises:
+            ExplorerError: a sample, which nobody has photographed, a test face that is not there, or no photograph.
+        """
+        run = self.runs[number]
+        if face.source == Source.PHOTOGRAPH:
+            return self.photographs.pixels(face.photograph, run.vae)
+        if face.source == Source.SAMPLE:
+            raise ExplorerError("a sample has no original")
+        if run.test_faces is None:
+            raise ExplorerError(
+                f"{run.label}: the test faces are not there; see the note above, or upload a photograph"
+            )
+        if not 1 <= face.number <= len(run.test_faces):
+            raise ExplorerError(f"test face {face.number}: there are 1 to {len(run.test_faces)}")
+        return run.test_faces[face.number - 1]
+
+    def latents(self, number: int, face: Face) -> Float[Tensor, "1 latent"]:
+        """Of a face in a run, on the CPU; a copy.
+
+        Raises:
+            ValueError: as `pixels`, or the run cannot be sampled.
+        """
+        return self._latents(number, face).clone()
+
+    def _look(self, number: int, face: Face) -> Float[Tensor, "1 latent"]:
+        run = self.runs[number]
+        if face.source == Source.SAMPLE:
+            return run.vae.sample_latents(1, face.temperature, face.seed, default_prior(run))
+        return run.vae.encode(self.pixels(number, face)).mean.cpu()
+
+
+def default_prior(run: OpenedRun) -> str:
+    """
+    Raises:
+        ExplorerError: a plain autoencoder to which no prior was fitted.
+    """
+    if not run.priors:
+        raise ExplorerError(
+            f"{run.label} is a plain autoencoder without a prior to sample from; this fits some: "
+            f"vae evaluate {run_folder(run.vae.path)} --metrics samplers"
+        )
+    return run.priors[0]
