@@ -17,6 +17,7 @@ from vae_lightning import load_run
 from vae_lightning.checkpoints import FORMAT
 from vae_lightning.cli import app
 from vae_lightning.data.source import DataError
+from vae_lightning.devices import DeviceError
 from vae_lightning.evaluation import METRIC_NAMES
 from vae_lightning.evaluation.card import Card, Section, read_card, shown, to_markdown
 from vae_lightning.evaluation.evaluate import evaluate_run
@@ -226,7 +227,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path, trained: Path) -> None:
     torch.save({RECORD_KEY: {"format": FORMAT + 1}}, newer)
     with pytest.raises(RunError, match="update vae-lightning"):
         evaluate_run(newer)
-    with pytest.raises(EvaluationError, match="device=warp"):
+    with pytest.raises(DeviceError, match="device=warp"):
         evaluate_run(trained, Request(device="warp"))
 
 

@@ -16,10 +16,10 @@ from torchvision.datasets import CelebA
 from typer.testing import CliRunner
 
 from vae_lightning.data import FaceDataModule, cache
-from vae_lightning.data.checking import check_celeba
-from vae_lightning.data.download import FOLDERS
-from vae_lightning.data.layouts import describe_layout, explain_other_folder, open_store
-from vae_lightning.data.official import NUM_IMAGES, SPLIT_COUNTS, compare_checksums
+from vae_lightning.preparation.checking import check_celeba
+from vae_lightning.preparation.download import FOLDERS
+from vae_lightning.preparation.layouts import describe_layout, explain_other_folder, open_store
+from vae_lightning.preparation.official import NUM_IMAGES, SPLIT_COUNTS, compare_checksums
 from vae_lightning.prepare_verb import prepare
 
 Celeba = Callable[..., Path]

@@ -109,12 +109,12 @@ def _root(folder: Path | None, data_dir: Path, download: bool) -> Path:
 def _prepare_celeba(
     root: Path, forms: "Sequence[Preprocessing]", data_dir: Path, *, download: bool, sample: int | None, cache: bool
 ) -> None:
-    from vae_lightning.data.check_report import print_check, write_problems
-    from vae_lightning.data.checking import check_celeba
-    from vae_lightning.data.download import download_celeba
-    from vae_lightning.data.layouts import explain_other_folder
     from vae_lightning.data.source import DataError
     from vae_lightning.evaluation_command import progress
+    from vae_lightning.preparation.check_report import print_check, write_problems
+    from vae_lightning.preparation.checking import check_celeba
+    from vae_lightning.preparation.download import download_celeba
+    from vae_lightning.preparation.layouts import explain_other_folder
 
     if download:
         download_celeba(root, typer.echo)

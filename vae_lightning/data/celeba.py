@@ -41,7 +41,7 @@ def read_celeba(root: Path, kind: Literal["celeba", "faces"] = "celeba") -> Imag
     if len(set(filenames)) < len(filenames):
         repeated = next(name for name in filenames if filenames.count(name) > 1)
         raise DataError(f"{partition.path} lists {repeated} more than once. Remove the repeated rows.")
-    identity_path = _find(root, IDENTITIES)
+    identity_path = find_file(root, IDENTITIES)
     identities = None
     if identity_path is not None:
         table = read_table(identity_path, columns=1)
@@ -59,7 +59,7 @@ def read_celeba(root: Path, kind: Literal["celeba", "faces"] = "celeba") -> Imag
 
 
 def has_celeba_files(root: Path) -> bool:
-    return _find(root, PARTITION + ATTRIBUTES) is not None
+    return find_file(root, PARTITION + ATTRIBUTES) is not None
 
 
 def find_store(root: Path, first: str) -> ImageStore:
@@ -83,13 +83,13 @@ def find_store(root: Path, first: str) -> ImageStore:
     )
 
 
-def _find(root: Path, names: tuple[str, ...]) -> Path | None:
+def find_file(root: Path, names: tuple[str, ...]) -> Path | None:
     return next((root / name for name in names if (root / name).is_file()), None)
 
 
 def _require(root: Path, names: tuple[str, ...]) -> Path:
     """The first of these files that exists, or an error with the likeliest fix."""
-    path = _find(root, names)
+    path = find_file(root, names)
     if path is not None:
         return path
     found = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"

@@ -6,8 +6,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from vae_lightning.data.checking import Check, Problem
 from vae_lightning.files import replacing
+from vae_lightning.preparation.checking import Check, Problem
 
 NUM_SHOWN = 10  # names per problem; the file has all
 

@@ -4,23 +4,19 @@ import shlex
 import zipfile
 from pathlib import Path
 
-from vae_lightning.data.celeba import ATTRIBUTES, DOWNLOAD, IDENTITIES, IMAGES, PARTITION, find_store
+from vae_lightning.data.celeba import ATTRIBUTES, DOWNLOAD, IDENTITIES, IMAGES, PARTITION, find_file, find_store
 from vae_lightning.data.folder import find_images
-from vae_lightning.data.official import PAGE
 from vae_lightning.data.source import DataError, FolderStore, ImageStore, ZipStore
+from vae_lightning.preparation.official import PAGE
 
 ARCHIVE = f"{IMAGES}.zip"
 ANNOTATION = (PARTITION, ATTRIBUTES, IDENTITIES)
 PATTERNS = ("*/{}", "*/*/{}")  # how deep misplaced files are looked for
 
 
-def first_file(root: Path, names: tuple[str, ...]) -> Path | None:
-    return next((root / name for name in names if (root / name).is_file()), None)
-
-
 def describe_layout(root: Path, store: ImageStore | None) -> str:
     """One line on the annotation files, one on the images."""
-    names = [path.name for each in ANNOTATION if (path := first_file(root, each))]
+    names = [path.name for each in ANNOTATION if (path := find_file(root, each))]
     kinds = {"Text files as CelebA's page has them": ".txt", "CSV files as Kaggle has them": ".csv"}
     lines = [
         f"{kind}: {', '.join(chosen)}."
@@ -68,12 +64,12 @@ def explain_other_folder(root: Path) -> str | None:
     Not known are also folders that have all, and those with some of the annotation files and no trace of the others.
     """
     required = (PARTITION, ATTRIBUTES)
-    if all(first_file(root, names) for names in required):
+    if all(find_file(root, names) for names in required):
         return None
-    if root.name == IMAGES and any(first_file(root.parent, names) for names in required):
+    if root.name == IMAGES and any(find_file(root.parent, names) for names in required):
         around = _quoted(root.parent)
         return f"{root} is the folder of the images alone. CelebA is the folder around it:\n  vae prepare {around}"
-    below = [path for names in required if not first_file(root, names) and (path := _find_below(root, names))]
+    below = [path for names in required if not find_file(root, names) and (path := _find_below(root, names))]
     if below:
         return _explain_misplaced(root, below)
     whole = _zip_with_everything(root)
@@ -82,17 +78,17 @@ def explain_other_folder(root: Path) -> str | None:
             f"{whole.name} is Kaggle's whole download, still packed. Unpack it, then check again:\n"
             f"  unzip {_quoted(whole)} -d {_quoted(root)}\n  vae prepare {_quoted(root)}"
         )
-    return None if any(first_file(root, names) for names in required) else _explain_foreign(root)
+    return None if any(find_file(root, names) for names in required) else _explain_foreign(root)
 
 
 def _explain_misplaced(root: Path, below: list[Path]) -> str:
     """Annotation files lie in folders of `root`: in one as they should, or spread as on CelebA's own page."""
     folder = below[0].parent
-    if all(first_file(folder, names) for names in (PARTITION, ATTRIBUTES)):
+    if all(find_file(folder, names) for names in (PARTITION, ATTRIBUTES)):
         return f"CelebA lies deeper, in {folder}:\n  vae prepare {_quoted(folder)}"
     for names in (IDENTITIES, (ARCHIVE,)):
         path = _find_below(root, names)
-        if path is not None and not first_file(root, names):
+        if path is not None and not find_file(root, names):
             below.append(path)
     return (
         "CelebA's files are spread over several folders. Put them into one, then check again:\n"

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from vae_lightning.data.celeba import ATTRIBUTES, DOWNLOAD, IDENTITIES, IMAGES, PARTITION
-from vae_lightning.data.layouts import ARCHIVE
-from vae_lightning.data.official import ARCHIVE_BYTES, PAGE, OfficialFile, md5_of, official_files
 from vae_lightning.data.source import DataError
+from vae_lightning.preparation.layouts import ARCHIVE
+from vae_lightning.preparation.official import ARCHIVE_BYTES, PAGE, OfficialFile, md5_of, official_files
 
 # small ones first: where the quota strikes, it is for the images; and their folders in CelebA's Google Drive
 FOLDERS = {PARTITION[0]: "Eval", ATTRIBUTES[0]: "Anno", IDENTITIES[0]: "Anno", ARCHIVE: "Img"}

@@ -12,10 +12,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vae_lightning.data.celeba import ATTRIBUTES, DOWNLOAD, IDENTITIES, NUM_ATTRIBUTES, PARTITION
+from vae_lightning.data.celeba import ATTRIBUTES, DOWNLOAD, IDENTITIES, NUM_ATTRIBUTES, PARTITION, find_file
 from vae_lightning.data.faces import MANIFEST
-from vae_lightning.data.layouts import describe_layout, first_file, image_names, open_store
-from vae_lightning.data.official import (
+from vae_lightning.data.preprocessing import Crop, Preprocessing, explained_decoding, load_jpeg_decoder
+from vae_lightning.data.source import SPLITS, DataError, ImageStore, ZipStore
+from vae_lightning.data.tables import Table, read_table
+from vae_lightning.preparation.layouts import describe_layout, image_names, open_store
+from vae_lightning.preparation.official import (
     IMAGE_SIZE,
     NUM_IMAGES,
     NUM_PEOPLE,
@@ -24,9 +27,6 @@ from vae_lightning.data.official import (
     Verdict,
     compare_checksums,
 )
-from vae_lightning.data.preprocessing import Crop, Preprocessing, explained_decoding, load_jpeg_decoder
-from vae_lightning.data.source import SPLITS, DataError, ImageStore, ZipStore
-from vae_lightning.data.tables import Table, read_table
 from vae_lightning.tracking import Track, untracked
 
 CHUNK = 64  # images per task of a thread
@@ -64,7 +64,7 @@ def check_celeba(root: Path, crop: Crop, sample: int | None = None, track: Track
     check = Check(root, layout=describe_layout(root, None))
     partition = _read(check, PARTITION, columns=1, allowed=(0, 1, 2))
     attributes = _read(check, ATTRIBUTES, columns=None, allowed=(-1, 1))
-    identities = _read(check, IDENTITIES, columns=1, allowed=None) if first_file(root, IDENTITIES) else None
+    identities = _read(check, IDENTITIES, columns=1, allowed=None) if find_file(root, IDENTITIES) else None
     if attributes is not None and len(attributes.column_names) != NUM_ATTRIBUTES:
         title = f"{attributes.path.name} names {len(attributes.column_names)} attributes, expected {NUM_ATTRIBUTES}."
         check.add(title, _other_table(attributes.path))
@@ -85,7 +85,7 @@ def check_celeba(root: Path, crop: Crop, sample: int | None = None, track: Track
 
 
 def _read(check: Check, names: tuple[str, str], columns: int | None, allowed: tuple[int, ...] | None) -> Table | None:
-    path = first_file(check.root, names)
+    path = find_file(check.root, names)
     if path is None:
         check.add(f"{names[0]} is missing (or {names[1]}).", f"Download it: {PAGE}, or {DOWNLOAD}")
         return None
