@@ -256,7 +256,8 @@ def say_where_to_look(run_dir: Path, metrics: dict[str, Any]) -> None:
     run_dir = run_dir.relative_to(here) if run_dir.is_relative_to(here) else run_dir
     pictures = [str(path) for name in PICTURES if (path := run_dir / name).exists()]
     folder = shlex.quote(str(run_dir))
-    uses = f"vae {'sample' if 'val/kl_nats' in metrics else 'reconstruct'} {folder}  and  vae evaluate {folder}"
+    draws = "sample" if "val/kl_nats" in metrics else "reconstruct"
+    uses = f"vae {draws} {folder}  and  vae evaluate {folder}  and  vae explore {folder}"
     if not {"val/mse", "test/mse"} & set(metrics):
         uses = f"vae edit guide RUN ATTRIBUTE --classifier {folder}  or  vae edit score RUN ATTRIBUTE --judge {folder}"
     has_events = any(run_dir.glob("events.out.tfevents.*"))

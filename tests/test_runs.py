@@ -113,5 +113,5 @@ def test_statistics_of_latents_belong_to_one_checkpoint(tmp_path: Path) -> None:
     torch.save(content | {"epoch": 3}, checkpoint)
     assert runs.statistics_file(checkpoint).read() is None
     file.path.write_bytes(b"rubbish")
-    with pytest.raises(LatentStatisticsError, match="delete it to measure again"):
+    with pytest.raises(LatentStatisticsError, match="delete it to fit them again"):
         load_run(tmp_path).latent_statistics()

@@ -1,19 +1,17 @@
 """Ways to move in a latent space that add an attribute, kept beside a checkpoint."""
 
 import math
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vae_lightning.did_you_mean import did_you_mean
-from vae_lightning.files import replacing
+from vae_lightning.fitted_file import FittedFile
 
-FORMAT = 1  # to be raised when directions are fitted or stored in another way: files of another format are not used
 METHODS = ("means", "probe")
 UNITS = ("class", "std")
 LEAST_LEFT = 1e-3  # of a direction's length, once it is orthogonal to others: below, what is left is rounding and noise
@@ -182,16 +180,12 @@ def without_span(
 
 
 @dataclass(frozen=True)
-class DirectionFile:
-    """The directions of one checkpoint: plain data and tensors, read without running any code.
+class DirectionFile(FittedFile):
+    """The directions of one checkpoint."""
 
-    Args:
-        path: of the file; it and its folder are made when directions are written.
-        checkpoint_digest: of the checkpoint whose latents they are fitted to. Those of another are not used.
-    """
-
-    path: Path
-    checkpoint_digest: str
+    format: ClassVar[int] = 1
+    holds: ClassVar[str] = "directions"
+    error: ClassVar[type[ValueError]] = DirectionError
 
     def read(self) -> Directions | None:
         """None where the file is not there, or belongs to another checkpoint.
@@ -199,24 +193,9 @@ class DirectionFile:
         Raises:
             DirectionError: the file is damaged.
         """
-        if not self.path.exists():
-            return None
-        try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-            if (content["format"], content["checkpoint"]) != (FORMAT, self.checkpoint_digest):
-                return None
-            return Directions(**content["directions"])
-        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, IndexError, TypeError, ValueError) as error:
-            reason = str(error).split("\n")[0]
-            raise DirectionError(
-                f"{self.path} holds no directions that can be read ({reason}); delete it to fit them again"
-            ) from error
+        with self.content() as content:
+            return Directions(**content["directions"]) if content else None
 
     def write(self, directions: Directions) -> None:
         """Replaces what is there."""
-        content = {one.name: getattr(directions, one.name) for one in fields(directions)}
-        with replacing(self.path) as unfinished:
-            torch.save(
-                {"format": FORMAT, "checkpoint": self.checkpoint_digest, "directions": content},
-                unfinished,
-            )
+        self.keep(directions={one.name: getattr(directions, one.name) for one in fields(directions)})

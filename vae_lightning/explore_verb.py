@@ -31,7 +31,8 @@ def explore(
     """Samples, reconstructions, edits, interpolations, and the runs of a sweep side by side, with sliders."""
     if find_spec("gradio") is None:
         raise MissingExtraError(
-            "vae explore needs Gradio, which is not installed: pip install -e '.[explore]' or uv sync --extra explore"
+            "vae explore needs Gradio, which is not installed: pip install -e '.[explore]' or uv sync --extra explore; "
+            f"or start it as: uv run --extra explore vae explore {run}"
         )
     import webbrowser
 

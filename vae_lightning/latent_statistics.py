@@ -1,18 +1,15 @@
 """Where the latents of real faces lie, and which of them a model uses; kept beside a checkpoint."""
 
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from vae_lightning.distributions import DiagonalGaussian, Posterior
-from vae_lightning.files import replacing
-
-FORMAT = 1  # to be raised when they are measured or stored in another way: files of another format are not used
+from vae_lightning.fitted_file import FittedFile
 
 
 class LatentStatisticsError(ValueError):
@@ -50,16 +47,12 @@ def latent_statistics(posteriors: Sequence[Posterior]) -> LatentStatistics:
 
 
 @dataclass(frozen=True)
-class LatentStatisticsFile:
-    """The statistics of one checkpoint: plain tensors, read without running any code.
+class LatentStatisticsFile(FittedFile):
+    """The statistics of one checkpoint."""
 
-    Args:
-        path: of the file; it and its folder are made when they are written.
-        checkpoint_digest: of the checkpoint whose latents they describe. Those of another are not used.
-    """
-
-    path: Path
-    checkpoint_digest: str
+    format: ClassVar[int] = 1
+    holds: ClassVar[str] = "statistics of latents"
+    error: ClassVar[type[ValueError]] = LatentStatisticsError
 
     def read(self) -> LatentStatistics | None:
         """None where the file is not there, or belongs to another checkpoint.
@@ -67,21 +60,9 @@ class LatentStatisticsFile:
         Raises:
             LatentStatisticsError: the file is damaged.
         """
-        if not self.path.exists():
-            return None
-        try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-            if (content["format"], content["checkpoint"]) != (FORMAT, self.checkpoint_digest):
-                return None
-            return LatentStatistics(content["mean"], content["std"], content["kl_nats"])
-        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, IndexError, TypeError) as error:
-            reason = str(error).split("\n")[0]
-            raise LatentStatisticsError(
-                f"{self.path} holds no statistics of latents that can be read ({reason}); delete it to measure again"
-            ) from error
+        with self.content() as content:
+            return LatentStatistics(content["mean"], content["std"], content["kl_nats"]) if content else None
 
     def write(self, statistics: LatentStatistics) -> None:
         """Replaces what is there."""
-        content = {"mean": statistics.mean, "std": statistics.std, "kl_nats": statistics.kl_nats}
-        with replacing(self.path) as unfinished:
-            torch.save({"format": FORMAT, "checkpoint": self.checkpoint_digest, **content}, unfinished)
+        self.keep(mean=statistics.mean, std=statistics.std, kl_nats=statistics.kl_nats)

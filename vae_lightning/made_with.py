@@ -23,7 +23,7 @@ USING = (
     "export",
 )
 SHIPPING = ("explorer", "explore_verb.py", "export", "export_verb.py")
-FITTED = ("fitted.py", "latent_statistics.py")
+FITTED = ("fitted.py", "fitted_file.py", "latent_statistics.py")
 MEASURING = ("evaluation", "evaluation_command.py", "priors")  # runs that are done
 WITHOUT_EFFECT = (
     *SHOWING,
