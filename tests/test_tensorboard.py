@@ -27,7 +27,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 import train
 
-pytestmark = [pytest.mark.browser, pytest.mark.process, needs_browser]
+pytestmark = [pytest.mark.browser, pytest.mark.process, pytest.mark.slow, needs_browser]
 
 BETAS = {"beta=1": 1.0, "beta=4": 4.0}  # run folder -> beta
 STEPS = [3, 6]  # 24 images in batches of 8, two epochs
