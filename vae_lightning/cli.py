@@ -117,12 +117,12 @@ def traverse(
     device: Device = "auto",
 ) -> None:
     """One face, and in each row one latent set to values from -3 to 3."""
-    from vae_lightning.evaluation_command import progress
     from vae_lightning.face_grids import traversal_grid
     from vae_lightning.grids import labelled_grid
     from vae_lightning.photographs import open_photographs
     from vae_lightning.pictures import write_picture
     from vae_lightning.run_folders import run_folder
+    from vae_lightning.tracking import progress
 
     vae = _load(run, checkpoint, device)
     chosen = whole_numbers("dimensions", dimensions)

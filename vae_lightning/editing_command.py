@@ -20,7 +20,6 @@ from vae_lightning.editing.outcome import Cell, EditError, Outcome
 from vae_lightning.evaluation.evaluate import open_subject
 from vae_lightning.evaluation.request import Request
 from vae_lightning.evaluation.subject import Subject
-from vae_lightning.evaluation_command import progress
 from vae_lightning.face_grids import Faces
 from vae_lightning.fitted import digest_of, direction_file
 from vae_lightning.made_with import made_with
@@ -30,6 +29,7 @@ from vae_lightning.recognition.load import check_sees_alike, load_recognizer
 from vae_lightning.run_folders import checkpoint_file, run_folder
 from vae_lightning.run_module import RECORD_KEY
 from vae_lightning.runs import load_run
+from vae_lightning.tracking import progress
 
 FOLDER = "edits"
 ROWS_SHOWN = 12  # of a table, in the terminal

@@ -1,22 +1,20 @@
 """`vae evaluate` as a person sees it: progress, the card or the table of a sweep, where they lie."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from vae_lightning.evaluation.card import Card, shown, to_rich
-from vae_lightning.evaluation.evaluate import FOLDER, Observer, evaluate_run
+from vae_lightning.evaluation.evaluate import FOLDER, evaluate_run
 from vae_lightning.evaluation.request import Request
 from vae_lightning.report import write_report
 from vae_lightning.report.sweep import Sweep, read_sweep
 from vae_lightning.run_folders import checkpoint_file, run_folder
+from vae_lightning.tracking import Observer, progress
 
 SIGNS_OF_A_RUN = ("checkpoints", ".hydra", "metrics.json")
 
@@ -90,21 +88,3 @@ def comparison(cards: dict[str, Card]) -> Table:
         if set(cells) - {"–", ""}:
             table.add_row(name, *cells)
     return table
-
-
-@contextmanager
-def progress() -> Iterator[Observer]:
-    """A bar for what is under way, on stderr."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
-
-        def track(steps: Iterable[int], description: str, total: int) -> Iterator[int]:
-            task = bars.add_task(description, total=total)
-            try:
-                for step in steps:
-                    yield step
-                    bars.advance(task)
-            finally:
-                bars.remove_task(task)
-
-        yield Observer(track, lambda title: bars.console.print(title, highlight=False))

@@ -110,11 +110,11 @@ def _prepare_celeba(
     root: Path, forms: "Sequence[Preprocessing]", data_dir: Path, *, download: bool, sample: int | None, cache: bool
 ) -> None:
     from vae_lightning.data.source import DataError
-    from vae_lightning.evaluation_command import progress
     from vae_lightning.preparation.check_report import print_check, write_problems
     from vae_lightning.preparation.checking import check_celeba
     from vae_lightning.preparation.download import download_celeba
     from vae_lightning.preparation.layouts import explain_other_folder
+    from vae_lightning.tracking import progress
 
     if download:
         download_celeba(root, typer.echo)

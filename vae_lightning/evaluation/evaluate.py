@@ -1,8 +1,6 @@
 """A run -> its card."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -25,17 +23,9 @@ from vae_lightning.run_data import data_settings
 from vae_lightning.run_folders import checkpoint_file, run_folder
 from vae_lightning.run_module import RECORD_KEY
 from vae_lightning.runs import load_run
-from vae_lightning.tracking import Track, untracked
+from vae_lightning.tracking import Observer, Track
 
 FOLDER = "evaluation"
-
-
-@dataclass(frozen=True)
-class Observer:
-    """Who watches an evaluation."""
-
-    track: Track = untracked
-    metric: Callable[[str], None] = lambda title: None  # is told what is measured next
 
 
 def evaluate_run(

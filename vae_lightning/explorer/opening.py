@@ -12,7 +12,7 @@ from vae_lightning.directions import Directions
 from vae_lightning.editing.attributes import subject_directions
 from vae_lightning.evaluation.evaluate import open_subject
 from vae_lightning.evaluation.request import Request
-from vae_lightning.evaluation_command import is_sweep, progress
+from vae_lightning.evaluation_command import is_sweep
 from vae_lightning.explorer.faces import ExplorerError
 from vae_lightning.explorer.workbench import TEST_FACES, OpenedRun, Workbench
 from vae_lightning.fitted import direction_file, prior_file
@@ -22,7 +22,7 @@ from vae_lightning.report.sweep import Job, Sweep, read_sweep
 from vae_lightning.run_data import data_settings
 from vae_lightning.run_folders import checkpoint_file, run_folder
 from vae_lightning.runs import Run, load_run
-from vae_lightning.tracking import Track
+from vae_lightning.tracking import Track, progress
 
 MOST_RUNS = 24  # side by side
 TestFaces = UInt8[Tensor, "faces channels height width"]

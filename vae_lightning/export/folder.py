@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from vae_lightning.checkpoints import read_checkpoint
-from vae_lightning.evaluation_command import progress
 from vae_lightning.export.browser_runtime import browser_runtime as prepare_runtime
 from vae_lightning.export.carried import Carried, carry
 from vae_lightning.export.contents import CARD, DEMO, SAMPLES, ExportError, described, write_weights
@@ -25,6 +24,7 @@ from vae_lightning.pictures import write_picture
 from vae_lightning.pixels import to_uint8
 from vae_lightning.run_folders import EXPORTED_CONFIG, EXPORTED_WEIGHTS
 from vae_lightning.runs import Run, load_run
+from vae_lightning.tracking import progress
 
 SAMPLE_COLUMNS = 8
 SAMPLE_SEED = 0
