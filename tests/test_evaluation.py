@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from written_sweeps import Page, read_csv
 
 from vae_lightning import load_run
+from vae_lightning.checkpoint_keys import RECORD_KEY
 from vae_lightning.checkpoints import FORMAT
 from vae_lightning.cli import app
 from vae_lightning.data.source import DataError
@@ -27,7 +28,6 @@ from vae_lightning.evaluation.measured import EvaluationError, Measured, Metric,
 from vae_lightning.evaluation.request import METRICS, Request
 from vae_lightning.metrics_csv import read_metrics
 from vae_lightning.run_folders import RunError
-from vae_lightning.run_module import RECORD_KEY
 
 QUICK = ("likelihood", "latents", "pictures")
 

@@ -5,13 +5,12 @@ from typing import Any
 
 import torch
 
+from vae_lightning.checkpoint_keys import BEST_KEY, MODEL_PREFIX, RECONSTRUCTION_PREFIX, RECORD_KEY
 from vae_lightning.checkpoints import FORMAT, MODELS, RECONSTRUCTIONS
 from vae_lightning.directions import Directions
 from vae_lightning.fitted import direction_file, prior_file, statistics_file
 from vae_lightning.latent_statistics import LatentStatistics
-from vae_lightning.module import MODEL_PREFIX, RECONSTRUCTION_PREFIX
 from vae_lightning.priors import fit_prior
-from vae_lightning.run_module import BEST_KEY, RECORD_KEY
 
 MODEL = {
     "_target_": "vae_lightning.models.ConvVAE",

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from vae_lightning.checkpoint_keys import BEST_KEY, RECONSTRUCTION_PREFIX, RECORD_KEY
 from vae_lightning.losses import (
     AbsoluteError,
     BinaryCrossEntropy,
@@ -20,9 +21,7 @@ from vae_lightning.losses import (
 )
 from vae_lightning.made_with import made_with
 from vae_lightning.models import Autoencoder, ConvVAE, LinearVAE, PatchVAE, ResidualVAE
-from vae_lightning.module import RECONSTRUCTION_PREFIX
 from vae_lightning.run_folders import EXPORTED_CONFIG, RunError
-from vae_lightning.run_module import BEST_KEY, RECORD_KEY
 
 EXPORT_FORMAT = 1  # of the config.json of an exported folder
 FORMAT = 2  # 2: the sums of a logging window lie in other tensors, so training cannot go on from 1

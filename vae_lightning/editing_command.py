@@ -13,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from vae_lightning.checkpoint_keys import RECORD_KEY
 from vae_lightning.checkpoints import read_checkpoint
 from vae_lightning.devices import choose_device
 from vae_lightning.directions import DirectionFile
@@ -27,7 +28,6 @@ from vae_lightning.photographs import open_photographs
 from vae_lightning.recognition import Recognizer
 from vae_lightning.recognition.load import check_sees_alike, load_recognizer
 from vae_lightning.run_folders import checkpoint_file, run_folder
-from vae_lightning.run_module import RECORD_KEY
 from vae_lightning.runs import load_run
 from vae_lightning.tracking import progress
 

@@ -11,32 +11,12 @@ LIBRARIES = ("torch", "torchvision", "lightning")
 # reads or starts runs, and changes none of their numbers
 SHOWING = ("report", "bench", "cli.py", "grids.py", "face_grids.py", "charts.py", "pictures.py", "did_you_mean.py")
 EDITING = ("editing", "editing_command.py", "directions.py", "latent_paths.py")
-VERBS = ("verbs.py", "edit_verbs.py", "score_verb.py", "prepare_verb.py", "preparation")
-USING = (
-    "runs.py",
-    "run_data.py",
-    "image_codec.py",
-    "photographs.py",
-    "devices.py",
-    "tracking.py",
-    "explorer",
-    "export",
-)
-SHIPPING = ("explorer", "explore_verb.py", "export", "export_verb.py")
-FITTED = ("fitted.py", "fitted_file.py", "latent_statistics.py")
+VERBS = ("verbs.py", "edit_verbs.py", "score_verb.py", "prepare_verb.py", "explore_verb.py", "export_verb.py")
+USING = ("runs.py", "run_data.py", "image_codec.py", "photographs.py", "devices.py", "tracking.py")
+SHIPPING = ("preparation", "explorer", "export", "fitted.py", "fitted_file.py", "latent_statistics.py")
 MEASURING = ("evaluation", "evaluation_command.py", "priors")  # runs that are done
-WITHOUT_EFFECT = (
-    *SHOWING,
-    *EDITING,
-    *VERBS,
-    *USING,
-    *SHIPPING,
-    *FITTED,
-    *MEASURING,
-    "sweep",
-    "command_line.py",
-    "run_folders.py",
-)
+STARTING = ("sweep", "command_line.py", "run_folders.py")
+WITHOUT_EFFECT = {*SHOWING, *EDITING, *VERBS, *USING, *SHIPPING, *MEASURING, *STARTING}
 
 
 @cache

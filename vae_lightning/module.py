@@ -24,8 +24,6 @@ from vae_lightning.run_module import RunModule
 from vae_lightning.statistics import BatchSums, ObjectiveStatistics, batch_sums
 
 Batch = Mapping[str, Tensor]
-MODEL_PREFIX = "model."  # of the model's weights in a checkpoint's state_dict
-RECONSTRUCTION_PREFIX = "objective.reconstruction."
 EVALUATION_NOISE_SEED = 20_140_416
 
 

@@ -14,11 +14,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from vae_lightning.checkpoint_keys import BEST_KEY, RECORD_KEY
 from vae_lightning.lr_schedule import Constant as ConstantLR
 from vae_lightning.lr_schedule import LRSchedule
-
-RECORD_KEY = "run_record"
-BEST_KEY = "best_validation"
 
 
 class RunModule(L.LightningModule):

@@ -10,8 +10,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from vae_lightning.checkpoint_keys import MODEL_PREFIX, RECORD_KEY
 from vae_lightning.checkpoints import build_model, read_checkpoint
-from vae_lightning.data import FaceDataModule
 from vae_lightning.devices import choose_device
 from vae_lightning.directions import Directions
 from vae_lightning.fitted import direction_file, prior_file, statistics_file
@@ -19,12 +19,10 @@ from vae_lightning.image_codec import ImageCodec, Images, Pixels
 from vae_lightning.latent_paths import latents_between
 from vae_lightning.latent_statistics import LatentStatistics, latent_statistics
 from vae_lightning.models import Autoencoder
-from vae_lightning.module import MODEL_PREFIX
 from vae_lightning.pixels import to_pil
 from vae_lightning.priors import Prior, StandardNormal
 from vae_lightning.run_data import data_settings
 from vae_lightning.run_folders import RunError, checkpoint_file, run_folder
-from vae_lightning.run_module import RECORD_KEY
 from vae_lightning.tracking import Track, untracked
 
 log = logging.getLogger("vae_lightning")
@@ -261,6 +259,8 @@ class Run(ImageCodec):
         Raises:
             DataError: the data is not where it was.
         """
+        from vae_lightning.data import FaceDataModule  # Lightning, which takes longer to import than a model to load
+
         datamodule = FaceDataModule(**data_settings(self.record))
         datamodule.prepare_data()
         return datamodule.held_out_faces(split, count)

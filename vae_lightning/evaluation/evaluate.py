@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from threadpoolctl import threadpool_limits
 
+from vae_lightning.checkpoint_keys import RECORD_KEY
 from vae_lightning.checkpoints import build_reconstruction, read_checkpoint
 from vae_lightning.data import FaceDataModule
 from vae_lightning.data.source import Split
@@ -21,7 +22,6 @@ from vae_lightning.fitted import digest_of, prior_file
 from vae_lightning.made_with import made_with
 from vae_lightning.run_data import data_settings
 from vae_lightning.run_folders import checkpoint_file, run_folder
-from vae_lightning.run_module import RECORD_KEY
 from vae_lightning.runs import load_run
 from vae_lightning.tracking import Observer, Track
 

@@ -7,9 +7,8 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
+from vae_lightning.checkpoint_keys import BEST_KEY, MODEL_PREFIX, RECONSTRUCTION_PREFIX, RECORD_KEY
 from vae_lightning.checkpoints import EXPORT_FORMAT, build_reconstruction
-from vae_lightning.module import MODEL_PREFIX, RECONSTRUCTION_PREFIX
-from vae_lightning.run_module import BEST_KEY, RECORD_KEY
 
 CARD = "README.md"  # the name under which hubs look for it
 SAMPLES = "samples.png"

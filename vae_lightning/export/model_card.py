@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from vae_lightning.checkpoint_keys import BEST_KEY
 from vae_lightning.evaluation.card import Card, read_card, to_markdown
 from vae_lightning.evaluation.evaluate import FOLDER
 from vae_lightning.export.carried import Carried
@@ -18,7 +19,6 @@ from vae_lightning.export.data_statement import DATASETS, USES, data_front_matte
 from vae_lightning.export.onnx_files import OnnxFile
 from vae_lightning.fitted import digest_of
 from vae_lightning.run_folders import EXPORTED_CONFIG, EXPORTED_WEIGHTS, run_folder
-from vae_lightning.run_module import BEST_KEY
 from vae_lightning.runs import Run
 
 ABOUT = (  # of an evaluation: what says how the numbers came about, and nothing of the machine

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.models import VGG16_Weights, vgg16
 
 from vae_lightning.distributions import PixelPrediction
 from vae_lightning.pixels import PixelRange, to_unit_range
@@ -19,7 +18,6 @@ from vae_lightning.pixels import PixelRange, to_unit_range
 VGG16_LAYERS = {"relu1_2": 3, "relu2_2": 8, "relu3_3": 15, "relu4_3": 22}
 # Mean and standard deviation of ImageNet's channels in [0, 1], with which the weights were trained
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-WEIGHTS = VGG16_Weights.IMAGENET1K_V1
 
 
 class WeightsError(ValueError):
@@ -107,19 +105,27 @@ class VGG16Perceptual(PerceptualTerm):
         return collected
 
 
+def weights_source() -> str:
+    """Where torchvision takes them from."""
+    from torchvision.models import VGG16_Weights
+
+    return str(VGG16_Weights.IMAGENET1K_V1.url)
+
+
 def cached_weights(weights_path: str | None) -> Path:
     """The file of VGG16's weights.
 
     Raises:
         WeightsError: it is not there; says where it belongs and where it comes from.
     """
-    in_cache = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS.url.rpartition("/")[2]
+    source = weights_source()
+    in_cache = Path(torch.hub.get_dir()) / "checkpoints" / source.rpartition("/")[2]
     file = in_cache if weights_path is None else Path(weights_path).expanduser()
     if not file.is_file():
         asked = "" if weights_path is None else f"perceptual.weights_path={weights_path} is no file. "
         raise WeightsError(
             f"perceptual=vgg16 needs VGG16's ImageNet weights, and nothing is downloaded behind your back. {asked}"
-            f"Fetch {WEIGHTS.url} (528 MB) and put it at {in_cache}, or name it with perceptual.weights_path=…; "
+            f"Fetch {source} (528 MB) and put it at {in_cache}, or name it with perceptual.weights_path=…; "
             "perceptual=none trains without the term"
         )
     return file
@@ -131,6 +137,8 @@ def load_vgg16_features(file: Path, num_layers: int) -> nn.Sequential:
     Raises:
         WeightsError: the file is damaged or holds other weights.
     """
+    from torchvision.models import vgg16  # takes a second, which only who asks for the term has to wait
+
     with torch.device("meta"):  # its 138 million parameters are neither allocated nor initialised
         network = vgg16(init_weights=False).features[:num_layers]
     assert isinstance(network, nn.Sequential)
@@ -140,6 +148,6 @@ def load_vgg16_features(file: Path, num_layers: int) -> nn.Sequential:
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, TypeError) as error:
         reason = str(error).split("\n")[0]
         raise WeightsError(
-            f"{file} does not hold torchvision's VGG16 weights ({reason}); fetch {WEIGHTS.url} again"
+            f"{file} does not hold torchvision's VGG16 weights ({reason}); fetch {weights_source()} again"
         ) from error
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)

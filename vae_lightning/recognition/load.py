@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
+from vae_lightning.checkpoint_keys import RECORD_KEY
 from vae_lightning.checkpoints import read_checkpoint
 from vae_lightning.recognition.module import NAMES_KEY, NETWORK_PREFIX
 from vae_lightning.recognition.network import Recognizer, RecognizerError, ResNet18Recognizer
 from vae_lightning.run_folders import checkpoint_file
-from vae_lightning.run_module import RECORD_KEY
 
 # The only classes that a checkpoint may ask for: a stranger's file cannot run anything else.
 RECOGNIZERS: dict[str, type[Recognizer]] = {"vae_lightning.recognition.ResNet18Recognizer": ResNet18Recognizer}
