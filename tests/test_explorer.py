@@ -4,7 +4,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
-from importlib import util
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from PIL import Image
 from tiny_runs import write_run
 from typer.testing import CliRunner
 
+from vae_lightning.cli import app
 from vae_lightning.explorer import markup
 from vae_lightning.explorer.edits import Edit, between, moved
 from vae_lightning.explorer.faces import ExplorerError, Face, Source, as_seed, as_temperature
@@ -283,16 +284,10 @@ def test_a_port_that_is_taken_is_refused_or_passed_over() -> None:
 
 
 def test_without_gradio_the_extra_is_named_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    import typer
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
 
-    from vae_lightning.explore_verb import explore
-
-    find_spec = util.find_spec
-    monkeypatch.setattr(
-        "vae_lightning.explore_verb.find_spec", lambda name: None if name == "gradio" else find_spec(name)
-    )
-    app = typer.Typer()
-    app.command()(explore)
-    result = CliRunner().invoke(app, ["no/such/run"])
+    monkeypatch.setattr("vae_lightning.explore_verb.version", version)
+    result = CliRunner().invoke(app, ["explore", "no/such/run"])
     assert result.exit_code == 2
     assert "pip install -e '.[explore]'" in result.output

@@ -1,6 +1,6 @@
 """`vae explore`: trained runs to play with, on a page in the browser."""
 
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
@@ -29,11 +29,13 @@ def explore(
     device: Device = "auto",
 ) -> None:
     """Samples, reconstructions, edits, interpolations, and the runs of a sweep side by side, with sliders."""
-    if find_spec("gradio") is None:
+    try:
+        version("gradio")  # where Gradio was removed, its folder stays, with a file that it wrote there
+    except PackageNotFoundError as error:
         raise MissingExtraError(
             "vae explore needs Gradio, which is not installed: pip install -e '.[explore]' or uv sync --extra explore; "
             f"or start it as: uv run --extra explore vae explore {run}"
-        )
+        ) from error
     import webbrowser
 
     from vae_lightning.explorer.listening import open_socket
