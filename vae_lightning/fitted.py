@@ -1,6 +1,7 @@
 """What was fitted to the latents of a checkpoint: files beside it, of no use to another one."""
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 
 from vae_lightning.directions import DirectionFile
@@ -24,6 +25,12 @@ def statistics_file(checkpoint: Path) -> LatentStatisticsFile:
 
 
 def digest_of(file: Path) -> str:
-    """A hash of a file's content."""
+    """A hash of a file's content; read once as long as the file does not change."""
+    status = file.stat()
+    return _digest(file, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(64)
+def _digest(file: Path, modified: int, size: int) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
