@@ -26,7 +26,7 @@ from httpx import ASGITransport, AsyncClient, Response  # noqa: E402  (Gradio br
 from vae_lightning.explorer.listening import open_socket  # noqa: E402
 from vae_lightning.explorer.opening import open_workbench  # noqa: E402
 from vae_lightning.explorer.photographs import MOST_BYTES  # noqa: E402
-from vae_lightning.explorer.server import AnnouncedServer, build_app, holds_positions  # noqa: E402
+from vae_lightning.explorer.server import AnnouncedServer, Gate, build_app, holds_positions  # noqa: E402
 from vae_lightning.explorer.workbench import Workbench  # noqa: E402
 from vae_lightning.runs import load_run  # noqa: E402
 
@@ -61,12 +61,23 @@ def address(app: Any) -> Iterator[str]:
     thread.join(PAGE_SECONDS)
 
 
-def ask(app: Any, method: str, path: str, **content: Any) -> Response:
+def ask(app: Any, method: str, path: str, name: str = "127.0.0.1:7860", **content: Any) -> Response:
     async def one() -> Response:
-        async with AsyncClient(transport=ASGITransport(app), base_url="http://page") as client:
+        async with AsyncClient(transport=ASGITransport(app), base_url=f"http://{name}") as client:
             return await client.request(method, path, **content)
 
     return asyncio.run(one())
+
+
+def test_a_page_that_points_its_name_at_this_machine_gets_nothing(app: Any) -> None:
+    for name, status in (
+        ("localhost:7860", 200),
+        ("[::1]:7860", 200),
+        ("evil.example", 421),
+        ("127.0.0.1.evil.example", 421),
+    ):
+        assert ask(app, "GET", "/", name).status_code == status
+    assert ask(Gate(app.app, ()), "GET", "/", "faces.example").status_code == 200  # said by --host
 
 
 def test_the_page_allows_nothing_from_other_hosts(app: Any) -> None:

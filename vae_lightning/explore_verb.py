@@ -7,8 +7,6 @@ import typer
 
 from vae_lightning.verbs import Device, RunOrSweep, Which, ends_with_one_line
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
 
 class MissingExtraError(ValueError):
     """A library that only this verb needs is not installed."""
@@ -38,7 +36,7 @@ def explore(
         ) from error
     import webbrowser
 
-    from vae_lightning.explorer.listening import open_socket
+    from vae_lightning.explorer.listening import LOOPBACK, open_socket
 
     listener = open_socket(host, port)  # before anything is loaded
     with listener:

@@ -5,6 +5,7 @@ import socket
 from vae_lightning.explorer.faces import ExplorerError
 
 FIRST_PORT, LAST_PORT = 7860, 7959
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def open_socket(host: str, port: int | None) -> socket.socket:

@@ -4,8 +4,9 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 # before Gradio is imported: it would ask a server for its newest version, and send figures of use
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_OFFLINE="1")
@@ -20,6 +21,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vae_lightning.explorer.faces import ExplorerError
+from vae_lightning.explorer.listening import LOOPBACK
 from vae_lightning.explorer.page import STYLE, build_page, theme
 from vae_lightning.explorer.photographs import MOST_BYTES
 from vae_lightning.explorer.workbench import Workbench
@@ -42,10 +44,17 @@ CONTENT_SECURITY_POLICY = (
 
 
 class Gate:
-    """Lets only through what the page needs."""
+    """Lets only through what the page needs.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        app: behind it.
+        names: that the page may be asked for by; empty for any. Without them a page of another site could point its
+            own name at this machine, and read what is answered.
+    """
+
+    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
         self.app = app
+        self.names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,7 +69,7 @@ class Gate:
                 headers["Referrer-Policy"] = "no-referrer"
             await send(message)
 
-        refusal, body = refused(scope), receive
+        refusal, body = refused(scope, self.names), receive
         if refusal is None and scope["path"].startswith(EVENTS):
             content = await read_body(receive)
             body = replayed(content)
@@ -69,12 +78,14 @@ class Gate:
         await (refusal or self.app)(scope, body, send_guarded)
 
 
-def refused(scope: Scope) -> PlainTextResponse | None:
-    path = scope["path"]
+def refused(scope: Scope, names: Collection[str]) -> PlainTextResponse | None:
+    path, headers = scope["path"], Headers(scope=scope)
+    if names and urlsplit(f"//{headers.get('host', '')}").hostname not in names:
+        return PlainTextResponse("vae explore answers by this machine's own name; say --host to let others in", 421)
     if not ALLOWED.fullmatch(path) or ".." in path:
         return PlainTextResponse("not found", 404)
     if scope["method"] not in ("GET", "HEAD"):
-        length = Headers(scope=scope).get("content-length", "")
+        length = headers.get("content-length", "")
         most = MOST_BYTES if path == PHOTOGRAPH else MOST_BYTES_OF_AN_EVENT
         if not length.isdigit() or int(length) > most:
             return PlainTextResponse(f"at most {most} bytes, with a Content-Length", 413)
@@ -110,7 +121,8 @@ def holds_positions(content: bytes) -> bool:
     )
 
 
-def build_app(workbench: Workbench) -> ASGIApp:
+def build_app(workbench: Workbench, names: Collection[str] = LOOPBACK) -> ASGIApp:
+    """`names` as of `Gate`."""
     app = FastAPI(title="vae explore", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.post(PHOTOGRAPH)
@@ -129,7 +141,7 @@ def build_app(workbench: Workbench) -> ASGIApp:
         app, page, path="/", show_error=True, footer_links=[], run_history=False, enable_monitoring=False,
         ssr_mode=False, pwa=False, mcp_server=False, theme=theme(), css_paths=[STYLE],
     )  # fmt: skip
-    return Gate(app)
+    return Gate(app, names)
 
 
 class AnnouncedServer(uvicorn.Server):
@@ -148,5 +160,6 @@ class AnnouncedServer(uvicorn.Server):
 
 def serve(workbench: Workbench, listener: socket.socket, announce: Callable[[], None]) -> None:
     """Until Ctrl-C."""
+    names = LOOPBACK if listener.getsockname()[0] in LOOPBACK else ()
     with suppress(KeyboardInterrupt):
-        AnnouncedServer(build_app(workbench), announce).run(sockets=[listener])
+        AnnouncedServer(build_app(workbench, names), announce).run(sockets=[listener])
