@@ -286,4 +286,5 @@ def test_projector_shows_the_validation_faces_of_a_run(open_page: Callable[[str]
     for _ in range(2):  # the page is a frame within a frame
         browser.switch_to.frame(wait_for(browser, "return all('iframe')[0];"))
     found = """return [part('.numDataPoints'), part('.dim'), all('#metadata-file [title]')[0].title];"""
-    wait_for(browser, found, until=lambda found: found == ["3", "6", "projector/faces.tsv"])
+    shown = ["3", "6", "projector/faces.tsv"]
+    assert wait_for(browser, found, until=lambda found: found == shown) == shown
