@@ -131,7 +131,13 @@ def test_trains_or_is_refused_with_a_reason(combination: str, data_dir: Path, tm
     assert torch.tensor(losses).isfinite().all()
 
 
-@pytest.mark.parametrize("combination", CHANGED_PRESETS)
+@pytest.mark.parametrize(
+    "combination",
+    [
+        pytest.param(changed, marks=() if changed in PRESETS_THAT_REFUSE else pytest.mark.slow)  # half a minute in all
+        for changed in CHANGED_PRESETS
+    ],
+)
 def test_presets_can_be_changed(combination: str, tmp_path: Path) -> None:
     """Every choice can be made in every preset; what cannot be says how it can."""
     fixed = [f"run_dir='{tmp_path}'", "data.image_size=32", "model.latent_dim=5", "trainer.accelerator=cpu"]

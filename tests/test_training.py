@@ -62,8 +62,14 @@ def test_checkpoints_hold_plain_data_and_describe_themselves(run_training: Calla
     "schedule",
     [
         ["beta_schedule=warmup", "beta_schedule.duration=3", "data.horizontal_flip=true", "model.norm=batch"],
-        ["beta_schedule=cyclical", "beta_schedule.unit=step", "beta_schedule.duration=20", "optimizer=adamw"],
-        ["beta_schedule=capacity", "beta=10", "beta_schedule.duration=3", "reconstruction=gaussian_shared"],
+        pytest.param(
+            ["beta_schedule=cyclical", "beta_schedule.unit=step", "beta_schedule.duration=20", "optimizer=adamw"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["beta_schedule=capacity", "beta=10", "beta_schedule.duration=3", "reconstruction=gaussian_shared"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_resumed_run_equals_uninterrupted_run(schedule: list[str], run_training: Callable[..., Path]) -> None:
@@ -83,11 +89,11 @@ def test_resumed_run_equals_uninterrupted_run(schedule: list[str], run_training:
 @pytest.mark.parametrize(
     ("stop_at", "signum", "residence"),
     [
-        (5, signal.SIGINT, "host"),
-        (6, signal.SIGINT, "host"),
+        pytest.param(5, signal.SIGINT, "host", marks=pytest.mark.slow),
+        pytest.param(6, signal.SIGINT, "host", marks=pytest.mark.slow),
         (9, signal.SIGINT, "host"),
-        (9, signal.SIGTERM, "host"),
-        (9, signal.SIGINT, "device"),
+        pytest.param(9, signal.SIGTERM, "host", marks=pytest.mark.slow),
+        pytest.param(9, signal.SIGINT, "device", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_stopped_within_an_epoch_goes_on_exactly(
