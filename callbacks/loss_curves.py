@@ -108,7 +108,7 @@ def draw_rate_distortion(curves: Mapping[str, Float[np.ndarray, "_epochs 3"]]) -
     title = "Rate against distortion, epoch by epoch"
     axis.set(title=title, xlabel="rate: KL, nats per image", ylabel="distortion: reconstruction, nats per image")
     axis.grid(alpha=0.3)
-    axis.legend(loc="upper right")
+    axis.legend(loc="best")
     return figure_pixels(figure)
 
 

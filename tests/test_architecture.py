@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "checkpoint_keys": set(),
     "run_data": set(),
     "data": set(),
-    "preparation": {"data", "files", "tracking"},
+    "preparation": {"data", "files", "run_data", "tracking"},
     "processes": set(),
     "distributions": {"pixels"},
     "models": {"distributions", "pixels"},
@@ -170,6 +170,7 @@ MAY_IMPORT = {
         "tracking",
     },
     "export": {
+        "run_data",
         "checkpoint_keys",
         "tracking",
         "checkpoints",

@@ -12,9 +12,10 @@ from tiny_runs import PRIVATE, checkpoint, fit_everything, write_run
 from vae_lightning.checkpoints import RECONSTRUCTIONS
 from vae_lightning.data.resolution import SOURCES
 from vae_lightning.export import export_run
-from vae_lightning.export.data_statement import DATASETS, STATEMENTS, USES
+from vae_lightning.export.data_statement import STATEMENTS, USES
 from vae_lightning.export.model_card import KL_TERMS, PIXEL_TERMS
 from vae_lightning.fitted import digest_of
+from vae_lightning.run_data import DATA_NAMES
 
 
 def front_matter(card: str) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def test_every_choice_of_the_objective_has_words() -> None:
     named = {re.search(r"_target_: vae_lightning\.losses\.(\w+)", file.read_text())[1] for file in files}  # type: ignore[index]
     assert named == set(KL_TERMS)
     assert {name.rpartition(".")[2] for name in RECONSTRUCTIONS} == set(PIXEL_TERMS)
-    assert set(DATASETS) == set(STATEMENTS) == set(USES) == set(SOURCES) - {"auto"}
+    assert set(DATA_NAMES) == set(STATEMENTS) == set(USES) == set(SOURCES) - {"auto"}
 
 
 def test_an_autoencoder_without_priors_has_no_samples(tmp_path: Path) -> None:

@@ -135,6 +135,8 @@ def traverse(
     chosen = chosen or statistics.most_active(top)
     faces = vae.preprocess(open_photographs(photographs)) if photographs else vae.held_out_faces("test", count)
     names = [path.stem for path in photographs] if photographs else [f"test_{face}" for face in range(len(faces))]
+    if len(set(names)) < len(names):  # of pictures in several folders
+        names = [f"{number}_{name}" for number, name in enumerate(names, start=1)]
     for name, face in zip(names, faces.to(vae.device), strict=True):
         grid = traversal_grid(vae.model, face, chosen, statistics, limit, steps)
         path = (out or run_folder(vae.path) / "images") / f"traverse_{name}.png"

@@ -97,6 +97,11 @@ class Directions:
     def have_both_classes(self) -> Bool[Tensor, " attributes"]:
         return (self.counts_with > 0) & (self.counts_without > 0)
 
+    @property
+    def fitted_names(self) -> list[str]:
+        """Of the attributes that have a direction."""
+        return [name for name, has in zip(self.names, self.have_both_classes.tolist(), strict=True) if has]
+
     def direction(self, attribute: str, method: str = "means", orthogonal_to: Sequence[str] = ()) -> Direction:
         """The way to move that adds an attribute.
 

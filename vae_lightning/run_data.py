@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+CELEBA_PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+DATA_NAMES = {"celeba": "CelebA", "faces": "rendered faces", "folder": "a folder of images", "noise": "noise"}
 WITH_A_ROOT = ("celeba", "folder")  # data sets that lie in a folder of the user's
 
 

@@ -43,13 +43,7 @@ class OpenedRun:
     @property
     def attributes(self) -> list[str]:
         """Those that can be added to a face."""
-        if self.directions is None:
-            return []
-        return [
-            name
-            for name, fitted in zip(self.directions.names, self.directions.have_both_classes.tolist(), strict=True)
-            if fitted
-        ]
+        return [] if self.directions is None else self.directions.fitted_names
 
     def most_active(self, count: int) -> list[int]:
         """Latents to be moved, first those that say most about a face; without statistics the first ones."""

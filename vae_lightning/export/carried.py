@@ -64,11 +64,8 @@ def carry(vae: Run, weights: Path) -> Carried:
     if directions is not None:
         direction_file(weights).write(directions)
         counts = directions.counts_with + directions.counts_without
-        known = directions.have_both_classes.tolist()
-        shares = (directions.counts_with / counts.clamp_min(1)).tolist()
-        frequencies = {
-            name: share for name, share, is_known in zip(directions.names, shares, known, strict=True) if is_known
-        }
+        shares = dict(zip(directions.names, (directions.counts_with / counts.clamp_min(1)).tolist(), strict=True))
+        frequencies = {name: shares[name] for name in directions.fitted_names}
     statistics = _statistics(vae)
     if statistics is not None:
         statistics_file(weights).write(statistics)

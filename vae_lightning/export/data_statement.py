@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-CELEBA_PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+from vae_lightning.run_data import CELEBA_PAGE, DATA_NAMES
+
 CELEBA_LICENCE = (
     f"CelebA is for non-commercial research only, and so is this model: no commercial use of either, see {CELEBA_PAGE}."
 )
 NUM_SHOWN = 8  # attributes at each end of the list of frequencies
-DATASETS = {"celeba": "CelebA", "faces": "rendered faces", "folder": "a folder of images", "noise": "noise"}
 
 STATEMENTS = {
     "celeba": (
@@ -60,7 +60,7 @@ def data_section(data: Mapping[str, Any], frequencies: Mapping[str, float]) -> s
     """
     crop = "the largest centred square" if data["crop"] is None else f"crop {data['crop']}"
     lines = [
-        f"{DATASETS[data['source']]}: {data['train_count']:,} images for training, {data['val_count']:,} for "
+        f"{DATA_NAMES[data['source']]}: {data['train_count']:,} images for training, {data['val_count']:,} for "
         f"validation, {data['test_count']:,} for testing ({data['partition']}); {crop}, "
         f"{data['image_size']}×{data['image_size']} pixels, {data['color']}. "
         f"Fingerprint of the files: `{data['fingerprint']}`.",

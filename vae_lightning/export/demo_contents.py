@@ -133,7 +133,7 @@ def _attributes(vae: Run) -> list[dict[str, Any]]:
         directions = vae.directions()
     except RunError:
         return []
-    names = [name for name, has in zip(directions.names, directions.have_both_classes.tolist(), strict=True) if has]
+    names = directions.fitted_names
     first = [name for name in FIRST_ATTRIBUTES if name in names]
     found = [directions.direction(name) for name in [*first, *(name for name in names if name not in first)]]
     return [

@@ -15,9 +15,10 @@ from vae_lightning.evaluation.card import Card, read_card, to_markdown
 from vae_lightning.evaluation.evaluate import FOLDER
 from vae_lightning.export.carried import Carried
 from vae_lightning.export.contents import DEMO, SAMPLES
-from vae_lightning.export.data_statement import DATASETS, USES, data_front_matter, data_section
+from vae_lightning.export.data_statement import USES, data_front_matter, data_section
 from vae_lightning.export.onnx_files import OnnxFile
 from vae_lightning.fitted import digest_of
+from vae_lightning.run_data import DATA_NAMES
 from vae_lightning.run_folders import EXPORTED_CONFIG, EXPORTED_WEIGHTS, run_folder
 from vae_lightning.runs import Run
 
@@ -91,7 +92,7 @@ def _front_matter(source: str) -> str:
 def _title(vae: Run, data: Mapping[str, Any]) -> str:
     kind = "VAE" if vae.model.has_prior else "autoencoder"
     return (
-        f"{type(vae.model).__name__}: {kind} of {DATASETS[data['source']]}, {data['image_size']}×{data['image_size']}"
+        f"{type(vae.model).__name__}: {kind} of {DATA_NAMES[data['source']]}, {data['image_size']}×{data['image_size']}"
     )
 
 

@@ -22,11 +22,11 @@ from vae_lightning.preparation.official import (
     IMAGE_SIZE,
     NUM_IMAGES,
     NUM_PEOPLE,
-    PAGE,
     SPLIT_COUNTS,
     Verdict,
     compare_checksums,
 )
+from vae_lightning.run_data import CELEBA_PAGE
 from vae_lightning.tracking import Track, untracked
 
 CHUNK = 64  # images per task of a thread
@@ -87,7 +87,7 @@ def check_celeba(root: Path, crop: Crop, sample: int | None = None, track: Track
 def _read(check: Check, names: tuple[str, str], columns: int | None, allowed: tuple[int, ...] | None) -> Table | None:
     path = find_file(check.root, names)
     if path is None:
-        check.add(f"{names[0]} is missing (or {names[1]}).", f"Download it: {PAGE}, or {DOWNLOAD}")
+        check.add(f"{names[0]} is missing (or {names[1]}).", f"Download it: {CELEBA_PAGE}, or {DOWNLOAD}")
         return None
     try:
         return read_table(path, columns, allowed=allowed)
@@ -97,7 +97,7 @@ def _read(check: Check, names: tuple[str, str], columns: int | None, allowed: tu
 
 
 def _other_table(path: Path) -> str:
-    return f"Take {path.name} from the download again: {PAGE}, or {DOWNLOAD}"
+    return f"Take {path.name} from the download again: {CELEBA_PAGE}, or {DOWNLOAD}"
 
 
 def _count(

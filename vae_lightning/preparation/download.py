@@ -13,7 +13,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from vae_lightning.data.celeba import ATTRIBUTES, DOWNLOAD, IDENTITIES, IMAGES, PARTITION
 from vae_lightning.data.source import DataError
 from vae_lightning.preparation.layouts import ARCHIVE
-from vae_lightning.preparation.official import ARCHIVE_BYTES, PAGE, OfficialFile, md5_of, official_files
+from vae_lightning.preparation.official import ARCHIVE_BYTES, OfficialFile, md5_of, official_files
+from vae_lightning.run_data import CELEBA_PAGE
 
 # small ones first: where the quota strikes, it is for the images; and their folders in CelebA's Google Drive
 FOLDERS = {PARTITION[0]: "Eval", ATTRIBUTES[0]: "Anno", IDENTITIES[0]: "Anno", ARCHIVE: "Img"}
@@ -22,7 +23,7 @@ TIMEOUT_SECONDS = 60  # without a byte
 RETRIES = 3
 LICENCE = (
     "CelebA is for non-commercial research only, and may not be passed on. Who downloads it agrees to its terms:\n"
-    f"{PAGE}"
+    f"{CELEBA_PAGE}"
 )
 
 
@@ -143,7 +144,7 @@ def _by_hand(root: Path, missing: list[OfficialFile]) -> str:
     files = "\n".join(f"       {file.name:{width}}   from the folder {FOLDERS[file.name]}/" for file in missing)
     return (
         "\nBy hand, in a browser:\n"
-        f"  1. Open {PAGE}\n     and there, under Downloads, the Google Drive of Align&Cropped Images.\n"
+        f"  1. Open {CELEBA_PAGE}\n     and there, under Downloads, the Google Drive of Align&Cropped Images.\n"
         f"  2. Download\n{files}\n"
         f"  3. Put them into {root}\n     as they are, without unpacking.\n"
         f"  4. {_command(root)}\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 from vae_lightning.data.celeba import ATTRIBUTES, DOWNLOAD, IDENTITIES, IMAGES, PARTITION, find_file, find_store
 from vae_lightning.data.folder import find_images
 from vae_lightning.data.source import DataError, FolderStore, ImageStore, ZipStore
-from vae_lightning.preparation.official import PAGE
+from vae_lightning.run_data import CELEBA_PAGE
 
 ARCHIVE = f"{IMAGES}.zip"
 ANNOTATION = (PARTITION, ATTRIBUTES, IDENTITIES)
@@ -104,17 +104,18 @@ def _explain_foreign(root: Path) -> str:
             f"{root} holds images without CelebA's annotation files.\n"
             "Your own images: nothing to prepare, train on them with\n"
             f"  python train.py data=folder data.root={_quoted(images)}\n"
-            f"CelebA's images: put {PARTITION[0]} and {ATTRIBUTES[0]} into {root}\n({PAGE}, folders Eval and Anno)."
+            f"CelebA's images: put {PARTITION[0]} and {ATTRIBUTES[0]} into {root}\n"
+            f"({CELEBA_PAGE}, folders Eval and Anno)."
         )
     if (root / ARCHIVE).is_file():
         return (
             f"{root} holds {ARCHIVE} without the annotation files. Put {PARTITION[0]} and\n{ATTRIBUTES[0]} beside it "
-            f"({PAGE}, folders Eval and Anno),\nor get them with: vae prepare {_quoted(root)} --download"
+            f"({CELEBA_PAGE}, folders Eval and Anno),\nor get them with: vae prepare {_quoted(root)} --download"
         )
     holds = f"found: {', '.join(found[:8])}{' …' if len(found) > 8 else ''}" if found else "it is empty"
     return (
         f"{root} holds no CelebA ({holds}).\nDownload it: vae prepare {_quoted(root)} --download, or by hand from\n"
-        f"  {PAGE}\n  {DOWNLOAD}\nvae prepare --faces draws faces that need no download."
+        f"  {CELEBA_PAGE}\n  {DOWNLOAD}\nvae prepare --faces draws faces that need no download."
     )
 
 

@@ -10,7 +10,6 @@ from vae_lightning.data.celeba import ATTRIBUTES, IDENTITIES, PARTITION
 from vae_lightning.data.source import Split
 from vae_lightning.tracking import Track, untracked
 
-PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 SPLIT_COUNTS: dict[Split, int] = {"train": 162_770, "val": 19_867, "test": 19_962}
 NUM_IMAGES = 202_599
 NUM_PEOPLE = 10_177
