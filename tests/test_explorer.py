@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +20,10 @@ from typer.testing import CliRunner
 from vae_lightning.cli import app
 from vae_lightning.explorer import markup
 from vae_lightning.explorer.edits import Edit, between, moved
-from vae_lightning.explorer.faces import ExplorerError, Face, Source, as_seed, as_temperature
-from vae_lightning.explorer.listening import FIRST_PORT, open_socket
+from vae_lightning.explorer.faces import ExplorerError, Face, Source
+from vae_lightning.explorer.listening import FIRST_PORT, is_for_this_machine, open_socket
 from vae_lightning.explorer.opening import open_workbench
-from vae_lightning.explorer.photographs import MOST_BYTES, MOST_KEPT, open_photograph
+from vae_lightning.explorer.photographs import MOST_BYTES, MOST_SCANS, Photographs, open_photograph
 from vae_lightning.explorer.pictures import (
     shown_between,
     shown_edit,
@@ -32,6 +33,7 @@ from vae_lightning.explorer.pictures import (
     shown_runs,
     shown_samples,
 )
+from vae_lightning.explorer.positions import as_seed, as_temperature, number_in, words_of
 from vae_lightning.explorer.workbench import Workbench
 from vae_lightning.runs import load_run
 
@@ -168,6 +170,12 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(b""))
 
 
+def png_bytes() -> bytes:
+    encoded = io.BytesIO()
+    Image.new("RGB", (200, 250), "teal").save(encoded, format="png")
+    return encoded.getvalue()
+
+
 def png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
@@ -177,28 +185,41 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
     [
         (b"no picture", "no image"),
         (b"", "no image"),
-        (png_header(8000, 8000), "8000x8000 pixels, more than 40 million"),
+        (png_header(8000, 8000), "8000x8000 pixels, more than 50 million"),
         (png_header(60, 60), "cannot be decoded"),
         (bytes(MOST_BYTES + 1), "more than 10 MB"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n", "no image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>", "no image"),
+        (b"PK\x05\x06" + bytes(18), "no image"),
+        (b"\xff\xd8" + b"\xff\xda" * (MOST_SCANS + 1), "more than 100 scans"),
     ],
-    ids=["text", "empty", "too many pixels", "damaged", "too many bytes"],
+    ids=["text", "empty", "too many pixels", "damaged", "too many bytes", "a program", "svg", "zip", "many scans"],
 )
 def test_what_is_no_photograph_is_refused_in_words(encoded: bytes, words: str) -> None:
     with pytest.raises(ExplorerError, match=words):
         open_photograph(encoded)
 
 
-def test_only_the_last_photographs_are_kept(bench: Workbench, tmp_path: Path) -> None:
-    write_images(tmp_path, ["small.png"], (178, 218))
-    encoded = (tmp_path / "small.png").read_bytes()
-    run = bench.runs[0].vae
-    first, *others = [bench.photographs.keep(encoded) for _ in range(MOST_KEPT + 1)]
-    assert bench.photographs.pixels(others[0], run).shape == (3, 32, 32)
+def test_only_the_last_photographs_are_kept_and_of_one_visitor_fewer(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vae_lightning.explorer.photographs.MOST_KEPT", 6)
+    monkeypatch.setattr("vae_lightning.explorer.photographs.MOST_OF_ONE", 3)
+    photographs, run, encoded = Photographs([bench.runs[0].vae]), bench.runs[0].vae, png_bytes()
+    mine = photographs.keep(encoded, "me")
+    first, *others = [photographs.keep(encoded, "greedy") for _ in range(4)]
+    for token in (*others, mine):
+        assert photographs.pixels(token, run).shape == (3, 32, 32)
     for token in (first, "guessed"):
         with pytest.raises(ExplorerError, match="choose the file again"):
-            bench.photographs.pixels(token, run)
+            photographs.pixels(token, run)
     with pytest.raises(ExplorerError, match="no photograph yet"):
-        bench.photographs.pixels("", run)
+        photographs.pixels("", run)
+    for number in range(3):
+        photographs.keep(encoded, f"another {number}")
+    assert photographs.pixels(mine, run).shape == (3, 32, 32)  # was looked at after those of the greedy one
+    with pytest.raises(ExplorerError, match="choose the file again"):
+        photographs.pixels(others[0], run)
 
 
 def test_a_sweep_says_which_runs_are_left_out(bench: Workbench, tmp_path: Path) -> None:
@@ -250,13 +271,20 @@ def test_a_plain_autoencoder_is_not_sampled_and_says_why(tmp_path: Path) -> None
     ("ask", "words"),
     [
         (lambda bench: shown_samples(bench, 0, 65, 1, 0, "normal"), "from 1 to 64"),
-        (lambda bench: shown_samples(bench, 0, 4, 1, 0, "flow"), "no prior 'flow'; there are normal"),
+        (lambda bench: shown_samples(bench, 0, 4, 1, 0, "flow"), "there is no 'flow'; there are normal"),
         (lambda bench: shown_edit(bench, 0, Face(Source.TEST, number=99), Edit()), "1 to 6"),
         (lambda bench: shown_between(bench, 0, TEST, SAMPLE, 101, "linear"), "0 to 100"),
-        (lambda bench: shown_between(bench, 0, TEST, SAMPLE, 50, "strait"), "linear or spherical"),
+        (lambda bench: shown_between(bench, 0, TEST, SAMPLE, 50, "strait"), "there are linear, spherical"),
         (lambda bench: as_seed(None), "whole number"),
         (lambda bench: as_seed(-1), "whole number"),
+        (lambda bench: as_seed(True), "whole number"),
+        (lambda bench: as_seed(10**3000), "from 0 to 2147483647"),
         (lambda bench: as_temperature(float("nan")), "from 0 to 2"),
+        (lambda bench: as_temperature("1"), "from 0 to 2"),
+        (lambda bench: number_in(float("inf"), "slider", -3.0, 3.0), "from -3 to 3"),
+        (lambda bench: words_of(["a"] * 3, "attributes", ["a"], 2), "at most 2"),
+        (lambda bench: words_of(["x" * 1000], "attributes", ["a"], 2), "no 'x{40}'; there are a"),
+        (lambda bench: words_of([["a"]], "attributes", ["a"], 2), "there are a"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_in_words(
@@ -281,6 +309,34 @@ def test_a_port_that_is_taken_is_refused_or_passed_over() -> None:
         assert FIRST_PORT <= first.getsockname()[1] < second.getsockname()[1]
     with pytest.raises(ExplorerError, match=r"192\.0\.2\.1"):
         open_socket("192.0.2.1", 0)
+
+
+@pytest.mark.parametrize(
+    ("address", "is_here"), [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("0.0.0.0", False), ("::", False)]
+)
+def test_which_addresses_are_for_this_machine_alone(address: str, is_here: bool) -> None:
+    assert is_for_this_machine(address) is is_here
+
+
+def test_a_page_that_others_see_names_no_folder_of_this_machine(tmp_path: Path, caplog: Any) -> None:
+    write_run(tmp_path / "sweep" / "run", posterior="deterministic")
+    file = str(tmp_path / "sweep" / "run")
+    bench = open_workbench(file, "best", "cpu", fits=True, shared=True)
+    face = Face(Source.PHOTOGRAPH, photograph=bench.photographs.keep(png_bytes()), name="me.png")
+    errors = []
+    for source, edit in ((SAMPLE, Edit()), (face, Edit(attributes={"Smiling": 1.0}))):
+        with pytest.raises(ValueError, match="vae ") as error:
+            shown_edit(bench, 0, source, edit)
+        errors.append(bench.told(error.value))
+    code = shown_edit(bench, 0, face, Edit())[1]
+    assert "load_run('run/checkpoints/best.ckpt')" in code_in(code)
+    page = " ".join([*bench.runs[0].notes, *errors, code])
+    assert str(tmp_path) not in page
+    assert "vae edit directions run" in page
+    assert "the terminal of vae explore says why" in page
+    assert str(tmp_path) in caplog.text
+    here = open_workbench(file, "best", "cpu", fits=True)
+    assert str(tmp_path) in " ".join(here.runs[0].notes)
 
 
 def test_without_gradio_the_extra_is_named_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,10 +23,11 @@ pytestmark = [pytest.mark.extra, pytest.mark.process]
 
 from httpx import ASGITransport, AsyncClient, Response  # noqa: E402  (Gradio brings it)
 
+from vae_lightning.explorer.gate import AT_ONCE, PHOTOGRAPH, Gate, plain_event  # noqa: E402
 from vae_lightning.explorer.listening import open_socket  # noqa: E402
 from vae_lightning.explorer.opening import open_workbench  # noqa: E402
 from vae_lightning.explorer.photographs import MOST_BYTES  # noqa: E402
-from vae_lightning.explorer.server import AnnouncedServer, Gate, build_app, holds_positions  # noqa: E402
+from vae_lightning.explorer.server import AnnouncedServer, build_app  # noqa: E402
 from vae_lightning.explorer.workbench import Workbench  # noqa: E402
 from vae_lightning.runs import load_run  # noqa: E402
 
@@ -77,7 +78,7 @@ def test_a_page_that_points_its_name_at_this_machine_gets_nothing(app: Any) -> N
         ("127.0.0.1.evil.example", 421),
     ):
         assert ask(app, "GET", "/", name).status_code == status
-    assert ask(Gate(app.app, ()), "GET", "/", "faces.example").status_code == 200  # said by --host
+    assert ask(Gate(app.app, (), {}), "GET", "/", "faces.example").status_code == 200  # said by --host
 
 
 def test_the_page_allows_nothing_from_other_hosts(app: Any) -> None:
@@ -122,19 +123,39 @@ def test_no_file_and_no_route_but_the_pages_own_can_be_had(method: str, path: st
 
 
 @pytest.mark.parametrize(
-    ("data", "is_plain"),
+    "event",
     [
-        ([0, "Test face", 1.5, None, ["Smiling"], True], True),
-        ([{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}], False),
-        ([[{"path": "http://127.0.0.1:1/", "meta": {"_type": "gradio.FileData"}}]], False),
-        ({"path": "/etc/passwd"}, False),
+        {"data": [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}]},
+        {"data": [[{"path": "http://127.0.0.1:1/", "meta": {"_type": "gradio.FileData"}}]]},
+        {"data": {"path": "/etc/passwd"}},
+        {"data": [["a", ["b"]]]},
+        {"data": []},
+        {"data": [1, 2]},
+        {"data": None},
+        {"data": ["\ud800"]},
+        {"fn_index": 10**30},
+        {"fn_index": -1},
+        {"fn_index": True},
+        {"fn_index": [0]},
+        {"fn_index": None},
+        {"session_hash": None},
+        {"session_hash": {"a": 1}},
+        {"session_hash": "a" * 33},
+        {"session_hash": "../x"},
     ],
 )
-def test_an_event_brings_positions_of_controls_and_no_files(data: object, is_plain: bool, app: Any) -> None:
-    content = json.dumps({"data": data, "fn_index": 0, "session_hash": "a"}).encode()
-    assert holds_positions(content) is is_plain
-    answer = ask(app, "POST", "/gradio_api/run/predict", content=content, headers={"Content-Type": "application/json"})
-    assert (answer.text == "only positions of controls") is not is_plain
+def test_an_event_brings_positions_of_controls_and_no_files(event: dict[str, object], app: Any) -> None:
+    content = json.dumps({"data": ["Sample"], "fn_index": 0, "session_hash": "a"} | event).encode()
+    assert plain_event(content, app.num_values) is None
+    assert ask(app, "POST", "/gradio_api/run/predict", content=content).text == "only positions of controls"
+
+
+def test_of_an_event_only_what_is_needed_goes_on(app: Any) -> None:
+    wanted = {"data": [0, "Test face", 1.5, None, ["Smiling"], True], "fn_index": 3, "session_hash": "a1"}
+    sent = wanted | {"event_id": "b", "trigger_id": 7, "event_data": {"path": "/etc/passwd"}, "__proto__": {"a": 1}}
+    assert json.loads(plain_event(json.dumps(sent).encode(), {3: 6}) or b"") == wanted
+    for broken in (b"", b"[1]", b"null", b"[" * 100_000, b"\xff", b"9" * 5000, b'{"data": NaN}'):
+        assert plain_event(broken, {3: 6}) is None
 
 
 def test_large_and_unmeasured_requests_are_refused_unread(app: Any) -> None:
@@ -251,6 +272,23 @@ def test_a_photograph_is_reconstructed_and_a_broken_one_leaves_it(
     status = f"return {SHOWN}.map((element) => element.textContent).join()"
     wait_for(page, status, ".status", until=lambda words: "broken.png: it is no image" in words)
     assert page.execute_script(MAIN) == source
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_photograph_waits_while_the_server_is_busy_and_comes_through(
+    page: Chrome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(AT_ONCE, PHOTOGRAPH, 0)
+    write_images(tmp_path, ["waiting.png"], (300, 400))
+    open_tab(page, "One face")
+    before = wait_for(page, MAIN)
+    next(label for label in shown(page, "label") if label.text == "Photograph").click()
+    wait_for(page, f"return {SHOWN}[0]", "input[type=file]").send_keys(str(tmp_path / "waiting.png"))
+    status = f"return {SHOWN}.map((element) => element.textContent).join()"
+    wait_for(page, status, ".status", until=lambda words: "waiting.png waits: many photographs" in words)
+    monkeypatch.setitem(AT_ONCE, PHOTOGRAPH, 1)
+    wait_for(page, MAIN, until=lambda now: now and now != before)
 
 
 @needs_browser

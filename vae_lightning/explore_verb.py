@@ -36,16 +36,18 @@ def explore(
         ) from error
     import webbrowser
 
-    from vae_lightning.explorer.listening import LOOPBACK, open_socket
+    from vae_lightning.explorer.listening import is_for_this_machine, open_socket
 
     listener = open_socket(host, port)  # before anything is loaded
     with listener:
-        if host not in LOOPBACK:
-            typer.secho(f"--host {host}: everybody who reaches this machine can open the page", fg="yellow", err=True)
+        shared = not is_for_this_machine(listener.getsockname()[0])
+        if shared:
+            words = f"--host {host}: everybody who reaches this machine can open the page, without a password"
+            typer.secho(words, fg="yellow", err=True)
         from vae_lightning.explorer.opening import open_workbench
         from vae_lightning.explorer.server import serve
 
-        workbench = open_workbench(run, checkpoint, device, fits=fit)
+        workbench = open_workbench(run, checkpoint, device, fits=fit, shared=shared)
         address = address_for_browsers(host, listener.getsockname()[1])
 
         def announce() -> None:

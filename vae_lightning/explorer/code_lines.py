@@ -26,7 +26,7 @@ def program(lines: Sequence[str]) -> str:
 
 def opening(run: OpenedRun) -> str:
     device = "" if run.vae.device.type == "cpu" else f", device={str(run.vae.device)!r}"
-    return f"vae = load_run({str(run.vae.path.resolve())!r}{device})"
+    return f"vae = load_run({str(run.place)!r}{device})"
 
 
 def original(face: Face) -> str:

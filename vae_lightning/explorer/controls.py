@@ -1,6 +1,5 @@
 """Controls that several tabs have, and how a tab answers."""
 
-import json
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
@@ -8,14 +7,24 @@ from typing import Any
 import gradio as gr
 
 from vae_lightning.explorer import markup
-from vae_lightning.explorer.faces import HIGHEST_TEMPERATURE, Face, Source, as_seed, as_temperature
+from vae_lightning.explorer.faces import ExplorerError, Face, Source
 from vae_lightning.explorer.photographs import MOST_BYTES
-from vae_lightning.explorer.workbench import Workbench
+from vae_lightning.explorer.positions import (
+    HIGHEST_TEMPERATURE,
+    as_seed,
+    as_temperature,
+    whole_in,
+    word_of,
+)
+from vae_lightning.explorer.workbench import TEST_FACES, Workbench
 
+MOST_CHARACTERS = 255  # of the name of a file
 TEMPERATURE = 0.7  # at first: most models look better so than at 1
-# no queue: one request, one answer; while one is under way, of all later positions of a slider only the last is sent
+# no queue: one request, one answer; while one is under way, of all later positions of a slider only the last is sent;
+# what Gradio would say of a value that cannot be is a traceback in the terminal: see `positions`
 QUIET: dict[str, Any] = {
     "queue": False,
+    "preprocess": False,
     "show_progress": "hidden",
     "trigger_mode": "always_last",
     "api_visibility": "private",
@@ -34,17 +43,23 @@ element.addEventListener('change', async (event) => {
   if (file.size > most) answer = {problem: `the file has more than ${most / 2 ** 20} MB: make it smaller`};
   else try {
     const headers = {'Content-Type': 'application/octet-stream'};
-    answer = await (await fetch('photograph', {method: 'POST', headers, body: file})).json();
+    let response = await fetch('photograph', {method: 'POST', headers, body: file});
+    for (let tries = 0; response.status === 503 && tries < MOST_TRIES; tries++) {
+      tell(`${file.name} waits: many photographs come in`);
+      await new Promise((resolve) => setTimeout(resolve, 1000 * Number(response.headers.get('Retry-After'))));
+      response = await fetch('photograph', {method: 'POST', headers, body: file});
+    }
+    answer = await response.json();
   } catch (error) {
     answer = {problem: 'the server does not answer; is vae explore still running?'};
   }
   event.target.value = '';
   if (answer.problem) return tell(`${file.name}: ${answer.problem}`);
   tell(file.name);
-  props.value = JSON.stringify({token: answer.token, name: file.name});
+  props.value = `${answer.token} ${file.name}`;
   trigger('upload');
 });
-"""
+""".replace("MOST_TRIES", "10")
 
 
 class FaceChooser:
@@ -97,19 +112,20 @@ class FaceChooser:
 NUM_FACE_VALUES = 5
 
 
-def face_of(
-    source: str, number: float | None, photograph: str | None, seed: float | None, temperature: float | None
-) -> Face:
+def face_of(source: object, number: object, photograph: object, seed: object, temperature: object) -> Face:
     """
     Raises:
-        ExplorerError: a seed or a temperature that cannot be.
+        ExplorerError: a value that cannot be.
     """
-    upload = json.loads(photograph or "{}")
-    if source == Source.SAMPLE:
+    kind = word_of(source, "face", list(Source))
+    if kind == Source.SAMPLE:
         return Face(Source.SAMPLE, seed=as_seed(seed), temperature=as_temperature(temperature))
-    if source == Source.PHOTOGRAPH:
-        return Face(Source.PHOTOGRAPH, photograph=str(upload.get("token", "")), name=str(upload.get("name", "")))
-    return Face(Source.TEST, number=int(number or 0))
+    if kind == Source.PHOTOGRAPH:
+        token, _, name = photograph.partition(" ") if isinstance(photograph, str) else ("", "", "")
+        if len(token) > MOST_CHARACTERS or len(name) > MOST_CHARACTERS:
+            raise ExplorerError(f"photograph: its name has more than {MOST_CHARACTERS} characters")
+        return Face(Source.PHOTOGRAPH, photograph=token, name=name)
+    return Face(Source.TEST, number=whole_in(number, "test face", 1, TEST_FACES))
 
 
 def show_parts(source: str, parts: Sequence[Any]) -> None:
@@ -118,11 +134,11 @@ def show_parts(source: str, parts: Sequence[Any]) -> None:
         part.visible = is_visible
 
 
-def visible_parts(source: str) -> list[Any]:
+def visible_parts(source: object) -> list[Any]:
     return [gr.update(visible=is_visible) for is_visible in _visible(source)]
 
 
-def _visible(source: str) -> list[bool]:
+def _visible(source: object) -> list[bool]:
     return [source == one for one in (Source.TEST, Source.PHOTOGRAPH, Source.SAMPLE)]
 
 
@@ -130,6 +146,14 @@ def run_choice(workbench: Workbench) -> gr.Dropdown:
     """Which run of a sweep; of a single run nothing to choose."""
     runs = [(run.label, number) for number, run in enumerate(workbench.runs)]
     return gr.Dropdown(runs, value=0, label="Run", visible=len(runs) > 1, filterable=False)
+
+
+def chosen_run(workbench: Workbench, number: object) -> int:
+    """
+    Raises:
+        ExplorerError: no such run.
+    """
+    return whole_in(number, "run", 0, len(workbench.runs) - 1)
 
 
 def code_part() -> gr.HTML:
@@ -142,7 +166,9 @@ def problem_part() -> gr.HTML:
     return gr.HTML(elem_classes=["problem-part"])
 
 
-def answering(show: Callable[..., tuple[str, ...]], num_outputs: int) -> Callable[..., tuple[Any, ...]]:
+def answering(
+    workbench: Workbench, show: Callable[..., Sequence[Any]], num_outputs: int
+) -> Callable[..., tuple[Any, ...]]:
     """With one output more: what is wrong, in words. Then what was shown before stays."""
 
     @wraps(show)
@@ -150,7 +176,7 @@ def answering(show: Callable[..., tuple[str, ...]], num_outputs: int) -> Callabl
         try:
             return (*show(*values), "")
         except ValueError as error:
-            return (*[gr.skip()] * num_outputs, markup.problem(str(error)))
+            return (*[gr.skip()] * num_outputs, markup.problem(workbench.told(error)))
 
     return answer
 

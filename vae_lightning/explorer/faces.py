@@ -1,11 +1,7 @@
 """What a person may ask to see: a test face, a photograph, or a sample."""
 
-import math
 from dataclasses import dataclass
 from enum import StrEnum
-
-HIGHEST_TEMPERATURE = 2.0
-HIGHEST_SEED = 2**31 - 1
 
 
 class ExplorerError(ValueError):
@@ -45,23 +41,3 @@ class Face:
             Source.PHOTOGRAPH: self.name or "photograph",
             Source.SAMPLE: f"sample, seed {self.seed}, temperature {self.temperature:g}",
         }[self.source]
-
-
-def as_seed(value: float | None) -> int:
-    """
-    Raises:
-        ExplorerError: empty, negative, too large or no whole number.
-    """
-    if value is None or not 0 <= value <= HIGHEST_SEED or value != int(value):
-        raise ExplorerError(f"seed: needs a whole number from 0 to {HIGHEST_SEED}")
-    return int(value)
-
-
-def as_temperature(value: float | None) -> float:
-    """
-    Raises:
-        ExplorerError: empty, below 0 or above HIGHEST_TEMPERATURE.
-    """
-    if value is None or not math.isfinite(value) or not 0 <= value <= HIGHEST_TEMPERATURE:
-        raise ExplorerError(f"temperature: needs a number from 0 to {HIGHEST_TEMPERATURE:g}")
-    return float(value)

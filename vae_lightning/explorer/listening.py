@@ -1,11 +1,20 @@
 """Where the page listens. Found out before anything is loaded."""
 
 import socket
+from ipaddress import ip_address
 
 from vae_lightning.explorer.faces import ExplorerError
 
 FIRST_PORT, LAST_PORT = 7860, 7959
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def is_for_this_machine(address: str) -> bool:
+    """Whether nobody else can reach it; not of names other than localhost."""
+    try:
+        return address in LOOPBACK or ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 def open_socket(host: str, port: int | None) -> socket.socket:

@@ -14,7 +14,7 @@ from vae_lightning.evaluation.evaluate import open_subject
 from vae_lightning.evaluation.request import Request
 from vae_lightning.evaluation_command import is_sweep
 from vae_lightning.explorer.faces import ExplorerError
-from vae_lightning.explorer.workbench import TEST_FACES, OpenedRun, Workbench
+from vae_lightning.explorer.workbench import TEST_FACES, OpenedRun, Workbench, sayable
 from vae_lightning.fitted import direction_file, prior_file
 from vae_lightning.latent_statistics import LatentStatistics
 from vae_lightning.priors import PRIORS
@@ -28,7 +28,7 @@ MOST_RUNS = 24  # side by side
 TestFaces = UInt8[Tensor, "faces channels height width"]
 
 
-def open_workbench(path: str, checkpoint: str, device: str, *, fits: bool) -> Workbench:
+def open_workbench(path: str, checkpoint: str, device: str, *, fits: bool, shared: bool = False) -> Workbench:
     """With a progress bar.
 
     Args:
@@ -36,17 +36,18 @@ def open_workbench(path: str, checkpoint: str, device: str, *, fits: bool) -> Wo
         checkpoint: of a run folder.
         device: as `load_run` takes it.
         fits: whether directions that nobody has fitted yet are fitted now.
+        shared: as of `Workbench`.
 
     Raises:
         ValueError: nothing there that can be opened.
     """
     folder = Path(path).expanduser()
     with progress() as observer:
-        opening = Opening(device, fits, observer.track)
+        opening = Opening(device, fits, shared, observer.track)
         if is_sweep(folder):
             return _open_sweep(opening, read_sweep(folder))
         run = opening.run(checkpoint_file(folder, checkpoint))
-    return Workbench(run.label, [run])
+    return Workbench(run.label, [run], shared=shared)
 
 
 @dataclass
@@ -56,11 +57,13 @@ class Opening:
     Args:
         device: as `load_run` takes it.
         fits: whether directions that nobody has fitted yet are fitted now.
+        shared: as of `Workbench`.
         track: shows progress.
     """
 
     device: str
     fits: bool
+    shared: bool
     track: Track
     _test_faces: dict[str, TestFaces] = field(default_factory=dict)
 
@@ -74,15 +77,25 @@ class Opening:
             raise ExplorerError(f"{file}: its weights hold nan or inf, the training diverged")
         notes: list[str] = []
         faces = self._faces(vae, notes)
+        place = self.place(vae.path)
         return OpenedRun(
             label or run_folder(file).resolve().name,
             vae,
-            _priors(vae, notes),
+            place,
+            self._priors(vae, notes),
             faces,
-            _statistics(vae, notes, self.track),
+            self._statistics(vae, notes),
             self._directions(vae, notes, has_data=faces is not None),
             tuple(notes),
         )
+
+    def place(self, file: Path) -> Path:
+        """What the page calls a checkpoint: of a shared one no more than its run folder's name."""
+        whole = file.resolve()
+        return whole.relative_to(run_folder(whole).parent) if self.shared else whole
+
+    def told(self, error: Exception) -> str:
+        return sayable(first_line(error), shared=self.shared)
 
     def _faces(self, vae: Run, notes: list[str]) -> TestFaces | None:
         settings = str(data_settings(vae.record))
@@ -90,7 +103,7 @@ class Opening:
             try:
                 self._test_faces[settings] = vae.held_out_faces("test", TEST_FACES)
             except (ValueError, OSError) as error:
-                notes.append(f"No test faces, only samples and your own photographs: {first_line(error)}")
+                notes.append(f"No test faces, only samples and your own photographs: {self.told(error)}")
                 return None
         return self._test_faces[settings]
 
@@ -103,32 +116,32 @@ class Opening:
                 subject = open_subject(vae.path, content, Request(device=self.device), device, self.track)
                 directions = subject_directions(subject, file)
         except (ValueError, OSError) as error:
-            notes.append(f"No sliders for attributes: {first_line(error)}")
+            notes.append(f"No sliders for attributes: {self.told(error)}")
             return None
         if directions is None:
-            notes.append(f"No sliders for attributes; this fits them: vae edit directions {run_folder(vae.path)}")
+            notes.append(
+                f"No sliders for attributes; this fits them: vae edit directions {run_folder(self.place(vae.path))}"
+            )
         return directions
 
+    def _priors(self, vae: Run, notes: list[str]) -> tuple[str, ...]:
+        """Names of those that can be sampled."""
+        names, file = ["normal"] if vae.model.has_prior else [], prior_file(vae.path)
+        try:
+            names += [name for name in PRIORS if name != "normal" and file.read(name) is not None]
+        except ValueError as error:
+            notes.append(self.told(error))
+        return tuple(names)
 
-def _priors(vae: Run, notes: list[str]) -> tuple[str, ...]:
-    """Names of those that can be sampled."""
-    names, file = ["normal"] if vae.model.has_prior else [], prior_file(vae.path)
-    try:
-        names += [name for name in PRIORS if name != "normal" and file.read(name) is not None]
-    except ValueError as error:
-        notes.append(first_line(error))
-    return tuple(names)
-
-
-def _statistics(vae: Run, notes: list[str], track: Track) -> LatentStatistics | None:
-    try:
-        return vae.latent_statistics(track)
-    except (ValueError, OSError) as error:
-        notes.append(
-            "The sliders move the first latents, by their own unit: which ones are the most active could not be "
-            f"measured: {first_line(error)}"
-        )
-        return None
+    def _statistics(self, vae: Run, notes: list[str]) -> LatentStatistics | None:
+        try:
+            return vae.latent_statistics(self.track)
+        except (ValueError, OSError) as error:
+            notes.append(
+                "The sliders move the first latents, by their own unit: which ones are the most active could not be "
+                f"measured: {self.told(error)}"
+            )
+            return None
 
 
 def _open_sweep(opening: Opening, sweep: Sweep) -> Workbench:
@@ -143,10 +156,10 @@ def _open_sweep(opening: Opening, sweep: Sweep) -> Workbench:
             runs.append(opening.run(_checkpoint(job), label))
         # a damaged checkpoint, arguments that a model refuses: one run does not stop the others
         except (ValueError, OSError, RuntimeError, LookupError, TypeError) as error:
-            left_out.append(f"{label} ({job.status}) is left out: {first_line(error)}")
+            left_out.append(f"{label} ({job.status}) is left out: {opening.told(error)}")
     if not runs:
         raise ExplorerError(f"{sweep.folder}: none of its {len(sweep.jobs)} runs can be shown. " + "; ".join(left_out))
-    return Workbench(sweep.folder.resolve().name, runs, left_out)
+    return Workbench(sweep.folder.resolve().name, runs, left_out, shared=opening.shared)
 
 
 def _checkpoint(job: Job) -> Path:

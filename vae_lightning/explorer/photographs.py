@@ -11,13 +11,18 @@ from PIL import Image
 from torch import Tensor
 
 from vae_lightning.data import DataError
-from vae_lightning.data.preprocessing import explained_decoding, upright_rgb
+from vae_lightning.data.image_files import check_size, explained_decoding
+from vae_lightning.data.preprocessing import upright_rgb
 from vae_lightning.explorer.faces import ExplorerError
 from vae_lightning.runs import Run
 
 MOST_BYTES = 10 * 2**20
-MOST_PIXELS = 40_000_000
-MOST_KEPT = 64  # of all visitors together; the oldest goes
+MOST_KEPT = 256  # of all visitors together; the oldest goes
+MOST_OF_ONE = 64  # of them from one address; its oldest goes
+# not those for which Pillow starts another program (EPS), nor those that hardly anybody has
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+MOST_SCANS = 100  # of a progressive JPEG, which has about ten; each takes as long as a picture of its own
+START_OF_SCAN = b"\xff\xda"
 ADVICE = "Save it as JPEG or PNG in a program that shows it."
 
 Pixels = UInt8[Tensor, "channels height width"]
@@ -32,11 +37,15 @@ class Photographs:
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self._runs = {framing(run): run for run in runs}
-        self._kept: OrderedDict[str, dict[str, Pixels]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[str, dict[str, Pixels]]] = OrderedDict()
         self._lock = threading.Lock()  # requests come in several threads
 
-    def keep(self, encoded: bytes) -> str:
+    def keep(self, encoded: bytes, sender: str = "") -> str:
         """The content of an image file -> a token that nobody can guess, to ask for its pixels with.
+
+        Args:
+            encoded: the content.
+            sender: whose photographs go first when there are too many: an address.
 
         Raises:
             ExplorerError: too many bytes or pixels, no image, or not one that all these runs can take.
@@ -48,8 +57,11 @@ class Photographs:
             raise ExplorerError(f"{error}.") from error
         token = secrets.token_urlsafe()
         with self._lock:
-            self._kept[token] = pixels
-            while len(self._kept) > MOST_KEPT:
+            self._kept[token] = sender, pixels
+            of_sender = [kept for kept, (whose, _) in self._kept.items() if whose == sender]
+            if len(of_sender) > MOST_OF_ONE:
+                del self._kept[of_sender[0]]
+            elif len(self._kept) > MOST_KEPT:
                 self._kept.popitem(last=False)
         return token
 
@@ -65,7 +77,7 @@ class Photographs:
             if kept is None:
                 raise ExplorerError("the photograph is no longer in memory: choose the file again")
             self._kept.move_to_end(token)
-        return kept[framing(run)]
+        return kept[1][framing(run)]
 
 
 def framing(run: Run) -> str:
@@ -83,10 +95,10 @@ def open_photograph(encoded: bytes) -> Image.Image:
     if len(encoded) > MOST_BYTES:
         raise ExplorerError(f"the file has more than {MOST_BYTES // 2**20} MB: make it smaller")
     try:
-        with explained_decoding(), Image.open(io.BytesIO(encoded)) as image:
-            width, height = image.size
-            if width * height > MOST_PIXELS:
-                raise DataError(f"it has {width}x{height} pixels, more than {MOST_PIXELS // 10**6} million")
+        if encoded.count(START_OF_SCAN) > MOST_SCANS and encoded.startswith(b"\xff\xd8"):
+            raise DataError(f"it is a JPEG of more than {MOST_SCANS} scans")
+        with explained_decoding(), Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+            check_size(image.size)
             return upright_rgb(image)
     except DataError as error:
         raise ExplorerError(f"{error}. {ADVICE}") from error

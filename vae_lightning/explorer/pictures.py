@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from vae_lightning.directions import DirectionError
 from vae_lightning.explorer import code_lines, markup
 from vae_lightning.explorer.edits import Edit, between, moved
-from vae_lightning.explorer.faces import ExplorerError, Face, Source, as_seed, as_temperature
+from vae_lightning.explorer.faces import ExplorerError, Face, Source
+from vae_lightning.explorer.positions import as_seed, as_temperature, number_in, whole_in, word_of
 from vae_lightning.explorer.workbench import Workbench
+from vae_lightning.latent_paths import PATHS
 from vae_lightning.pixels import to_pil
 
 MOST_SAMPLES = 64
@@ -17,7 +18,7 @@ PIXELS_PER_ROW = 512  # so many columns of large faces that a sheet is no wider
 
 
 def shown_samples(
-    workbench: Workbench, number: int, count: float, temperature: float | None, seed: float | None, prior: str
+    workbench: Workbench, number: int, count: object, temperature: object, seed: object, prior: object
 ) -> tuple[str, str]:
     """A sheet of samples, and its code.
 
@@ -27,17 +28,15 @@ def shown_samples(
     from torchvision.utils import make_grid
 
     run = workbench.runs[number]
-    if not 1 <= count <= MOST_SAMPLES or count != int(count):
-        raise ExplorerError(f"how many: needs a whole number from 1 to {MOST_SAMPLES}")
+    many = whole_in(count, "how many", 1, MOST_SAMPLES)
     heat, start = as_temperature(temperature), as_seed(seed)
-    if prior not in run.priors:
-        raise ExplorerError(f"{run.label} has no prior {prior!r}; there are {', '.join(run.priors) or 'none'}")
-    columns = columns_for(int(count), run.vae.model.image_size)
-    faces = run.vae.sample(int(count), heat, start, prior)
+    kind = word_of(prior, f"priors of {run.label}", run.priors)
+    columns = columns_for(many, run.vae.model.image_size)
+    faces = run.vae.sample(many, heat, start, kind)
     picture = to_pil(make_grid(faces, nrow=columns, padding=0)[None])[0]
     name = f"samples_seed={start}_temperature={heat:g}.png"
-    words = f"{int(count)} samples of the prior {prior}, temperature {heat:g}, seed {start}"
-    lines = code_lines.samples(run, int(count), heat, start, prior, columns, name)
+    words = f"{many} samples of the prior {kind}, temperature {heat:g}, seed {start}"
+    lines = code_lines.samples(run, many, heat, start, kind, columns, name)
     return markup.figure(picture, words, words, name, "sheet"), code_block(lines, "samples.py")
 
 
@@ -95,7 +94,7 @@ def edit_words(workbench: Workbench, number: int, edit: Edit) -> list[str]:
 
 
 def shown_between(
-    workbench: Workbench, number: int, first: Face, second: Face, percent: float, path: str
+    workbench: Workbench, number: int, first: Face, second: Face, percent: object, path: object
 ) -> tuple[str, str]:
     """A face on the way from one to another, between both, and its code.
 
@@ -103,14 +102,12 @@ def shown_between(
         ValueError: no such face or path, or a percentage outside 0 to 100.
     """
     run = workbench.runs[number]
-    if not 0 <= percent <= 100:
-        raise ExplorerError(f"{percent:g} %: needs 0 to 100")
-    step = round(percent)
-    latents = between(workbench.latents(number, first), workbench.latents(number, second), step, path)
+    step, way = round(number_in(percent, "way in %", 0, 100)), word_of(path, "path", PATHS)
+    latents = between(workbench.latents(number, first), workbench.latents(number, second), step, way)
     picture = run.vae.decode(latents, as_pil=True)[0]
-    words = f"{step} % of the {path} way"
+    words = f"{step} % of the {way} way"
     alternative = f"{words} from {first.words} to {second.words}"
-    lines = code_lines.face_between(run, first, second, step, path, "between.png")
+    lines = code_lines.face_between(run, first, second, step, way, "between.png")
     return markup.figure(picture, words, alternative, "between.png", "main"), code_block(lines, "between.py")
 
 
@@ -137,8 +134,8 @@ def shown_runs(workbench: Workbench, face: Face, edit: Edit) -> tuple[str, str]:
         try:
             picture = edited(workbench, number, face, edit)
             lines += [*code_lines.edited_face(run, face, edit, name), ""]
-        except (ValueError, DirectionError) as error:
-            figures.append(markup.empty_figure(run.label, str(error)))
+        except ValueError as error:
+            figures.append(markup.empty_figure(run.label, workbench.told(error)))
             continue
         words = ", ".join([face.words, *edit_words(workbench, number, edit)])
         figures.append(markup.figure(picture, run.label, f"{words}, by {run.label}", name))

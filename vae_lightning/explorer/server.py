@@ -1,12 +1,12 @@
-"""The page over HTTP: what may be asked for, how large a request may be, and what a browser may load."""
+"""The page over HTTP."""
 
-import json
+import asyncio
 import os
-import re
+import signal
 import socket
-from collections.abc import Callable, Collection
-from contextlib import suppress
-from urllib.parse import urlsplit
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 
 # before Gradio is imported: it would ask a server for its newest version, and send figures of use
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_OFFLINE="1")
@@ -16,109 +16,18 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vae_lightning.explorer.faces import ExplorerError
-from vae_lightning.explorer.listening import LOOPBACK
+from vae_lightning.explorer.gate import PHOTOGRAPH, Gate
+from vae_lightning.explorer.listening import LOOPBACK, is_for_this_machine
 from vae_lightning.explorer.page import STYLE, build_page, theme
-from vae_lightning.explorer.photographs import MOST_BYTES
 from vae_lightning.explorer.workbench import Workbench
 
-SECONDS_TO_FINISH = 1  # on Ctrl-C; open pages hold a connection for as long as they are open
-MOST_BYTES_OF_AN_EVENT = 2**17  # positions of controls
-PHOTOGRAPH = "/photograph"
-EVENTS = "/gradio_api/run/"
-# what the page needs of Gradio; not its routes to files, uploads, proxies, documentation and monitoring
-ALLOWED = re.compile(
-    r"/|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/pwa_icon(/\d+)?|/(assets|static|svelte)/[\w./-]+"
-    r"|/gradio_api/(run/predict/?|heartbeat/\w+|startup-events|app_id/?|theme\.css)|" + PHOTOGRAPH
-)
-# Gradio's page has scripts and styles in it, and makes functions of the templates of HTML parts
-CONTENT_SECURITY_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; object-src 'none'; "
-    "base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
-)
-
-
-class Gate:
-    """Lets only through what the page needs.
-
-    Args:
-        app: behind it.
-        names: that the page may be asked for by; empty for any. Without them a page of another site could point its
-            own name at this machine, and read what is answered.
-    """
-
-    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
-        self.app = app
-        self.names = names
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-
-        async def send_guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers["Referrer-Policy"] = "no-referrer"
-            await send(message)
-
-        refusal, body = refused(scope, self.names), receive
-        if refusal is None and scope["path"].startswith(EVENTS):
-            content = await read_body(receive)
-            body = replayed(content)
-            if not holds_positions(content):
-                refusal = PlainTextResponse("only positions of controls", 400)
-        await (refusal or self.app)(scope, body, send_guarded)
-
-
-def refused(scope: Scope, names: Collection[str]) -> PlainTextResponse | None:
-    path, headers = scope["path"], Headers(scope=scope)
-    if names and urlsplit(f"//{headers.get('host', '')}").hostname not in names:
-        return PlainTextResponse("vae explore answers by this machine's own name; say --host to let others in", 421)
-    if not ALLOWED.fullmatch(path) or ".." in path:
-        return PlainTextResponse("not found", 404)
-    if scope["method"] not in ("GET", "HEAD"):
-        length = headers.get("content-length", "")
-        most = MOST_BYTES if path == PHOTOGRAPH else MOST_BYTES_OF_AN_EVENT
-        if not length.isdigit() or int(length) > most:
-            return PlainTextResponse(f"at most {most} bytes, with a Content-Length", 413)
-    return None
-
-
-async def read_body(receive: Receive) -> bytes:
-    """At most MOST_BYTES_OF_AN_EVENT: the server reads no more than the Content-Length."""
-    parts: list[bytes] = []
-    while True:
-        message = await receive()
-        parts.append(message.get("body", b""))
-        if not message.get("more_body"):
-            return b"".join(parts)
-
-
-def replayed(content: bytes) -> Receive:
-    async def receive() -> Message:
-        return {"type": "http.request", "body": content, "more_body": False}
-
-    return receive
-
-
-def holds_positions(content: bytes) -> bool:
-    """Whether an event brings words and numbers alone. Gradio would fetch what an object among them names as a file."""
-    try:
-        values = json.loads(content)["data"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return False
-    return isinstance(values, list) and not any(
-        isinstance(value, dict) or (isinstance(value, list) and not all(isinstance(word, str) for word in value))
-        for value in values
-    )
+SECONDS_TO_FINISH = 1  # on Ctrl-C
+SECONDS_TO_ASK = 30  # at most, and half of it at least
+MOST_CONNECTIONS = 512  # a page and its pictures hold up to seven
 
 
 def build_app(workbench: Workbench, names: Collection[str] = LOOPBACK) -> ASGIApp:
@@ -130,18 +39,40 @@ def build_app(workbench: Workbench, names: Collection[str] = LOOPBACK) -> ASGIAp
         # a type that no form of another site can send without asking first
         if request.headers.get("content-type") != "application/octet-stream":
             return JSONResponse({"problem": "send the file itself, as application/octet-stream"}, 415)
+        sender = request.client.host if request.client else ""
         try:
-            token = await run_in_threadpool(workbench.photographs.keep, await request.body())
+            token = await run_in_threadpool(workbench.photographs.keep, await request.body(), sender)
         except ExplorerError as error:
             return JSONResponse({"problem": str(error)}, 400)
         return JSONResponse({"token": token})
 
     page = build_page(workbench)
     gr.mount_gradio_app(
-        app, page, path="/", show_error=True, footer_links=[], run_history=False, enable_monitoring=False,
+        app, page, path="/", show_error=False, footer_links=[], run_history=False, enable_monitoring=False,
         ssr_mode=False, pwa=False, mcp_server=False, theme=theme(), css_paths=[STYLE],
     )  # fmt: skip
-    return Gate(app, names)
+    return Gate(app, names, {number: len(each.inputs) for number, each in page.fns.items()})
+
+
+class ImpatientProtocol(H11Protocol):
+    """Closes a connection on which nothing whole was asked for SECONDS_TO_ASK; the server alone waits for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._last_seen: object = self  # no request
+        self._next_look = self.loop.call_later(SECONDS_TO_ASK / 2, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._next_look.cancel()
+        super().connection_lost(exc)
+
+    def _look(self) -> None:
+        is_answered = self.cycle is None or self.cycle.response_complete
+        if is_answered and self.cycle is self._last_seen:
+            self.transport.abort()
+            return
+        self._last_seen = self.cycle if is_answered else self
+        self._next_look = self.loop.call_later(SECONDS_TO_ASK / 2, self._look)
 
 
 class AnnouncedServer(uvicorn.Server):
@@ -149,17 +80,38 @@ class AnnouncedServer(uvicorn.Server):
 
     def __init__(self, app: ASGIApp, announce: Callable[[], None]) -> None:
         super().__init__(
-            uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=SECONDS_TO_FINISH, server_header=False)
+            uvicorn.Config(
+                app,
+                http=ImpatientProtocol,
+                log_level="warning",
+                limit_concurrency=MOST_CONNECTIONS,
+                timeout_graceful_shutdown=SECONDS_TO_FINISH,
+                server_header=False,
+                proxy_headers=False,
+            )
         )
         self._announce = announce
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end it, once; a second, while the program is about to end, would print a traceback."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: setattr(self, "should_exit", True))
+        yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._announce()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for connection in list(self.server_state.connections):  # each open page holds one
+            connection.transport.abort()
+        await super().shutdown(sockets)
+
 
 def serve(workbench: Workbench, listener: socket.socket, announce: Callable[[], None]) -> None:
-    """Until Ctrl-C."""
-    names = LOOPBACK if listener.getsockname()[0] in LOOPBACK else ()
-    with suppress(KeyboardInterrupt):
-        AnnouncedServer(build_app(workbench, names), announce).run(sockets=[listener])
+    """Until Ctrl-C or SIGTERM; afterwards the program has nothing to do but to end."""
+    address = listener.getsockname()[0]
+    names = (*LOOPBACK, address) if is_for_this_machine(address) else ()
+    AnnouncedServer(build_app(workbench, names), announce).run(sockets=[listener])

@@ -1,8 +1,10 @@
 """The runs that a page shows, and what is known of them."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -13,6 +15,8 @@ from vae_lightning.explorer.photographs import Photographs
 from vae_lightning.latent_statistics import LatentStatistics
 from vae_lightning.run_folders import run_folder
 from vae_lightning.runs import Run
+
+log = logging.getLogger("vae_lightning")
 
 TEST_FACES = 100  # to choose from, evenly spaced over the test split
 LATENTS_KEPT = 256  # of faces that were looked at
@@ -25,6 +29,7 @@ class OpenedRun:
     Args:
         label: what tells it from the others of its sweep; of a single run its folder's name.
         vae: the model.
+        place: what the page calls its checkpoint, in lines of code and in advice.
         priors: names of those that can be sampled, first the one that is taken unasked.
         test_faces: None where the data are not there.
         statistics: None where they are not known.
@@ -34,6 +39,7 @@ class OpenedRun:
 
     label: str
     vae: Run
+    place: Path
     priors: tuple[str, ...]
     test_faces: UInt8[Tensor, "faces channels height width"] | None = None
     statistics: LatentStatistics | None = None
@@ -62,10 +68,14 @@ class Workbench:
         name: of the run or the sweep.
         runs: one or more.
         left_out: sentences about runs of a sweep that are not among them.
+        shared: whether others than who started it see the page. They learn nothing of this machine's folders.
     """
 
-    def __init__(self, name: str, runs: Sequence[OpenedRun], left_out: Sequence[str] = ()) -> None:
+    def __init__(
+        self, name: str, runs: Sequence[OpenedRun], left_out: Sequence[str] = (), *, shared: bool = False
+    ) -> None:
         self.name = name
+        self.shared = shared
         self.runs = list(runs)
         self.left_out = list(left_out)
         self.photographs = Photographs([run.vae for run in runs])
@@ -98,6 +108,10 @@ class Workbench:
         """
         return self._latents(number, face).clone()
 
+    def told(self, error: Exception) -> str:
+        """What is wrong, in words for the page."""
+        return sayable(str(error), shared=self.shared)
+
     def _look(self, number: int, face: Face) -> Float[Tensor, "1 latent"]:
         run = self.runs[number]
         if face.source == Source.SAMPLE:
@@ -113,6 +127,14 @@ def default_prior(run: OpenedRun) -> str:
     if not run.priors:
         raise ExplorerError(
             f"{run.label} is a plain autoencoder without a prior to sample from; this fits some: "
-            f"vae evaluate {run_folder(run.vae.path)} --metrics samplers"
+            f"vae evaluate {run_folder(run.place)} --metrics samplers"
         )
     return run.priors[0]
+
+
+def sayable(words: str, *, shared: bool) -> str:
+    """The words, but for those that might name a folder to others; these go to the terminal alone."""
+    if not shared or not set(words) & {"/", "\\"}:
+        return words
+    log.warning("%s", words)
+    return "this cannot be shown here; the terminal of vae explore says why"

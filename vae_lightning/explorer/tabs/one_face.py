@@ -10,6 +10,7 @@ from vae_lightning.explorer.controls import (
     QUIET,
     FaceChooser,
     answering,
+    chosen_run,
     code_part,
     face_of,
     fill,
@@ -18,6 +19,7 @@ from vae_lightning.explorer.controls import (
 )
 from vae_lightning.explorer.edits import REACH, Edit
 from vae_lightning.explorer.pictures import shown_edit, shown_original
+from vae_lightning.explorer.positions import number_in, word_of, words_of
 from vae_lightning.explorer.workbench import OpenedRun, Workbench
 from vae_lightning.latent_statistics import LatentStatistics
 
@@ -46,24 +48,26 @@ def one_face_tab(workbench: Workbench) -> None:
             latents = [gr.Slider(-REACH, REACH, 0, step=STEP, **each) for each in latent_sliders(workbench.runs[0])]
     edit_inputs = [names, method, others, *strengths, *latents]
 
-    def edit_shown(number: int, *values: Any) -> tuple[str, ...]:
-        face, edit_values = face_of(*values[:NUM_FACE_VALUES]), values[NUM_FACE_VALUES:]
-        return shown_edit(workbench, number, face, edit_of(workbench.runs[number], *edit_values))
+    def edit_shown(run: object, *values: Any) -> tuple[str, ...]:
+        face, number = face_of(*values[:NUM_FACE_VALUES]), chosen_run(workbench, run)
+        return shown_edit(workbench, number, face, edit_of(workbench, number, *values[NUM_FACE_VALUES:]))
 
-    def all_shown(number: int, *values: Any) -> tuple[str, ...]:
-        edited = edit_shown(number, *values)
-        return (shown_original(workbench, number, face_of(*values[:NUM_FACE_VALUES])), *edited)
+    def all_shown(run: object, *values: Any) -> tuple[str, ...]:
+        edited = edit_shown(run, *values)
+        return (shown_original(workbench, chosen_run(workbench, run), face_of(*values[:NUM_FACE_VALUES])), *edited)
 
     inputs = [run, *chooser.inputs, *edit_inputs]
-    show_all, show_edit = answering(all_shown, 3), answering(edit_shown, 2)
+    show_all, show_edit = answering(workbench, all_shown, 3), answering(workbench, edit_shown, 2)
     everything, changed = [originals, picture, code, problem], [picture, code, problem]
     fill(everything, show_all(0, *chooser.values, [], METHODS[0], []))
     gr.on(chooser.triggers, show_all, inputs, everything, **QUIET)
     sliders = [*strengths, *latents]
     gr.on([control.change for control in (*sliders, method, others)], show_edit, inputs, changed, **QUIET)
     reset.click(lambda: [0] * len(sliders), None, sliders, **QUIET)  # whose changes show the face
-    names.input(strength_updates, names, strengths, **QUIET).then(show_edit, inputs, changed, **QUIET)
-    relabelled = run.input(lambda number: latent_updates(workbench.runs[number]), run, latents, **QUIET)
+    rename = answering(workbench, lambda names: strength_updates(attributes, names), NUM_ATTRIBUTES)
+    names.input(rename, names, [*strengths, problem], **QUIET).then(show_edit, inputs, changed, **QUIET)
+    relabel = answering(workbench, lambda run: latent_updates(workbench, run), NUM_LATENTS)
+    relabelled = run.input(relabel, run, [*latents, problem], **QUIET)
     relabelled.then(show_all, inputs, everything, **QUIET)
 
 
@@ -85,14 +89,22 @@ def attribute_controls(attributes: list[str], chosen: list[str]) -> tuple[gr.Dro
     return names, strengths, method, others
 
 
-def edit_of(run: OpenedRun, names: list[str], method: str, others: list[str], *positions: float) -> Edit:
-    """What the sliders say: first those of attributes, then those of latents."""
-    strengths, shifts = positions[:NUM_ATTRIBUTES], positions[NUM_ATTRIBUTES:]
+def edit_of(
+    workbench: Workbench, number: int, names: object, method: object, others: object, *positions: object
+) -> Edit:
+    """What the sliders say: first those of attributes, then those of latents.
+
+    Raises:
+        ExplorerError: a value that cannot be.
+    """
+    attributes = attributes_of(workbench)
+    reached = [number_in(position, "slider", -REACH, REACH) for position in positions]
+    strengths, shifts = reached[:NUM_ATTRIBUTES], reached[NUM_ATTRIBUTES:]
     return Edit(
-        latents=dict(zip(run.most_active(NUM_LATENTS), shifts, strict=False)),
-        attributes=dict(zip(names, strengths, strict=False)),
-        method=method,
-        orthogonal_to=others,
+        latents=dict(zip(workbench.runs[number].most_active(NUM_LATENTS), shifts, strict=False)),
+        attributes=dict(zip(words_of(names, "attributes", attributes, NUM_ATTRIBUTES), strengths, strict=False)),
+        method=word_of(method, "directions", METHODS),
+        orthogonal_to=words_of(others, "orthogonal to", attributes, len(attributes)),
     )
 
 
@@ -126,10 +138,12 @@ def latent_label(statistics: LatentStatistics | None, latent: int) -> str:
     return f"Latent {latent} (std{nats})"
 
 
-def latent_updates(run: OpenedRun) -> list[Any]:
-    return [gr.update(value=0, **slider) for slider in latent_sliders(run)]
+def latent_updates(workbench: Workbench, number: object) -> list[Any]:
+    sliders = latent_sliders(workbench.runs[chosen_run(workbench, number)])
+    return [gr.update(value=0, **slider) for slider in sliders]
 
 
-def strength_updates(names: list[str]) -> list[Any]:
-    labels = [*names, *[""] * (NUM_ATTRIBUTES - len(names))]
+def strength_updates(attributes: list[str], names: object) -> list[Any]:
+    chosen = words_of(names, "attributes", attributes, NUM_ATTRIBUTES)
+    labels = [*chosen, *[""] * (NUM_ATTRIBUTES - len(chosen))]
     return [gr.update(value=0, label=f"{label} (std)", visible=bool(label)) for label in labels]

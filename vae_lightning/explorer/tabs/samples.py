@@ -1,12 +1,22 @@
 """Samples of a prior."""
 
 import secrets
+from typing import Any
 
 import gradio as gr
 
-from vae_lightning.explorer.controls import QUIET, TEMPERATURE, answering, code_part, fill, problem_part, run_choice
-from vae_lightning.explorer.faces import HIGHEST_TEMPERATURE
+from vae_lightning.explorer.controls import (
+    QUIET,
+    TEMPERATURE,
+    answering,
+    chosen_run,
+    code_part,
+    fill,
+    problem_part,
+    run_choice,
+)
 from vae_lightning.explorer.pictures import MOST_SAMPLES, shown_samples
+from vae_lightning.explorer.positions import HIGHEST_TEMPERATURE
 from vae_lightning.explorer.workbench import Workbench
 from vae_lightning.priors import PRIORS
 from vae_lightning.run_folders import run_folder
@@ -40,7 +50,11 @@ def samples_tab(workbench: Workbench) -> None:
             picture = gr.HTML()
             code = code_part()
     inputs = [run, count, temperature, seed, prior]
-    show = answering(lambda *values: shown_samples(workbench, *values), 2)
+
+    def samples_shown(run: object, *values: Any) -> tuple[str, str]:
+        return shown_samples(workbench, chosen_run(workbench, run), *values)
+
+    show = answering(workbench, samples_shown, 2)
     fill([picture, code, problem], show(0, COUNT, TEMPERATURE, 0, priors[0]))
     changes = [run.input, prior.input, temperature.change, count.change, seed.change]
     gr.on(changes, show, inputs, [picture, code, problem], **QUIET)
@@ -51,5 +65,5 @@ def _how_to_fit(workbench: Workbench) -> str:
     missing = [name for name in PRIORS if not all(name in run.priors for run in workbench.runs) and name != "normal"]
     if not missing:
         return ""
-    folder = run_folder(workbench.runs[0].vae.path) if len(workbench.runs) == 1 else "RUN"
+    folder = run_folder(workbench.runs[0].place) if len(workbench.runs) == 1 else "RUN"
     return f"{', '.join(missing)} can be fitted: vae evaluate {folder} --metrics samplers"

@@ -17,6 +17,7 @@ from vae_lightning.explorer.controls import (
 )
 from vae_lightning.explorer.edits import REACH, Edit
 from vae_lightning.explorer.pictures import shown_originals, shown_runs
+from vae_lightning.explorer.positions import number_in, whole_in, word_of
 from vae_lightning.explorer.tabs.one_face import NUM_LATENTS, STEP, attributes_of, first_attributes
 from vae_lightning.explorer.workbench import Workbench
 
@@ -46,14 +47,10 @@ def several_runs_tab(workbench: Workbench) -> None:
     inputs = [*chooser.inputs, rank, shift, attribute, strength]
 
     def runs_shown(*values: Any) -> tuple[str, ...]:
-        rank, shift, attribute, strength = values[NUM_FACE_VALUES:]
-        edit = Edit(
-            ranks={int(rank) - 1: shift}, attributes={attribute: strength} if attribute else {}, method=METHODS[0]
-        )
-        face = face_of(*values[:NUM_FACE_VALUES])
+        face, edit = face_of(*values[:NUM_FACE_VALUES]), shared_edit(attributes, *values[NUM_FACE_VALUES:])
         return (shown_originals(workbench, face), *shown_runs(workbench, face, edit))
 
-    show, everything = answering(runs_shown, 3), [originals, pictures, code, problem]
+    show, everything = answering(workbench, runs_shown, 3), [originals, pictures, code, problem]
     gr.on(
         [*chooser.triggers, rank.change, shift.change, attribute.change, strength.change],
         show,
@@ -63,3 +60,17 @@ def several_runs_tab(workbench: Workbench) -> None:
     )
     reset.click(lambda: (0, 0), None, [shift, strength], **QUIET)
     fill(everything, show(*chooser.values, 1, 0, None, 0))
+
+
+def shared_edit(attributes: list[str], rank: object, shift: object, attribute: object, strength: object) -> Edit:
+    """What the sliders say.
+
+    Raises:
+        ExplorerError: a value that cannot be.
+    """
+    reached = number_in(strength, "strength", -REACH, REACH)
+    return Edit(
+        ranks={whole_in(rank, "rank", 1, NUM_LATENTS) - 1: number_in(shift, "shift", -REACH, REACH)},
+        attributes={word_of(attribute, "attribute", attributes): reached} if attribute else {},
+        method=METHODS[0],
+    )

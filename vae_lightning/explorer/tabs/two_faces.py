@@ -9,6 +9,7 @@ from vae_lightning.explorer.controls import (
     QUIET,
     FaceChooser,
     answering,
+    chosen_run,
     code_part,
     face_of,
     fill,
@@ -39,18 +40,19 @@ def two_faces_tab(workbench: Workbench) -> None:
             second_end = gr.HTML()
     inputs = [run, percent, path, *first.inputs, *second.inputs]
 
-    def between_shown(number: int, percent: float, path: str, *faces: Any) -> tuple[str, ...]:
+    def between_shown(run: object, percent: object, path: object, *faces: Any) -> tuple[str, ...]:
         ends = face_of(*faces[:NUM_FACE_VALUES]), face_of(*faces[NUM_FACE_VALUES:])
-        return shown_between(workbench, number, *ends, percent, path)
+        return shown_between(workbench, chosen_run(workbench, run), *ends, percent, path)
 
-    def end_shown(number: int, *values: Any) -> tuple[str, ...]:
-        return (shown_end(workbench, number, face_of(*values)),)
+    def end_shown(run: object, *values: Any) -> tuple[str, ...]:
+        return (shown_end(workbench, chosen_run(workbench, run), face_of(*values)),)
 
-    show, between = answering(between_shown, 2), [picture, code, problem]
+    show, show_end = answering(workbench, between_shown, 2), answering(workbench, end_shown, 1)
+    between = [picture, code, problem]
     gr.on([percent.change, path.change], show, inputs, between, **QUIET)
     for chooser, end in ((first, first_end), (second, second_end)):
         of_end = [run, *chooser.inputs]
-        event = gr.on([run.input, *chooser.triggers], answering(end_shown, 1), of_end, [end, problem], **QUIET)
+        event = gr.on([run.input, *chooser.triggers], show_end, of_end, [end, problem], **QUIET)
         event.then(show, inputs, between, **QUIET)
-        fill([end, problem], answering(end_shown, 1)(0, *chooser.values))
+        fill([end, problem], show_end(0, *chooser.values))
     fill(between, show(0, HALFWAY, PATHS[0], *first.values, *second.values))
