@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from vae_lightning.data import FaceDataModule
@@ -14,6 +15,10 @@ from vae_lightning.run_module import RunModule
 
 NAMES_SHOWN = 8
 SAVED_AS = "before_non_finite_loss.ckpt"
+TO_TRY = (
+    "Things to try: a smaller optimizer.lr, trainer.gradient_clip_val=100, trainer.precision=32-true, "
+    "model.logvar_clamp=[-4,4]."
+)
 
 
 class NonFiniteLossError(RuntimeError):
@@ -25,6 +30,9 @@ class NonFiniteLoss(L.Callback):
 
     (Looking means waiting for the device, so a GPU is asked only when numbers are fetched anyway.)
     `last.ckpt` stays as the last whole epoch left it. Where the weights are still numbers, they are saved beside it.
+
+    The step that was taken last may have spoilt the weights too, with a loss that was still a number: they are looked
+    at before each validation and at the end of each epoch, before a checkpoint is written.
 
     Args:
         run_dir: the run folder; `non_finite_batch.txt` in it gets the names of all images of the batch.
@@ -60,8 +68,32 @@ class NonFiniteLoss(L.Callback):
                 self._stop(trainer, *self._window[first], trainer.global_step - len(self._window) + first)
             self._window.clear()
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._check_weights(trainer, pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        loss = trainer.callback_metrics["val/loss"]
+        if not loss.isfinite():
+            raise NonFiniteLossError(
+                f"The validation loss is {loss.item()} in epoch {trainer.current_epoch + 1}. {self._what_is_left()} "
+                f"{TO_TRY}"
+            )
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._check_weights(trainer, pl_module)
+
+    def _check_weights(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if not has_finite_weights(module):
+            raise NonFiniteLossError(
+                f"The weights are no numbers any more, in epoch {trainer.current_epoch + 1}, after step "
+                f"{trainer.global_step - 1}. {self._last_epoch()}. {TO_TRY}"
+            )
+
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        has_good_weights = all(bool(parameter.isfinite().all()) for parameter in pl_module.parameters())
+        has_good_weights = has_finite_weights(pl_module)
         if has_good_weights and not isinstance(exception, NonFiniteLossError):
             return
         for checkpoint in trainer.checkpoint_callbacks:
@@ -80,13 +112,16 @@ class NonFiniteLoss(L.Callback):
         more = f" and {len(names) - NAMES_SHOWN} more (all in non_finite_batch.txt)" if len(names) > NAMES_SHOWN else ""
         raise NonFiniteLossError(
             f"The loss is {loss.item()} in epoch {trainer.current_epoch + 1}, at step {step}, on the images "
-            f"{', '.join(names[:NAMES_SHOWN])}{more}. {self._what_is_left()} Things to try: a smaller optimizer.lr, "
-            "trainer.gradient_clip_val=100, trainer.precision=32-true, model.logvar_clamp=[-4,4]."
+            f"{', '.join(names[:NAMES_SHOWN])}{more}. {self._what_is_left()} {TO_TRY}"
         )
 
     def _what_is_left(self) -> str:
-        folder = self.run_dir / "checkpoints"
-        last = f"{folder / 'last.ckpt'} holds the last whole epoch" if (folder / "last.ckpt").is_file() else ""
-        return (
-            f"{last or 'No epoch was finished yet'}; the weights of this moment, if they are numbers, go to {SAVED_AS}."
-        )
+        return f"{self._last_epoch()}; the weights of this moment, if they are numbers, go to {SAVED_AS}."
+
+    def _last_epoch(self) -> str:
+        last = self.run_dir / "checkpoints" / "last.ckpt"
+        return f"{last} holds the last whole epoch" if last.is_file() else "No epoch was finished yet"
+
+
+def has_finite_weights(module: L.LightningModule) -> bool:
+    return bool(torch.stack([parameter.detach().isfinite().all() for parameter in module.parameters()]).all())

@@ -1,5 +1,6 @@
 """Samples from the prior at several temperatures."""
 
+import math
 from collections.abc import Sequence
 
 from jaxtyping import UInt8
@@ -32,7 +33,8 @@ class TemperatureGrid(ImageGrid):
         num_samples: int = 8,
     ) -> None:
         super().__init__(run_dir, every_n_epochs)
-        if not temperatures or min(temperatures) < 0 or num_samples < 1:
+        are_sizes = all(math.isfinite(temperature) and temperature >= 0 for temperature in temperatures)
+        if not temperatures or not are_sizes or num_samples < 1:
             raise ValueError(
                 f"callbacks.temperature: temperatures={list(temperatures)}, num_samples={num_samples}: "
                 "at least one temperature, none below 0, and 1 sample are needed"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -116,7 +117,7 @@ def test_bad_crop_from_yaml(crop: object) -> None:
 
 
 def open_all(source: ImageSource, directory: Path, preprocessing: Preprocessing | None = None) -> np.ndarray:
-    return open_cache(source, np.arange(len(source.filenames)), preprocessing or Preprocessing(), directory)
+    return open_cache(source, np.arange(len(source.filenames)), preprocessing or Preprocessing(), directory).images
 
 
 def test_images_are_decoded_once(tiny_celeba: Celeba, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,10 +136,13 @@ def test_images_are_decoded_once(tiny_celeba: Celeba, tmp_path: Path, monkeypatc
 
 def test_metadata_say_what_the_array_is(tiny_celeba: Celeba, tmp_path: Path) -> None:
     source = read_celeba(tiny_celeba(10))
-    open_all(source, tmp_path / "cache", Preprocessing((15, 40, 163, 188), 32, "gray"))
+    images = open_all(source, tmp_path / "cache", Preprocessing((15, 40, 163, 188), 32, "gray"))
     (metadata,) = [json.loads(path.read_text()) for path in (tmp_path / "cache").glob("*/metadata.json")]
     assert metadata.pop("fingerprint")
+    assert metadata.pop("content")
+    assert metadata.pop("checksums") == [zlib.crc32(images)]
     assert metadata == {
+        "split": "all",
         "version": cache.CACHE_VERSION,
         "source": "celeba",
         "root": str(source.root),
@@ -162,7 +166,7 @@ def test_other_content_or_preprocessing_is_another_cache(tiny_celeba: Celeba, tm
     first = open_all(source, directory)
     assert not np.array_equal(open_all(source, directory, Preprocessing(crop=140)), first)
     assert open_all(source, directory, Preprocessing(color="gray")).shape == (10, 64, 64, 1)
-    assert len(open_cache(source, np.array([3, 1]), Preprocessing(), directory)) == 2
+    assert len(open_cache(source, np.array([3, 1]), Preprocessing(), directory).images) == 2
     path = source.root / "img_align_celeba" / "000001.jpg"
     path.write_bytes((source.root / "img_align_celeba" / "000002.jpg").read_bytes())
     changed = open_all(source, directory)
@@ -266,9 +270,9 @@ BUILD = textwrap.dedent(
     import os, sys, time
     from pathlib import Path
     import numpy as np
-    from vae_lightning.data import ImageSource, Preprocessing, cache, open_cache, preprocessing, read_celeba
+    from vae_lightning.data import ImageSource, Preprocessing, decoding, open_cache, preprocessing, read_celeba
     # Pillow decodes here, to the same pixels: to import torchvision would take twice as long as all the rest
-    cache.load_jpeg_decoder = preprocessing.load_jpeg_decoder = lambda: None
+    decoding.load_jpeg_decoder = preprocessing.load_jpeg_decoder = lambda: None
     read = ImageSource.read
     def slow_read(source, row):
         Path(sys.argv[3]).write_text(str(os.getpid()))
@@ -276,8 +280,8 @@ BUILD = textwrap.dedent(
         return read(source, row)
     ImageSource.read = slow_read
     source = read_celeba(Path(sys.argv[1]))
-    images = open_cache(source, np.arange(len(source.filenames)), Preprocessing(image_size=128), Path(sys.argv[2]))
-    print(int(images.sum()))
+    decoded = open_cache(source, np.arange(len(source.filenames)), Preprocessing(image_size=128), Path(sys.argv[2]))
+    print(int(decoded.images.sum()))
     """
 )
 

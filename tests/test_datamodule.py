@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from omegaconf import ListConfig
 from torch import Tensor
 
-from vae_lightning.data import DataError, FaceDataModule
+from vae_lightning.data import SPLITS, DataError, FaceDataModule
 from vae_lightning.data.noise import read_noise
 
 Celeba = Callable[..., Path]
@@ -73,7 +73,8 @@ def test_a_crop_box_from_yaml(celeba_of_100: Path) -> None:
 
 def test_record_is_plain_and_complete(celeba_of_100: Path) -> None:
     record = open_data(celeba_of_100, train_size=20).record()
-    assert len(record.pop("fingerprint")) == 32
+    assert [len(record.pop(name)) for name in ("fingerprint", "annotation")] == [32, 32]
+    assert {split: len(content) for split, content in record.pop("content").items()} == dict.fromkeys(SPLITS, 32)
     assert record == {
         "source": "celeba",
         "root": str(celeba_of_100),

@@ -13,6 +13,11 @@ COLORS = ("#0072b2", "#b34700", "#007a5a", "#a3427f", "#000000", "#806500", "#2f
 Chart = UInt8[np.ndarray, "_height _width 3"]
 
 
+def verbatim(text: str) -> str:
+    """Words that were typed or read: a dollar sign in them is one, and begins no formula that could be a wrong one."""
+    return text.replace("$", r"\$")
+
+
 def figure_pixels(figure: Figure) -> Chart:
     """A figure of matplotlib, drawn without a window."""
     canvas = FigureCanvasAgg(figure)
@@ -51,6 +56,7 @@ def draw_kl_per_latent(kl_nats_per_latent: Float[np.ndarray, " latent"], title: 
     bars.margins(x=0)
     histogram.hist(kl_nats_per_latent, bins=20)
     histogram.set(title="histogram", xlabel="nats", ylabel="latents")
+    bars.ticklabel_format(axis="y", style="sci", scilimits=(-3, 5))  # the nats of thousands of silent latents fit too
     for axis in (bars, histogram):
         axis.grid(axis="y", alpha=0.3)
     return figure_pixels(figure)

@@ -51,7 +51,8 @@ def reconstruction_grid(model: Autoencoder, faces: Faces) -> Grid:
 
 def interpolation_grid(model: Autoencoder, faces: Faces, num_steps: int) -> Grid:
     """One row per pair: the first face, decoded (1 - a) z1 + a z2 for a from 0 to 1, the second face."""
-    faces = faces[: len(faces) // 2 * 2]  # a split with an odd number of faces leaves one out
+    # a split with an odd number of faces leaves one out; a lone face is its own partner
+    faces = faces[: len(faces) // 2 * 2] if len(faces) > 1 else faces.repeat(2, 1, 1, 1)
     mean = encode_mean(model, faces)
     between = latents_between(mean[0::2], mean[1::2], num_steps)
     images = torch.cat([faces[0::2, None], decode_uint8(model, between), faces[1::2, None]], dim=1)

@@ -4,6 +4,8 @@ from vae_lightning.did_you_mean import did_you_mean
 from vae_lightning.signatures import ConfigError
 
 COMPILE_MODES = ("off", "default", "reduce-overhead", "max-autotune")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+SHORT_PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  # Lightning's other names of them
 
 
 def check_compile(mode: str, accelerator: str, *, runs_here: bool) -> None:
@@ -51,6 +53,26 @@ def check_accelerator(accelerator: str) -> None:
             f"trainer.accelerator={accelerator}: PyTorch sees no such device here; "
             "trainer=default takes the best there is"
         )
+
+
+def check_precision(precision: str, accelerator: str, *, runs_here: bool) -> None:
+    """Refuses a precision in which no model of ours can be trained, or which a CPU would silently exchange.
+
+    Raises:
+        ConfigError: with what is allowed.
+    """
+    precision = SHORT_PRECISIONS.get(precision, precision)
+    if precision not in PRECISIONS:
+        raise ConfigError(
+            f"trainer.precision={precision}{did_you_mean(precision, PRECISIONS)}: allowed are auto, "
+            f"{', '.join(PRECISIONS)}; weights and pixels are float32"
+        )
+    if precision != "16-mixed" or not runs_here:
+        return
+    import torch
+
+    if accelerator == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        raise ConfigError("trainer.precision=16-mixed: CPUs do not compute in it; take bf16-mixed or 32-true")
 
 
 def best_precision(accelerator: str) -> str:

@@ -2,43 +2,45 @@
 
 import errno
 import hashlib
+import io
 import json
 import logging
 import math
 import os
 import shutil
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from filelock import FileLock, Timeout
-from jaxtyping import Int64, UInt8
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from jaxtyping import Int64
 
-from vae_lightning.data.preprocessing import Preprocessing, load_jpeg_decoder
+from vae_lightning.data.changes import FILES, METADATA, cached_files, changed_files
+from vae_lightning.data.checksums import list_checksums
+from vae_lightning.data.decoding import CHUNK, Images, Wanted, decoded_chunks, num_processors
+from vae_lightning.data.preprocessing import Preprocessing
 from vae_lightning.data.source import DataError, ImageSource
 
 logger = logging.getLogger("vae_lightning")
 
-CACHE_VERSION = 2  # raise when the same key would give other pixels
-ARRAY, METADATA = "images.npy", "metadata.json"
-CHUNK = 64  # images per task: about 20 ms of work
+CACHE_VERSION = 3  # raise when the same key would give other pixels, or the files say other things
+ARRAY = "images.npy"
 SPARE_BYTES = 64 * 2**20  # left free on the disk beside the cache itself
 
-Images = UInt8[np.ndarray, "rows height width channels"]
+_verified: set[tuple[str, int, int, int]] = set()  # arrays whose checksums this process has compared
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Images in the cache."""
+
+    images: Images  # a read-only memory map
+    content: str  # a hash of the names and bytes of the files that they were decoded from, the same on every machine
 
 
 def open_cache(
@@ -48,55 +50,106 @@ def open_cache(
     cache_dir: Path,
     split: str = "all",
     fingerprint: str | None = None,
-) -> Images:
-    """The decoded images of `rows` as a read-only memory map, NHWC; decoded first where nobody has yet.
+) -> Decoded:
+    """The decoded images of `rows`, NHWC; decoded first where nobody has yet, or where a checksum does not hold.
 
     The folder's name is a hash of the images' names and content, the preprocessing and CACHE_VERSION. `split`
-    only names the images in the progress bar; `fingerprint` is that of the rows, where it is known already.
+    only names the images for people; `fingerprint` is that of the rows, where it is known already.
 
     Raises: DataError for an image that cannot be used (named, with its row) or a disk without room; nothing
     is left.
     """
-    size = preprocessing.image_size
-    metadata: dict[str, object] = {
-        "version": CACHE_VERSION,
-        "source": source.kind,
-        "fingerprint": fingerprint or source.fingerprint(rows),
-        "preprocessing": json.loads(json.dumps(asdict(preprocessing))),  # as it will be read back
-        "shape": [len(rows), size, size, preprocessing.channels],
-    }
-    key = hashlib.blake2b(json.dumps(metadata, sort_keys=True).encode(), digest_size=10).hexdigest()
-    folder = cache_dir / f"{source.kind}-{preprocessing.image_size}-{preprocessing.color}-{key}"
-    images = _open(folder, metadata)
-    if images is not None:
-        return images
+    wanted = Wanted(source, rows, preprocessing, split)
+    fingerprint = fingerprint or source.fingerprint(rows)
+    metadata = _metadata(wanted, fingerprint)
+    folder = _folder(cache_dir, metadata)
+    decoded = _open(folder, wanted, metadata, logging.DEBUG)  # what is wrong is said once, below
+    if decoded is not None:
+        return decoded
     cache_dir.mkdir(parents=True, exist_ok=True)
     with _locked(folder.with_name(folder.name + ".lock"), split):
-        images = _open(folder, metadata)  # another process may have built it meanwhile
-        if images is None:
-            _build(folder, source, rows, preprocessing, metadata, split)
-            images = _open(folder, metadata)
-    assert images is not None
-    return images
+        decoded = _open(folder, wanted, metadata)  # another process may have built it meanwhile
+        if decoded is None:
+            earlier = [_folder(cache_dir, _metadata(wanted, fingerprint, version)) for version in range(CACHE_VERSION)]
+            for old in filter(Path.exists, earlier):
+                logger.info("%s is of an earlier version, without checksums: decoding once more. Delete it.", old)
+            _build(folder, wanted, metadata)
+            decoded = _open(folder, wanted, metadata)
+    assert decoded is not None
+    return decoded
 
 
-def _open(folder: Path, metadata: dict[str, object]) -> Images | None:
-    """The memory map, or None where there is no whole cache."""
+def _metadata(wanted: Wanted, fingerprint: str, version: int = CACHE_VERSION) -> dict[str, Any]:
+    """What a cache's folder is named after."""
+    return {
+        "version": version,
+        "source": wanted.source.kind,
+        "fingerprint": fingerprint,
+        "preprocessing": json.loads(json.dumps(asdict(wanted.preprocessing))),  # as it will be read back
+        "shape": list(wanted.shape),
+    }
+
+
+def _folder(cache_dir: Path, metadata: dict[str, Any]) -> Path:
+    key = hashlib.blake2b(json.dumps(metadata, sort_keys=True).encode(), digest_size=10).hexdigest()
+    preprocessing = metadata["preprocessing"]
+    return cache_dir / f"{metadata['source']}-{preprocessing['image_size']}-{preprocessing['color']}-{key}"
+
+
+def _open(folder: Path, wanted: Wanted, metadata: dict[str, Any], log_level: int = logging.WARNING) -> Decoded | None:
+    """None where there is no whole cache."""
     if not folder.exists():
         return None
     try:
-        images = np.load(folder / ARRAY, mmap_mode="r")
-        stored = json.loads((folder / METADATA).read_text())
-    except (OSError, ValueError, EOFError) as error:
-        logger.warning("The cache %s is damaged (%s); decoding the images again.", folder, error)
+        stored = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+        images = _map(folder / ARRAY, wanted.shape)
+        if {name: stored[name] for name in metadata} != metadata:
+            raise ValueError(f"{METADATA} describes other images")
+        _verify(folder / ARRAY, images, stored["checksums"], wanted)
+        return Decoded(images, stored["content"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        logger.log(log_level, "The cache %s is damaged (%s); decoding the images again.", folder, error)
         return None
-    del stored["root"]
-    size = (folder / ARRAY).stat().st_size
-    whole = size == images.offset + images.nbytes and images.dtype == np.uint8
-    if not whole or list(images.shape) != metadata["shape"] or stored != metadata:
-        logger.warning("The cache %s is damaged (%d bytes); decoding the images again.", folder, size)
-        return None
-    return images
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+def _map(path: Path, shape: tuple[int, int, int, int]) -> Images:
+    """Raises: ValueError where the file is not such an array of bytes, to the byte as long."""
+    header, size = _header(shape), path.stat().st_size
+    expected = len(header) + math.prod(shape)
+    if size != expected:
+        raise ValueError(f"{path.name} has {size:,} bytes, expected {expected:,}")
+    with path.open("rb") as file:
+        if file.read(len(header)) != header:
+            raise ValueError(f"the header of {path.name} is another")
+    return np.memmap(path, np.uint8, "r", offset=len(header), shape=shape)
+
+
+def _verify(path: Path, images: Images, checksums: list[int], wanted: Wanted) -> None:
+    """Once per process; some 1 GB a second and processor, and what it reads is in memory when training begins.
+
+    Raises: ValueError that names the damaged images.
+    """
+    status = path.stat()
+    file = (str(path), status.st_ino, status.st_mtime_ns, status.st_size)
+    if file in _verified:
+        return
+    starts = range(0, len(images), CHUNK)
+    if len(checksums) != len(starts):
+        raise ValueError(f"{len(checksums):,} checksums for {len(starts):,} pieces")
+    with ThreadPoolExecutor(num_processors()) as pool:
+        found = pool.map(lambda first: zlib.crc32(images[first : first + CHUNK].data), starts)
+        damaged = [first for first, one, other in zip(starts, found, checksums, strict=True) if one != other]
+    if damaged:
+        names = wanted.names(damaged[0], damaged[0] + CHUNK)
+        more = f", and {len(damaged) - 1:,} more such pieces" if len(damaged) > 1 else ""
+        raise ValueError(f"checksum of the {wanted.split} images {names[0]} to {names[-1]}{more}")
+    _verified.add(file)
 
 
 @contextmanager
@@ -113,35 +166,20 @@ def _locked(path: Path, split: str) -> Iterator[None]:
         lock.release()
 
 
-def _build(
-    folder: Path,
-    source: ImageSource,
-    rows: Int64[np.ndarray, " rows"],
-    preprocessing: Preprocessing,
-    metadata: dict[str, object],
-    split: str,
-) -> None:
+def _build(folder: Path, wanted: Wanted, metadata: dict[str, Any]) -> None:
     """Write everything into a temporary folder, then rename it; the caller holds the lock."""
     partial = folder.with_name(folder.name + ".partial")
     for leftover in (partial, folder):  # of a build that was killed; a cache that turned out to be damaged
         shutil.rmtree(leftover, ignore_errors=True)
-    image_shape = (preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
-    needed = len(rows) * math.prod(image_shape)
+    needed = math.prod(wanted.shape)
     free = shutil.disk_usage(folder.parent).free
     if free < needed + SPARE_BYTES:
         raise _no_space(folder.parent, needed, free)
+    root = str(wanted.source.root.resolve())
+    before = cached_files(folder.parent, version=CACHE_VERSION, root=root, split=wanted.split) or {}
     partial.mkdir()
     try:
-        with (partial / ARRAY).open("wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), *image_shape)}
-            np.lib.format.write_array_header_1_0(file, header)
-            with closing(_decoded_chunks(source, rows, preprocessing, split)) as chunks:
-                for chunk in chunks:
-                    file.write(chunk.data)
-            file.flush()
-            os.fsync(file.fileno())
-        text = json.dumps({**metadata, "root": str(source.root.resolve())}, indent=2)
-        (partial / METADATA).write_text(text + "\n")
+        _say_what_changed(before, _write(partial, wanted, metadata), wanted)
         partial.replace(folder)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -151,66 +189,40 @@ def _build(
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _write(folder: Path, wanted: Wanted, metadata: dict[str, Any]) -> dict[str, str]:
+    """Decodes into the files of a cache; returns the checksums of what was decoded."""
+    checksums: list[int] = []
+    encoded: list[str] = []
+    with (folder / ARRAY).open("wb") as file:
+        file.write(_header(wanted.shape))
+        with closing(decoded_chunks(wanted)) as chunks:
+            for chunk in chunks:
+                file.write(chunk.images.data)
+                checksums.append(chunk.checksum)
+                encoded += chunk.files
+        file.flush()
+        os.fsync(file.fileno())
+    files = dict(zip(wanted.names(0, len(encoded)), encoded, strict=True))
+    listed = list_checksums(files)
+    (folder / FILES).write_text(listed, encoding="utf-8", newline="")
+    content = hashlib.blake2b(listed.encode(), digest_size=16).hexdigest()
+    where = {"root": str(wanted.source.root.resolve()), "split": wanted.split}
+    text = json.dumps({**metadata, **where, "content": content, "checksums": checksums})
+    (folder / METADATA).write_text(text + "\n", encoding="utf-8")
+    return files
+
+
+def _say_what_changed(before: dict[str, str], now: dict[str, str], wanted: Wanted) -> None:
+    """Names the images that are others than when they were decoded last."""
+    changed = changed_files(before, now)
+    if changed:
+        root, split = wanted.source.root, wanted.split
+        logger.warning("%s: these %s images have changed since an earlier run: %s", root, split, changed)
+
+
 def _no_space(where: Path, needed: int, free: int) -> DataError:
     return DataError(
         f"no space left in {where} for the decoded images: {needed / 2**20:,.0f} MiB needed, "
         f"{free / 2**20:,.0f} MiB free. Free some, put data.data_dir on another disk, or use fewer or "
         "smaller images (data.train_size=…, data.image_size=…)."
     )
-
-
-def _decoded_chunks(
-    source: ImageSource, rows: Int64[np.ndarray, " rows"], preprocessing: Preprocessing, split: str
-) -> Generator[Images]:
-    """The images in order, decoded by a thread per processor; a few chunks are in memory at a time."""
-    load_jpeg_decoder()  # imports in this thread, before several ask for it
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    pool = ThreadPoolExecutor(workers)
-    pending: deque[Future[Images]] = deque()
-    try:
-        with _one_torch_thread(), _progress(f"Decoding {split} images", len(rows)) as advance:
-            for first in range(0, len(rows), CHUNK):
-                chunk = rows[first : first + CHUNK]
-                pending.append(pool.submit(_decode_chunk, source, chunk, preprocessing))
-                if len(pending) >= 4 * workers:
-                    yield (images := pending.popleft().result())
-                    advance(len(images))
-            for future in pending:
-                yield (images := future.result())
-                advance(len(images))
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _decode_chunk(source: ImageSource, rows: Int64[np.ndarray, " chunk"], preprocessing: Preprocessing) -> Images:
-    size = preprocessing.image_size
-    images = np.empty((len(rows), size, size, preprocessing.channels), np.uint8)
-    for image, row in zip(images, rows.tolist(), strict=True):
-        encoded = source.read(row)
-        try:
-            image[...] = preprocessing(encoded).numpy()
-        except DataError as error:
-            raise DataError(
-                f"row {row} of {source.root}: the image {source.filenames[row]} ({len(encoded):,} bytes) "
-                f"cannot be used: {error}. Replace the image by a whole copy, or remove it and its rows."
-            ) from error
-    return images
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """The pool keeps every processor busy; PyTorch's own threads would only get in its way."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task(description, total=total)
-        yield lambda count: progress.advance(task, count)

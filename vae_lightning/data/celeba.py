@@ -9,8 +9,10 @@ from typing import Literal
 import numpy as np
 
 from vae_lightning.data.folder import find_images
-from vae_lightning.data.source import DataError, FolderStore, ImageSource, ImageStore, ZipStore
-from vae_lightning.data.tables import read_table
+from vae_lightning.data.source import DataError, FolderStore, ImageSource, ImageStore
+from vae_lightning.data.tables import Table, first_repeated, read_table
+from vae_lightning.data.zip_store import ZipStore
+from vae_lightning.names import LONGEST_NAME, REPLACEMENT, is_a_name, shown
 
 IMAGES = "img_align_celeba"
 PARTITION = ("list_eval_partition.txt", "list_eval_partition.csv")
@@ -37,10 +39,7 @@ def read_celeba(root: Path, kind: Literal["celeba", "faces"] = "celeba") -> Imag
             f"{attributes.path}: the header names {len(attributes.column_names)} attributes, expected "
             f"{NUM_ATTRIBUTES}. The file was edited: download it again ({DOWNLOAD})."
         )
-    filenames = tuple(b"\n".join(partition.filenames).decode().split("\n"))
-    if len(set(filenames)) < len(filenames):
-        repeated = next(name for name in filenames if filenames.count(name) > 1)
-        raise DataError(f"{partition.path} lists {repeated} more than once. Remove the repeated rows.")
+    filenames = names_of_images(partition)
     identity_path = find_file(root, IDENTITIES)
     identities = None
     if identity_path is not None:
@@ -56,6 +55,23 @@ def read_celeba(root: Path, kind: Literal["celeba", "faces"] = "celeba") -> Imag
         attributes=attributes.aligned_to(partition.filenames, partition.path) > 0,
         identities=identities,
     )
+
+
+def names_of_images(partition: Table, *, allow_repeated: bool = False) -> tuple[str, ...]:
+    """Raises: DataError for a name that is no file's in the folder of the images, or that stands there twice."""
+    text = b"\n".join(partition.filenames).decode(errors="replace")
+    filenames = tuple(text.split("\n"))
+    # looked at together, since CelebA has 200,000: none of them may lead out of the folder
+    is_clean = text.replace("\n", "").isprintable() and not {"/", "\\", REPLACEMENT} & set(text)
+    if not is_clean or max(map(len, filenames)) > LONGEST_NAME:
+        bad = next(name for name in filenames if not is_a_name(name))
+        raise DataError(
+            f"{partition.path} lists {shown(bad)!r}, which is no name of an image in {IMAGES}. The file was edited: "
+            "download it again."
+        )
+    if not allow_repeated and len(set(filenames)) < len(filenames):
+        raise DataError(f"{partition.path} lists {first_repeated(filenames)} more than once. Remove the repeated rows.")
+    return filenames
 
 
 def has_celeba_files(root: Path) -> bool:

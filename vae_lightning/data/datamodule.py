@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from vae_lightning.data.cache import open_cache
+from vae_lightning.data.changes import check_unchanged
 from vae_lightning.data.faces import read_factors
 from vae_lightning.data.loading import (
     Batch,
@@ -92,6 +93,8 @@ class FaceDataModule(LightningDataModule):
         self._splits: dict[Split, SplitImages] = {}
         self._on_device: dict[Split, DeviceSplit] = {}
         self._fingerprint = ""
+        self._content: dict[Split, str] = {}
+        self._annotation: str | None = None
 
     def prepare_data(self) -> None:
         self._open_splits()
@@ -111,11 +114,12 @@ class FaceDataModule(LightningDataModule):
             rank=rank,
             world_size=world_size,
         )
-        order.first_batch = self._batches_behind() % order.num_batches
+        # not yet: a learning rate schedule asks for the loader before the trainer knows where it goes on
+        order.first_batch = self._batches_behind
         return self._loader("train", order)
 
     def _batches_behind(self) -> int:
-        """Of the epoch in which a checkpoint was written that training goes on from."""
+        """Of the epoch under way, where training goes on from a checkpoint within it."""
         if self.trainer is None or not self.trainer.fit_loop.restarting:
             return 0
         return self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
@@ -162,7 +166,9 @@ class FaceDataModule(LightningDataModule):
         return {
             "source": source.kind,
             "root": str(source.root.resolve()),
-            "fingerprint": self._fingerprint,
+            "fingerprint": self._fingerprint,  # of the files as they lie there, quickly found
+            "content": dict(self._content),  # of what is in them, the same on every machine
+            "annotation": self._annotation,
             "crop": list(crop) if isinstance(crop, tuple) else crop,
             "image_size": self.preprocessing.image_size,
             "color": self.preprocessing.color,
@@ -200,13 +206,18 @@ class FaceDataModule(LightningDataModule):
         identities = self.image_source.identities
         return None if identities is None else identities[self._select_rows(self.image_source, split)]
 
-    def fingerprint_now(self) -> str:
-        """The fingerprint that a run started now would record; nothing is decoded.
+    def marks_now(self) -> dict[str, str | None]:
+        """What a run started now would record of its data without decoding anything: `fingerprint`, `annotation`.
 
         Raises: DataError.
         """
         source = self._find_source()
-        return _join(source.fingerprint(self._select_rows(source, split)) for split in SPLITS)
+        rows = [self._select_rows(source, split) for split in SPLITS]
+        return {"fingerprint": _join(map(source.fingerprint, rows)), "annotation": source.annotation_hash(rows)}
+
+    def check_unchanged(self, record: dict[str, Any], checkpoint: Path, *, is_same_run: bool) -> None:
+        """Raises: DataError where a checkpoint of the same run was trained on other images; see `changes`."""
+        check_unchanged(record, self.record(), self._cache_dir, checkpoint, is_same_run=is_same_run)
 
     def _find_source(self) -> ImageSource:
         return resolve_source(
@@ -219,18 +230,23 @@ class FaceDataModule(LightningDataModule):
             warn=rank_zero_only(logger.warning),
         )
 
+    @property
+    def _cache_dir(self) -> Path:
+        return self.data_dir / "cache"
+
     def _open_splits(self) -> None:
         if self._image_source is not None:
             return
         source = self._find_source()
-        fingerprints = []
+        rows = {split: self._select_rows(source, split) for split in SPLITS}
+        fingerprints = {split: source.fingerprint(rows[split]) for split in SPLITS}
         for split in SPLITS:
-            rows = self._select_rows(source, split)
-            fingerprints.append(source.fingerprint(rows))
-            images = open_cache(source, rows, self.preprocessing, self.data_dir / "cache", split, fingerprints[-1])
-            attributes = None if source.attributes is None else source.attributes[rows]
-            self._splits[split] = SplitImages(images, attributes)
-        self._fingerprint = _join(fingerprints)
+            decoded = open_cache(source, rows[split], self.preprocessing, self._cache_dir, split, fingerprints[split])
+            attributes = None if source.attributes is None else source.attributes[rows[split]]
+            self._splits[split] = SplitImages(decoded.images, attributes)
+            self._content[split] = decoded.content
+        self._fingerprint = _join(fingerprints.values())
+        self._annotation = source.annotation_hash(list(rows.values()))
         self._image_source = source
 
     def _select_rows(self, source: ImageSource, split: Split) -> np.ndarray:

@@ -6,11 +6,13 @@ root/list_eval_partition.txt           0 train, 1 validation, 2 test; no person 
 root/identity_CelebA.txt               who it is
 root/factors.csv                       the continuous factors that draw each picture (rendering.factors.FaceFactors)
 root/ATTRIBUTES.md                     how the attributes follow from the factors
+root/checksums.txt                     of all of these
 root/faces.json                        count, seed and version; written last
 """
 
 import csv
 import json
+import logging
 import multiprocessing
 import os
 import shutil
@@ -30,16 +32,22 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from vae_lightning.data.checksums import checksum_of, list_checksums, read_checksums
 from vae_lightning.data.rendering.attributes import ATTRIBUTE_NAMES, describe_attributes, face_attributes
 from vae_lightning.data.rendering.drawing import draw_face
 from vae_lightning.data.rendering.factors import FACTOR_RANGES, FaceFactors, Picture, sample_pictures
+from vae_lightning.data.source import DataError
+from vae_lightning.names import is_a_name
+
+logger = logging.getLogger("vae_lightning")
 
 RENDERER_VERSION = 1  # raise whenever the same factors would give other bytes
 JPEG_QUALITY = 92
 SMALLEST_COUNT = 20  # one picture of each person of a block, so that all three splits have people
 PICTURES_PER_CHUNK = 50
 SMALLEST_COUNT_FOR_WORKERS = 600  # below, drawing takes less time than starting processes
-MANIFEST = "faces.json"
+MANIFEST, CHECKSUMS = "faces.json", "checksums.txt"
+TABLES = ("list_attr_celeba.txt", "list_eval_partition.txt", "identity_CelebA.txt", "factors.csv")
 
 
 def faces_folder_name(count: int = 10_000, seed: int = 0) -> str:
@@ -55,7 +63,7 @@ def render_faces(root: Path, *, count: int = 10_000, seed: int = 0, num_workers:
     imported by worker processes.
 
     Raises:
-        ValueError: count below 20, negative seed, or `root` holds something else.
+        ValueError: count below 20, negative seed, or `root` holds something else, or tables that were edited.
         OSError: `root` cannot be written; nothing half is left there.
         RuntimeError: worker processes could not start or were killed.
     """
@@ -63,12 +71,15 @@ def render_faces(root: Path, *, count: int = 10_000, seed: int = 0, num_workers:
     _check_arguments(count, seed, num_workers)
     manifest = {"count": count, "seed": seed, "renderer_version": RENDERER_VERSION}
     if _is_complete(root, manifest):
+        _check_tables(root)
         return root
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(root.parent / f".{root.name}.lock"):
             if not _is_complete(root, manifest):
                 _refuse_foreign_folder(root)
+                if root.exists():
+                    _say_why_again(root, manifest)
                 _render_aside(root, manifest, num_workers)
     except OSError as error:
         message = f"{error.strerror or error}: cannot write the rendered faces; make room or choose another folder than"
@@ -77,11 +88,22 @@ def render_faces(root: Path, *, count: int = 10_000, seed: int = 0, num_workers:
 
 
 def read_factors(root: Path) -> tuple[tuple[str, ...], Float[np.ndarray, "pictures factors"]]:
-    """Names and values of the factors that drew the pictures of `root`, in the order of its tables."""
-    with (root / "factors.csv").open(newline="") as file:
-        header, *rows = csv.reader(file)
-    first = header.index("identity") + 1  # a file name and a person stand before them
-    return tuple(header[first:]), np.array([row[first:] for row in rows], np.float64)
+    """Names and values of the factors that drew the pictures of `root`, in the order of its tables.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = root / "factors.csv"
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        first = header.index("identity") + 1  # a file name and a person stand before them
+        values = np.array([row[first:] for row in rows], np.float64).reshape(len(rows), len(header) - first)
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read ({error}): delete {root}, and it is rendered again.") from error
+    if not np.isfinite(values).all() or not all(map(is_a_name, header[first:])):
+        raise DataError(f"{path} holds what is no factor: delete {root}, and it is rendered again.")
+    return tuple(header[first:]), values
 
 
 def _check_arguments(count: int, seed: int, num_workers: int | None) -> None:
@@ -100,10 +122,37 @@ def _is_complete(root: Path, manifest: dict[str, int]) -> bool:
     try:
         if json.loads((root / MANIFEST).read_text()) != manifest:
             return False
-        with os.scandir(root / "img_align_celeba") as pictures:
-            return sum(1 for _ in pictures) == manifest["count"]
+        return _count_pictures(root) == manifest["count"] and (root / CHECKSUMS).is_file()
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return False
+
+
+def _count_pictures(root: Path) -> int:
+    folder = root / "img_align_celeba"
+    if not folder.is_dir():
+        return 0
+    with os.scandir(folder) as pictures:
+        return sum(1 for _ in pictures)
+
+
+def _say_why_again(root: Path, manifest: dict[str, int]) -> None:
+    count = _count_pictures(root)
+    if count != manifest["count"]:
+        logger.warning(f"{root} has {count:,} pictures of {manifest['count']:,}: rendering them again.")
+    elif not (root / CHECKSUMS).is_file():
+        logger.info(f"{root} is of an earlier version, without checksums: rendering it once more.")
+
+
+def _check_tables(root: Path) -> None:
+    """Refuses what is no longer as it was written. Pictures are compared when they are decoded."""
+    checksums = read_checksums(root / CHECKSUMS)
+    for name in TABLES:
+        path = root / name
+        if not path.is_file() or checksum_of(path.read_bytes()) != checksums.get(name):
+            raise ValueError(
+                f"{path} is not as it was rendered: it was edited or damaged. Delete {root}, and the same command "
+                "renders it again; data of your own go into another folder (data=celeba data.root=…)."
+            )
 
 
 def _refuse_foreign_folder(root: Path) -> None:
@@ -121,6 +170,7 @@ def _render_aside(root: Path, manifest: dict[str, int], num_workers: int | None)
         pictures = sample_pictures(manifest["count"], manifest["seed"])
         _write_tables(aside, pictures)
         _draw_all(aside / "img_align_celeba", pictures, num_workers)
+        _write_checksums(aside)
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         if root.exists():
             root.rename(outdated)
@@ -146,11 +196,16 @@ def _write_tables(folder: Path, pictures: list[Picture]) -> None:
     _write_lines(folder / "list_eval_partition.txt", partitions)
     _write_lines(folder / "identity_CelebA.txt", identities)
     _write_lines(folder / "factors.csv", [",".join(["filename", "identity", *FACTOR_RANGES]), *factors])
-    (folder / "ATTRIBUTES.md").write_text(describe_attributes())
+    (folder / "ATTRIBUTES.md").write_text(describe_attributes(), encoding="utf-8")
+
+
+def _write_checksums(folder: Path) -> None:
+    paths = [folder / name for name in TABLES] + sorted((folder / "img_align_celeba").iterdir())
+    (folder / CHECKSUMS).write_text(list_checksums({path.name: checksum_of(path.read_bytes()) for path in paths}))
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:
-    path.write_text("\n".join(lines) + "\n", newline="\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
 
 def _draw_all(folder: Path, pictures: list[Picture], num_workers: int | None) -> None:
@@ -198,7 +253,10 @@ def _draw_in_processes(chunks: list[tuple[Path, int, list[FaceFactors]]], num_wo
 
 @contextmanager
 def _worker_environment() -> Iterator[None]:
-    """Workers read these when they start: one thread each, and freed memory kept (a fifth of the drawing time)."""
+    """Workers take this over when they start: one thread each, and freed memory kept (a fifth of the drawing time).
+
+    Ctrl-C is kept from them too, which a terminal sends to all processes: they are still importing when it comes.
+    """
     settings = {
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
@@ -207,9 +265,11 @@ def _worker_environment() -> Iterator[None]:
     }
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
+    signals_before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, signals_before)
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
 

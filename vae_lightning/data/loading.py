@@ -1,7 +1,7 @@
 """Batches straight from the decoded images, ordered by seed and epoch alone, from host memory or from the device's."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -72,7 +72,8 @@ class TrainingOrder:
         self.horizontal_flip = horizontal_flip
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
-        self.first_batch = 0  # of the next epoch only: above 0 where an interrupted epoch goes on
+        # asked when an epoch starts: above 0 where an interrupted one goes on
+        self.first_batch: Callable[[], int] = lambda: 0
         if self.batch_size == 0:
             raise DataError(f"{num_rows} training images are too few for {world_size} processes.")
         self.num_batches = num_rows // (self.batch_size * world_size)
@@ -86,8 +87,7 @@ class TrainingOrder:
     def __iter__(self) -> Iterator[BatchRows]:
         order = seeded_order(self.num_rows, "training order", self.seed, self.epoch)
         flips = seeded_bits(self.num_rows, "horizontal flip", self.seed, self.epoch) >= 2**63
-        first_batch, self.first_batch = self.first_batch, 0
-        for step in range(first_batch, self.num_batches):
+        for step in range(self.first_batch() % self.num_batches, self.num_batches):
             first = (step * self.world_size + self.rank) * self.batch_size
             rows = order[first : first + self.batch_size]
             yield BatchRows(rows, flips[rows] if self.horizontal_flip else None)

@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from vae_lightning.data.celeba import read_celeba
+from vae_lightning.data.checksums import read_checksums
 from vae_lightning.data.folder import read_folder
 from vae_lightning.data.noise import read_noise
-from vae_lightning.data.source import DataError, ImageSource
+from vae_lightning.data.source import CheckedStore, DataError, ImageSource
 
 SOURCES = ("auto", "celeba", "faces", "folder", "noise")
 
@@ -62,7 +64,12 @@ def _celeba_root(root: Path | None, data_dir: Path) -> Path | None:
 
 
 def _rendered_faces(data_dir: Path, count: int, seed: int) -> ImageSource:
-    from vae_lightning.data.faces import faces_folder_name, render_faces  # its drawing code only when it is needed
+    # its drawing code only when it is needed
+    from vae_lightning.data.faces import CHECKSUMS, faces_folder_name, render_faces
 
-    root = render_faces(data_dir / faces_folder_name(count, seed), count=count, seed=seed)
-    return read_celeba(root, kind="faces")
+    try:
+        root = render_faces(data_dir / faces_folder_name(count, seed), count=count, seed=seed)
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    source = read_celeba(root, kind="faces")
+    return replace(source, images=CheckedStore(root / "img_align_celeba", read_checksums(root / CHECKSUMS)))

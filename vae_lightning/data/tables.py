@@ -1,16 +1,22 @@
 """CelebA's annotation files: one file name and a few whole numbers per row, separated by blanks or commas."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int8, Int64
 
 from vae_lightning.data.source import DataError
+from vae_lightning.names import is_a_name, shown
 
 Values = Int64[np.ndarray, "rows columns"] | Int8[np.ndarray, "rows columns"]
 Valid = Bool[np.ndarray, "rows columns"]
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # that editors on Windows put first
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+LONGEST_COUNT = 12  # digits
 SEPARATORS = np.zeros(256, bool)
 SEPARATORS[list(b" \t\r\n,")] = True
 PIECE_BYTES = 2**18  # parsed at a time: in the processor's cache, and no memory to ask for; three times as fast
@@ -30,15 +36,29 @@ class Table:
         if self.filenames == filenames:
             return self.values
         row_of = {filename: row for row, filename in enumerate(self.filenames)}
+        if len(row_of) < len(self.filenames):
+            repeated = shown(first_repeated(self.filenames).decode(errors="replace"))
+            raise DataError(f"{self.path} lists {repeated} more than once: remove the other rows.")
         rows = [row_of.get(filename, -1) for filename in filenames]
-        missing = [filename.decode() for filename, row in zip(filenames, rows, strict=True) if row < 0]
+        missing = [filename for filename, row in zip(filenames, rows, strict=True) if row < 0]
         if missing:
+            first = shown(missing[0].decode(errors="replace"))
             raise DataError(
                 f"{self.path} has no row for {len(missing):,} of the {len(filenames):,} images in "
-                f"{because.name} (the first: {missing[0]}). The two files do not belong together: take both "
+                f"{because.name} (the first: {first}). The two files do not belong together: take both "
                 "from the same download."
             )
         return self.values[rows]
+
+
+def first_repeated(names: Sequence[Any]) -> Any:
+    """The first of names that stands there again; there is one."""
+    seen: set[Any] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    raise AssertionError
 
 
 def read_table(path: Path, columns: int | None = None, *, allowed: tuple[int, ...] | None = None) -> Table:
@@ -50,8 +70,11 @@ def read_table(path: Path, columns: int | None = None, *, allowed: tuple[int, ..
 
     Raises: DataError for a count that does not match, a row of another length, or a value outside `allowed`.
     """
-    content = path.read_bytes()
+    content = path.read_bytes().removeprefix(BYTE_ORDER_MARK)
+    if content.startswith(UTF_16):
+        raise DataError(f"{path} is written in UTF-16: save it as UTF-8, or download it again.")
     declared, names, start = _read_header(content)
+    _check_columns(path, names)
     columns = len(names) if columns is None else columns
     if names and len(names) != columns:
         raise DataError(f"{path}: the header names {len(names)} columns, expected {columns}.")
@@ -75,6 +98,14 @@ def read_table(path: Path, columns: int | None = None, *, allowed: tuple[int, ..
     return Table(path, names, filenames, np.concatenate(values))
 
 
+def _check_columns(path: Path, names: tuple[str, ...]) -> None:
+    bad = [name for name in names if not is_a_name(name)]
+    if bad:
+        raise DataError(f"{path}: the header names {shown(bad[0])!r}, which is no name of a column. Download it again.")
+    if len(set(names)) < len(names):
+        raise DataError(f"{path}: the header names {first_repeated(names)} more than once. Download it again.")
+
+
 def _parse_rows(rows: bytes, columns: int, allowed: tuple[int, ...] | None) -> tuple[list[bytes], Values] | None:
     """File names and values of whole lines, or None where something is wrong."""
     buffer = np.frombuffer(rows, np.uint8)
@@ -95,10 +126,10 @@ def _parse_rows(rows: bytes, columns: int, allowed: tuple[int, ...] | None) -> t
 def _read_header(content: bytes) -> tuple[int | None, tuple[str, ...], int]:
     """The declared row count, the column names, and where the rows start."""
     first, _, rest = content.partition(b"\n")
-    if first.strip().isdigit():
+    if first.strip().isdigit() and len(first.strip()) <= LONGEST_COUNT:
         names = rest.partition(b"\n")[0]
         return int(first), tuple(names.decode(errors="replace").split()), len(first) + len(names) + 2
-    if first.lstrip(b"\xef\xbb\xbf").startswith(b"image_id"):
+    if first.startswith(b"image_id"):
         columns = first.decode(errors="replace").strip().split(",")[1:]
         return None, tuple(columns), len(first) + 1
     return None, (), 0
@@ -139,8 +170,9 @@ def _explain_bad_row(path: Path, columns: int, allowed: tuple[int, ...] | None) 
     expected = f"a file name and {columns} " + (
         f"values out of {', '.join(map(str, allowed))}" if allowed else "whole numbers"
     )
-    content = path.read_bytes()
-    skipped = content[: _read_header(content)[2]].count(b"\n")
+    content = path.read_bytes().removeprefix(BYTE_ORDER_MARK)
+    declared, names, _ = _read_header(content)
+    skipped = 2 if declared is not None else int(bool(names))
     for number, line in enumerate(content.splitlines(), start=1):
         tokens = line.replace(b",", b" ").split()
         if number <= skipped or not tokens:
@@ -148,9 +180,9 @@ def _explain_bad_row(path: Path, columns: int, allowed: tuple[int, ...] | None) 
         good = {str(value).encode() for value in allowed} if allowed else None
         bad = [t for t in tokens[1:] if (t not in good if good else not t.lstrip(b"-").isdigit())]
         if len(tokens) != columns + 1 or bad:
-            found = f"{bad[0].decode(errors='replace')!r}" if bad else f"{len(tokens) - 1} values"
+            found = repr(shown(bad[0].decode(errors="replace"))) if bad else f"{len(tokens) - 1} values"
             return DataError(
-                f"{path}, line {number}: found {found} for {tokens[0].decode(errors='replace')!r}, expected "
+                f"{path}, line {number}: found {found} for {shown(tokens[0].decode(errors='replace'))!r}, expected "
                 f"{expected}. The file is cut short or was edited: download it again."
             )
     return DataError(f"{path} has no rows: expected {expected} per line. Download it again.")

@@ -1,5 +1,6 @@
 """How the KL term is weighed during training: a factor on the top-level `beta`, and a capacity."""
 
+import math
 from abc import ABC, abstractmethod
 
 UNITS = ("epoch", "step")
@@ -101,8 +102,8 @@ class Capacity(TimedSchedule):
 
     def __init__(self, capacity_nats: float = 25.0, duration: int = 10, unit: str = "epoch") -> None:
         super().__init__(duration, unit)
-        if capacity_nats <= 0:
-            raise ValueError(f"beta_schedule.capacity_nats={capacity_nats}: must be above 0")
+        if not math.isfinite(capacity_nats) or capacity_nats <= 0:
+            raise ValueError(f"beta_schedule.capacity_nats={capacity_nats}: must be a number above 0")
         self.final_capacity_nats = capacity_nats
 
     def factor(self, epoch: int, step: int) -> float:

@@ -1,5 +1,6 @@
 """What the KL term charges for: all of it, or only what exceeds a free allowance."""
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -35,8 +36,10 @@ class FreeBits(KLTerm):
     """
 
     def __init__(self, nats_per_latent: float = 0.25) -> None:
-        if nats_per_latent <= 0:
-            raise ValueError(f"kl.nats_per_latent={nats_per_latent}: must be above 0; kl=analytic has no allowance")
+        if not math.isfinite(nats_per_latent) or nats_per_latent <= 0:
+            raise ValueError(
+                f"kl.nats_per_latent={nats_per_latent}: must be a number above 0; kl=analytic has no allowance"
+            )
         self.nats_per_latent = nats_per_latent
 
     def __call__(self, kl_per_latent: Float[Tensor, "batch latent"]) -> Float[Tensor, ""]:

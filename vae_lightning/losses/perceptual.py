@@ -1,7 +1,6 @@
 """Distance in the features of a network that was trained to recognise things, added to the pixel term."""
 
 import math
-import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from vae_lightning.distributions import PixelPrediction
 from vae_lightning.pixels import PixelRange, to_unit_range
+from vae_lightning.tensor_files import UNREADABLE, read_tensors
 
 # Position in torchvision's `vgg16().features` of the last ReLUs of VGG's first four blocks
 VGG16_LAYERS = {"relu1_2": 3, "relu2_2": 8, "relu3_3": 15, "relu4_3": 22}
@@ -143,9 +143,9 @@ def load_vgg16_features(file: Path, num_layers: int) -> nn.Sequential:
         network = vgg16(init_weights=False).features[:num_layers]
     assert isinstance(network, nn.Sequential)
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        content = read_tensors(file, may_repeat=True)
         network.load_state_dict({name: content[f"features.{name}"] for name in network.state_dict()}, assign=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, TypeError) as error:
+    except UNREADABLE as error:
         reason = str(error).split("\n")[0]
         raise WeightsError(
             f"{file} does not hold torchvision's VGG16 weights ({reason}); fetch {weights_source()} again"

@@ -37,7 +37,7 @@ class PriorFile(FittedFile):
         kind = prior_class(name)
         with self.content() as content:
             kept = content["priors"].get(name) if content else None
-            return None if kept is None else kind.from_tensors(kept["settings"], kept["tensors"])
+            return None if kept is None else _checked(kind.from_tensors(kept["settings"], kept["tensors"]))
 
     def write(self, name: str, prior: Prior) -> None:
         """Keeps it beside the others of the same checkpoint.
@@ -54,3 +54,13 @@ class PriorFile(FittedFile):
         """Settings and tensors by name, of this checkpoint alone."""
         with self.content() as content:
             return dict(content["priors"]) if content else {}
+
+
+def _checked(prior: Prior) -> Prior:
+    """
+    Raises:
+        PriorError: it is no density.
+    """
+    if not all(bool(tensor.isfinite().all()) for tensor in prior.tensors().values()):
+        raise PriorError("it holds nan or inf")
+    return prior

@@ -178,10 +178,13 @@ class Flow(Prior):
     def from_tensors(cls, settings: dict[str, Any], tensors: dict[str, Tensor]) -> "Flow":
         whitening = FittedGaussian(tensors["whitening.mean"], tensors["whitening.cholesky"])
         orders = [tensors[f"couplings.layers.{number}.order"] for number in range(settings["layers"])]
-        couplings = Couplings(torch.stack(orders), settings["hidden"]).double()
+        every = torch.arange(whitening.latent_dim)
+        if not all(order.dtype == torch.int64 and order.sort().values.equal(every) for order in orders):
+            raise PriorError("its couplings do not order its latents")
+        couplings = Couplings(torch.stack(orders), settings["hidden"])
         prefix = "couplings."
         weights = {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
-        couplings.load_state_dict(weights)
+        couplings.load_state_dict(weights, assign=True)  # a layer that they do not fit has no memory of its own yet
         return cls(whitening, couplings, settings)
 
 

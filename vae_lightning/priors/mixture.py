@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vae_lightning.priors.base import Prior
+from vae_lightning.priors.base import Prior, PriorError
 from vae_lightning.priors.gaussian import FittedGaussian, draw_noise
 from vae_lightning.tracking import Track, untracked
 
 NUM_COMPONENTS = 10
 MOST_ITERATIONS = 100
+MOST_LATENTS = 1_024  # an iteration takes time by their cube: with 4,096 half a minute, and several GB of memory
 ADDED_VARIANCE = 0.01  # to each component's, where the whole of the latents has variance 1
 SHARED_IMAGES_PER_LATENT = 4  # weight of the components' mean covariance in each: as of so many images per latent
 
@@ -33,6 +34,8 @@ class GaussianMixture(Prior):
         choleskys: Float[Tensor, "components latent latent"],
         fit_settings: dict[str, Any] | None = None,
     ) -> None:
+        if not (weights.ndim == 1 and weights.min() >= 0 and weights.sum() > 0 and len(weights) == len(means)):
+            raise PriorError(f"weights of shape {tuple(weights.shape)} for {len(means)} means are no mixture")
         super().__init__(means.shape[1])
         self.weights = weights.double()
         self.components = [FittedGaussian(mean, cholesky) for mean, cholesky in zip(means, choleskys, strict=True)]
@@ -43,10 +46,18 @@ class GaussianMixture(Prior):
         """By expectation maximisation from a k-means start, in coordinates where the latents are white.
 
         White coordinates make the result independent of the latents' scale, which the added variance is not.
+
+        Raises:
+            PriorError: too many latents for full covariances.
         """
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture as Estimator
 
+        if latents.shape[1] > MOST_LATENTS:
+            raise PriorError(
+                f"a mixture with full covariances of {latents.shape[1]:,} latents takes hours; up to {MOST_LATENTS:,} "
+                "are fitted; take the prior 'gaussian'"
+            )
         whole = FittedGaussian.fit(latents)
         estimator = Estimator(
             NUM_COMPONENTS, reg_covar=ADDED_VARIANCE, max_iter=MOST_ITERATIONS, random_state=seed % 2**32
