@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vae_lightning.did_you_mean import did_you_mean
 from vae_lightning.fitted_file import FittedFile
+from vae_lightning.names import is_a_name
 
 METHODS = ("means", "probe")
 UNITS = ("class", "std")
@@ -92,6 +93,17 @@ class Directions:
     counts_with: Int64[Tensor, " attributes"]
     counts_without: Int64[Tensor, " attributes"]
     images_per_class: int | None = None
+
+    def __post_init__(self) -> None:
+        count, latent_dim = len(self.names), len(self.covariance)
+        shapes = {
+            **dict.fromkeys(("means_with", "means_without", "normals"), (count, latent_dim)),
+            "covariance": (latent_dim, latent_dim),
+            **dict.fromkeys(("counts_with", "counts_without"), (count,)),
+        }
+        wrong = [name for name, shape in shapes.items() if getattr(self, name).shape != shape]
+        if wrong or not all(map(is_a_name, self.names)) or len(set(self.names)) < count:
+            raise DirectionError(f"{wrong[0] if wrong else 'names'}: not those of {count} attributes")
 
     @property
     def have_both_classes(self) -> Bool[Tensor, " attributes"]:

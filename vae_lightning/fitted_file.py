@@ -1,6 +1,6 @@
 """What is kept beside a checkpoint because it was fitted to its latents: of no use to another one."""
 
-import pickle
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,9 +9,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from vae_lightning.files import replacing
-
-UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, AttributeError, TypeError, ValueError)
+from vae_lightning.files import write_bytes
+from vae_lightning.tensor_files import UNREADABLE, read_tensors
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class FittedFile:
 
     path: Path
     checkpoint_digest: str
-    format: ClassVar[int]  # to be raised when it is fitted or stored in another way: other formats are not used
+    format: ClassVar[int]  # to be raised when it is fitted or stored in another way: earlier ones are fitted again
     holds: ClassVar[str]
     error: ClassVar[type[ValueError]]
 
@@ -34,19 +33,22 @@ class FittedFile:
         """What is kept of this checkpoint, to be made something of in the block; empty where there is nothing.
 
         Raises:
-            ValueError: a file that is damaged, or holds something else.
+            ValueError: a file that is damaged, holds something else, or is of a newer version.
         """
         try:
-            kept = torch.load(self.path, map_location="cpu", weights_only=True) if self.path.exists() else {}
+            kept = read_tensors(self.path) if self.path.exists() else {}
+            if kept and kept["format"] > self.format:
+                raise ValueError(f"format {kept['format']}, this version reads up to {self.format}")
             mine = bool(kept) and (kept["format"], kept["checkpoint"]) == (self.format, self.checkpoint_digest)
             yield kept if mine else {}
         except UNREADABLE as error:
-            reason = str(error).split("\n")[0]
+            reason = str(error).split("\n")[0] or type(error).__name__
             raise self.error(
                 f"{self.path} holds no {self.holds} that can be read ({reason}); delete it to fit them again"
             ) from error
 
     def keep(self, **content: Any) -> None:
         """Replaces what is there."""
-        with replacing(self.path) as unfinished:
-            torch.save({"format": self.format, "checkpoint": self.checkpoint_digest, **content}, unfinished)
+        encoded = io.BytesIO()  # on a full disk torch.save ends with an internal error that does not say so
+        torch.save({"format": self.format, "checkpoint": self.checkpoint_digest, **content}, encoded)
+        write_bytes(self.path, encoded.getbuffer())

@@ -61,7 +61,12 @@ class LatentStatisticsFile(FittedFile):
             LatentStatisticsError: the file is damaged.
         """
         with self.content() as content:
-            return LatentStatistics(content["mean"], content["std"], content["kl_nats"]) if content else None
+            if not content:
+                return None
+            known = [content[name] for name in ("mean", "std", "kl_nats") if content[name] is not None]
+            if len({each.shape for each in known}) != 1 or known[0].ndim != 1 or len(known) < 2:
+                raise LatentStatisticsError("they are of different latents")
+            return LatentStatistics(content["mean"], content["std"], content["kl_nats"])
 
     def write(self, statistics: LatentStatistics) -> None:
         """Replaces what is there."""

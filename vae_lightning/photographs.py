@@ -11,8 +11,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from vae_lightning.data import DataError, Preprocessing
+from vae_lightning.data.image_files import opened_image
 from vae_lightning.data.noise import SIZE as ALIGNED_SIZE
-from vae_lightning.data.preprocessing import as_crop, explained_decoding, upright_rgb
+from vae_lightning.data.preprocessing import as_crop, upright_rgb
 
 ALIGNED_SOURCES = ("celeba", "faces", "noise")  # their images have ALIGNED_SIZE (width, height), faces in one place
 
@@ -59,7 +60,7 @@ def _open(path: Path) -> Image.Image:
     except OSError as error:  # not there, a folder, not ours to read
         raise DataError(f"{path} cannot be read: {error.strerror}. Name an image file.") from error
     try:
-        with explained_decoding(), Image.open(io.BytesIO(encoded)) as image:
+        with opened_image(encoded) as image:
             return upright_rgb(image)
     except DataError as error:
         raise DataError(f"{path}: {error}. Save it as JPEG or PNG in a program that shows it.") from error

@@ -10,8 +10,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from vae_lightning.checkpoint_keys import MODEL_PREFIX, RECORD_KEY
-from vae_lightning.checkpoints import build_model, read_checkpoint
+from vae_lightning.checkpoint_keys import RECORD_KEY
+from vae_lightning.checkpoints import load_model, read_checkpoint
 from vae_lightning.devices import choose_device
 from vae_lightning.directions import Directions
 from vae_lightning.fitted import direction_file, prior_file, statistics_file
@@ -21,7 +21,7 @@ from vae_lightning.latent_statistics import LatentStatistics, latent_statistics
 from vae_lightning.models import Autoencoder
 from vae_lightning.pixels import to_pil
 from vae_lightning.priors import Prior, StandardNormal
-from vae_lightning.run_data import data_settings
+from vae_lightning.run_data import check_record, data_settings
 from vae_lightning.run_folders import RunError, checkpoint_file, run_folder
 from vae_lightning.tracking import Track, untracked
 
@@ -296,10 +296,12 @@ def load_run(
     place = choose_device(device)
     file = checkpoint_file(Path(path).expanduser(), checkpoint)
     content = read_checkpoint(file)
+    try:
+        model = load_model(content)
+    except RunError as error:
+        raise RunError(f"{file}: {error}") from error
+    if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
+        log.warning(f"{file}: its weights hold nan or inf, the training diverged")
     record = content[RECORD_KEY]
-    model = build_model(record["config"]["model"])
-    weights = content["state_dict"]
-    model.load_state_dict(
-        {name.removeprefix(MODEL_PREFIX): weights[name] for name in weights if name.startswith(MODEL_PREFIX)}
-    )
+    check_record(record, file)
     return Run(model.to(place, dtype), record, file)

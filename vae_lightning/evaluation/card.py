@@ -1,6 +1,5 @@
 """The card: everything that was measured of one checkpoint, with the protocol beside it."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,9 @@ from rich.text import Text
 
 from vae_lightning.evaluation.measured import Cell, Measured, Metric, Value
 from vae_lightning.files import replacing, write_json
+from vae_lightning.names import is_a_name
+from vae_lightning.names import shown as shown_name
+from vae_lightning.plain_files import read_plain
 
 FORMAT = 1
 WIDE = 110  # columns of a terminal
@@ -49,11 +51,14 @@ class Section:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "Section":
+        """Raises: ValueError, LookupError, TypeError or AttributeError for what no section is."""
         values = [
             Value(**{**value, "interval": tuple(value["interval"]) if value["interval"] else None})
             for value in plain["values"]
         ]
-        return cls(**{**plain, "values": values})
+        section = cls(**{**plain, "values": values})
+        _check_section(section)
+        return section
 
 
 @dataclass(frozen=True)
@@ -95,12 +100,37 @@ def read_card(file: Path) -> Card:
         ValueError: damaged, or of a newer version.
     """
     try:
-        plain = json.loads(file.read_text(encoding="utf-8"))
+        plain = read_plain(file)
         if plain["format"] > FORMAT:
             raise ValueError(f"format {plain['format']}, this version reads up to {FORMAT}")
-        return Card(plain["about"], [Section.from_plain(section) for section in plain["sections"]])
-    except (ValueError, KeyError, TypeError) as error:
+        about, sections = plain["about"], [Section.from_plain(section) for section in plain["sections"]]
+        if not all(isinstance(about[name], str | int) for name in ("split", "count", "seed")):
+            raise ValueError("it does not say what was evaluated")
+        return Card(about, sections)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is no card that can be read ({error}); evaluate the run again") from error
+
+
+def _check_section(section: Section) -> None:
+    """What is written, drawn and formatted later on is of the right kind, and pictures lie beside the card.
+
+    Raises:
+        ValueError: it is not.
+    """
+    numbers = [value.value for value in section.values if value.value is not None]
+    numbers += [end for value in section.values for end in value.interval or ()]
+    texts = [section.name, section.title, *section.remarks, *(value.note for value in section.values)]
+    rows = [row for table in section.tables.values() for row in table]
+    if not all(isinstance(number, int | float) for number in [*numbers, section.seconds]):
+        raise ValueError(f"{shown_name(section.name)}: a number is none")
+    if any(value.interval is not None and len(value.interval) != 2 for value in section.values):
+        raise ValueError(f"{shown_name(section.name)}: an interval needs two ends")
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{shown_name(section.name)}: words and tables are expected")
+    if not all(is_a_name(picture) and picture.endswith(".png") for picture in section.pictures):
+        raise ValueError(f"{shown_name(section.name)}: its pictures are not files beside it")
+    if not all(is_a_name(value.name) and value.better in ARROWS for value in section.values):
+        raise ValueError(f"{shown_name(section.name)}: a value without a name")
 
 
 def _pictures_of(file: Path) -> list[str]:

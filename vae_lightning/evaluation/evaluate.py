@@ -20,7 +20,7 @@ from vae_lightning.evaluation.store import ResultStore
 from vae_lightning.evaluation.subject import Subject
 from vae_lightning.fitted import digest_of, prior_file
 from vae_lightning.made_with import made_with
-from vae_lightning.run_data import data_settings
+from vae_lightning.run_data import data_settings, has_same_images
 from vae_lightning.run_folders import checkpoint_file, run_folder
 from vae_lightning.runs import load_run
 from vae_lightning.tracking import Observer, Track
@@ -132,7 +132,7 @@ def _about(file: Path, content: dict[str, Any], subject: Subject) -> dict[str, A
         "data": data["source"],
         "data_root": data["root"],
         "data_fingerprint": data["fingerprint"],
-        "same_files_as_in_training": data["fingerprint"] == content[RECORD_KEY]["data"]["fingerprint"],
+        "same_files_as_in_training": has_same_images(data, content[RECORD_KEY]["data"]),
         "crop": data["crop"],
         "image_size": data["image_size"],
         "color": data["color"],

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from torchvision.models import AlexNet_Weights
 
 from vae_lightning.evaluation.measured import EvaluationError
 from vae_lightning.evaluation.subject import Subject
+from vae_lightning.tensor_files import UNREADABLE, read_tensors
 
 INCEPTION_LAYER = "2048"  # torch-fidelity's name of the last average pooling, and its number of features
 SMALLEST_LPIPS_SIDE = 31  # pixels; of smaller images AlexNet's second pooling leaves nothing
@@ -189,10 +189,10 @@ def _reading(network: FeatureNetwork, file: Path) -> Iterator[None]:
     before they load them: on random numbers of their own here.
     """
     try:
-        torch.load(file, map_location="cpu", weights_only=True)
+        read_tensors(file, may_repeat=True)
         with torch.random.fork_rng(devices=[]):
             yield
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         reason = str(error).strip().split("\n")[0]
         raise EvaluationError(
             f"{file} is damaged or does not hold the weights of {network.name} ({type(error).__name__}: {reason}); "

@@ -44,15 +44,22 @@ def squared_correlation(
     weights: Float[np.ndarray, "weightings images"],
 ) -> Float[np.ndarray, "weightings columns"]:
     """R^2 of the linear regression of the target on each column alone, 0 to 1; 0 where one of the two is constant."""
+    least_variances, least_target_variance = _least_variance(columns), _least_variance(target)
     columns, target = columns - columns.mean(0), target - target.mean()  # small means: differences keep their digits
     shares = weights / weights.sum(1, keepdims=True)
     means, target_means = shares @ columns, shares @ target[:, None]
     variances = shares @ columns**2 - means**2
     target_variances = shares @ target[:, None] ** 2 - target_means**2
     covariances = shares @ (columns * target[:, None]) - means * target_means
+    varies = (variances > least_variances) & (target_variances > least_target_variance)
     product = variances * target_variances
-    varies = product > 1e-12 * columns.var(0) * target.var()
     return np.divide(covariances**2, product, out=np.zeros_like(product), where=varies)
+
+
+def _least_variance(values: Float[np.ndarray, "images *columns"]) -> Float[np.ndarray, "*columns"]:
+    """What lies below is rounding: of sums of squares, and of the mean, which of six times 0.1 is not 0.1."""
+    of_mean = 16 * np.finfo(values.dtype).eps * np.abs(values).max(0)
+    return np.asarray(1e-12 * values.var(0) + of_mean**2)
 
 
 def r_squared(
@@ -65,7 +72,7 @@ def r_squared(
     centred = target - target.mean()
     variance = shares @ centred**2 - (shares @ centred) ** 2
     residual = shares @ (target - predicted) ** 2
-    varies = variance > 1e-12 * centred.var()
+    varies = variance > _least_variance(target)
     return np.where(varies, 1 - residual / np.where(varies, variance, 1.0), 0.0)
 
 

@@ -12,8 +12,9 @@ import torch
 
 from vae_lightning.evaluation.card import Section
 from vae_lightning.evaluation.measured import Measured, Metric
-from vae_lightning.files import write_json
+from vae_lightning.files import replacing, write_json
 from vae_lightning.pictures import write_picture
+from vae_lightning.plain_files import read_plain
 
 FOLDER = "measured"
 RESULT = "result.json"
@@ -35,8 +36,8 @@ class ResultStore:
         """The result for these very settings; None where there is none, or a damaged one."""
         place = self._place(metric)
         try:
-            section = Section.from_plain(json.loads((place / RESULT).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, KeyError):
+            section = Section.from_plain(read_plain(place / RESULT))
+        except (OSError, ValueError, TypeError, LookupError, AttributeError):
             return None  # it is measured again
         if not all((place / picture).is_file() for picture in section.pictures):
             return None
@@ -59,7 +60,8 @@ class ResultStore:
     def _show(self, place: Path, section: Section) -> None:
         """The pictures of the card lie beside it."""
         for picture in section.pictures:
-            shutil.copyfile(place / picture, self.folder / picture)
+            with replacing(self.folder / picture) as unfinished:
+                shutil.copyfile(place / picture, unfinished)
 
 
 @cache

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vae_lightning.checkpoint_keys import BEST_KEY, MODEL_PREFIX, RECONSTRUCTION_PREFIX, RECORD_KEY
 from vae_lightning.checkpoints import EXPORT_FORMAT, build_reconstruction
+from vae_lightning.files import write_bytes
 
 CARD = "README.md"  # the name under which hubs look for it
 SAMPLES = "samples.png"
@@ -28,7 +29,7 @@ def write_weights(content: dict[str, Any], file: Path) -> None:
         if name.startswith((MODEL_PREFIX, RECONSTRUCTION_PREFIX))
     }
     # "pt" is what hubs and other readers expect in the header; save_file would let nobody else read the file
-    file.write_bytes(save(weights, metadata={"format": "pt"}))
+    write_bytes(file, save(weights, metadata={"format": "pt"}))
 
 
 def described(content: dict[str, Any]) -> dict[str, Any]:

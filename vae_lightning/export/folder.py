@@ -1,6 +1,5 @@
 """A run -> an exported folder, that is whole or not there."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -18,10 +17,11 @@ from vae_lightning.export.contents import CARD, DEMO, SAMPLES, ExportError, desc
 from vae_lightning.export.demo import write_demo
 from vae_lightning.export.model_card import model_card
 from vae_lightning.export.onnx_files import DECODER, ENCODER, OnnxFile, require_onnx, write_onnx
-from vae_lightning.files import write_json
+from vae_lightning.files import naming, write_json
 from vae_lightning.grids import labelled_grid
 from vae_lightning.pictures import write_picture
 from vae_lightning.pixels import to_uint8
+from vae_lightning.plain_files import read_plain
 from vae_lightning.run_folders import EXPORTED_CONFIG, EXPORTED_WEIGHTS
 from vae_lightning.runs import Run, load_run
 from vae_lightning.tracking import progress
@@ -77,12 +77,15 @@ def export_run(
     if vae.path.resolve().is_relative_to(folder):
         raise ExportError(f"{folder} holds the model that is to be exported: name another folder")
     content = read_checkpoint(vae.path)
-    with replacing_folder(folder) as unfinished:
+    with naming(folder), replacing_folder(folder) as unfinished:
         write_weights(content, unfinished / EXPORTED_WEIGHTS)
         files = _write_onnx(vae, unfinished, (ENCODER, DECODER) if onnx else (DECODER,) if demo else ())
         if runtime is not None:
             write_demo(vae, unfinished / DECODER, unfinished / DEMO, runtime)
-        carried = _describe(vae, content, unfinished, files, hub_name)
+        try:
+            carried = _describe(vae, content, unfinished, files, hub_name)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ExportError(f"{vae.path} does not say of itself what the card needs ({error!r})") from error
     sizes = {str(file.relative_to(folder)): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
     return Exported(folder, vae.record["data"]["source"], sizes, carried, files)
 
@@ -138,7 +141,7 @@ def check_place(folder: Path, overwrite: bool) -> None:
 def is_export(folder: Path) -> bool:
     """Whether its config.json is one of ours."""
     try:
-        config = json.loads((folder / EXPORTED_CONFIG).read_text(encoding="utf-8"))
+        config = read_plain(folder / EXPORTED_CONFIG)
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and {"format", "record"} <= set(config)

@@ -1,6 +1,7 @@
 """An exported folder -> a model repository on a hub. Who may write there is asked before anything is computed."""
 
 import importlib.util
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ def check_access(name: str, public: bool) -> HubPlace:
     """
     if importlib.util.find_spec("huggingface_hub") is None:
         raise HubError("--push needs huggingface_hub: pip install -e '.[export]', or uv sync --extra export")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # what else is installed here is nobody's business
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import RepositoryNotFoundError
 

@@ -18,6 +18,7 @@ from vae_lightning.export.contents import DEMO, SAMPLES
 from vae_lightning.export.data_statement import USES, data_front_matter, data_section
 from vae_lightning.export.onnx_files import OnnxFile
 from vae_lightning.fitted import digest_of
+from vae_lightning.plain_files import read_plain
 from vae_lightning.run_data import DATA_NAMES
 from vae_lightning.run_folders import EXPORTED_CONFIG, EXPORTED_WEIGHTS, run_folder
 from vae_lightning.runs import Run
@@ -204,8 +205,9 @@ def _numbers_of_training(vae: Run, config: Mapping[str, Any]) -> tuple[str, dict
     """Of the test that ends a run, which takes the best checkpoint; else of the validation that chose it."""
     file = run_folder(vae.path) / "metrics.json"
     if vae.path.name == "best.ckpt" and file.is_file():
-        measured = json.loads(file.read_text(encoding="utf-8"))
-        tested = {name: value for name, value in measured.items() if name.startswith("test/")}
+        measured = read_plain(file)
+        numbers = measured.items() if isinstance(measured, dict) else ()
+        tested = {name: value for name, value in numbers if name.startswith("test/") and isinstance(value, int | float)}
         if tested:
             return "test", tested
     return "validation", config[BEST_KEY]

@@ -12,6 +12,7 @@ from vae_lightning.pixels import PixelRange
 
 CHANNELS: dict[str, int] = {"rgb": 3, "gray": 1}
 RANGE_OF_ACTIVATION: dict[str, PixelRange] = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
+LARGEST_IMAGE = 4096  # side in pixels
 # How many numbers per latent the encoder's head gives
 PARAMETERS_PER_LATENT: dict[str, int] = {"gaussian": 2, "deterministic": 1}
 
@@ -52,6 +53,8 @@ class Autoencoder(nn.Module, ABC):
         logvar_clamp: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        if not 1 <= image_size <= LARGEST_IMAGE:
+            raise ModelError(f"data.image_size={image_size}: allowed are 1 to {LARGEST_IMAGE} pixels")
         if latent_dim < 1:
             raise ModelError(f"model.latent_dim={latent_dim}: at least 1 latent is needed")
         if color not in CHANNELS:
@@ -131,7 +134,7 @@ def checked_logvar_clamp(logvar_clamp: Sequence[float] | None, posterior: str) -
     """
     if logvar_clamp is None:
         return None
-    if len(logvar_clamp) != 2 or logvar_clamp[0] >= logvar_clamp[1]:
+    if len(logvar_clamp) != 2 or not logvar_clamp[0] < logvar_clamp[1]:  # also of nan
         raise ModelError(f"model.logvar_clamp={list(logvar_clamp)}: give [low, high] with low < high, or null")
     if posterior == "deterministic":
         raise ModelError(

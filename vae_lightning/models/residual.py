@@ -18,6 +18,7 @@ BOTTLENECK = 4  # a block works on a quarter of its channels
 SQUEEZE = 16  # and squeezes them to a sixteenth for their attention
 # Touvron et al. 2021, section 4, takes 0.1 for networks as shallow as these
 LAYER_SCALE = 0.1
+MOST_BLOCKS = 100  # per stage
 
 
 def widths_for(image_size: int) -> tuple[int, ...]:
@@ -49,8 +50,8 @@ class ResidualVAE(MapAutoencoder):
         super().__init__(image_size=image_size, **others)
         widths = widths_for(image_size) if widths is None else tuple(widths)
         check_halvings(image_size, widths, halvings=len(widths) - 1)
-        if num_blocks < 0:
-            raise ModelError(f"model.num_blocks={num_blocks}: must be 0 or more")
+        if not 0 <= num_blocks <= MOST_BLOCKS:
+            raise ModelError(f"model.num_blocks={num_blocks}: allowed are 0 to {MOST_BLOCKS}")
         self.widths = widths
         side = image_size // 2 ** (len(widths) - 1)
         self.map_shape = (widths[-1], side, side)

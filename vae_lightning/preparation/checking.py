@@ -1,6 +1,5 @@
 """Is a CelebA folder whole? Everything that is wrong is found, not only the first."""
 
-import io
 import os
 import re
 from collections import Counter
@@ -10,13 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from vae_lightning.data.celeba import ATTRIBUTES, DOWNLOAD, IDENTITIES, NUM_ATTRIBUTES, PARTITION, find_file
+from vae_lightning.data.celeba import (
+    ATTRIBUTES,
+    DOWNLOAD,
+    IDENTITIES,
+    NUM_ATTRIBUTES,
+    PARTITION,
+    find_file,
+    names_of_images,
+)
 from vae_lightning.data.faces import MANIFEST
-from vae_lightning.data.preprocessing import Crop, Preprocessing, explained_decoding, load_jpeg_decoder
-from vae_lightning.data.source import SPLITS, DataError, ImageStore, ZipStore
+from vae_lightning.data.image_files import opened_image
+from vae_lightning.data.preprocessing import Crop, Preprocessing, load_jpeg_decoder
+from vae_lightning.data.source import SPLITS, DataError, ImageStore
 from vae_lightning.data.tables import Table, read_table
+from vae_lightning.data.zip_store import ZipStore
 from vae_lightning.preparation.layouts import describe_layout, image_names, open_store
 from vae_lightning.preparation.official import (
     IMAGE_SIZE,
@@ -71,7 +79,11 @@ def check_celeba(root: Path, crop: Crop, sample: int | None = None, track: Track
     check.checksums = compare_checksums(root, track)
     if partition is None:
         return check
-    filenames = [name.decode(errors="replace") for name in partition.filenames]
+    try:
+        filenames = list(names_of_images(partition, allow_repeated=True))
+    except DataError as error:
+        check.add(str(error))
+        return check
     _count(check, filenames, partition, attributes, identities)
     _compare_rows(check, filenames, partition, [table for table in (attributes, identities) if table])
     store, present = _match_images(check, filenames)
@@ -204,7 +216,7 @@ def _look_at(store: ImageStore, name: str) -> str | Size:
     try:
         encoded = store.read(name)
         decode(encoded)  # by what training decodes with
-        with explained_decoding(), Image.open(io.BytesIO(encoded)) as image:
+        with opened_image(encoded) as image:
             return image.size
     except DataError as error:
         return str(error)

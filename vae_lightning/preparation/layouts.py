@@ -6,7 +6,8 @@ from pathlib import Path
 
 from vae_lightning.data.celeba import ATTRIBUTES, DOWNLOAD, IDENTITIES, IMAGES, PARTITION, find_file, find_store
 from vae_lightning.data.folder import find_images
-from vae_lightning.data.source import DataError, FolderStore, ImageStore, ZipStore
+from vae_lightning.data.source import DataError, FolderStore, ImageStore
+from vae_lightning.data.zip_store import ZipStore, read_directory
 from vae_lightning.run_data import CELEBA_PAGE
 
 ARCHIVE = f"{IMAGES}.zip"
@@ -50,12 +51,7 @@ def image_names(store: ImageStore) -> set[str]:
     if isinstance(store, FolderStore):
         return set(find_images(store.folder))
     assert isinstance(store, ZipStore)
-    try:
-        with zipfile.ZipFile(store.path) as archive:
-            names = {entry.rpartition("/")[2] for entry in archive.namelist()}
-    except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"{store.path} is damaged ({error}). Download it again.") from error
-    return {name for name in names if name and not name.startswith(".")}
+    return {name for name in store.names if not name.startswith(".")}
 
 
 def explain_other_folder(root: Path) -> str | None:
@@ -127,10 +123,10 @@ def _find_below(root: Path, names: tuple[str, ...]) -> Path | None:
 
 def _zip_with_everything(root: Path) -> Path | None:
     for path in sorted(root.glob("*.zip")):
-        if path.name != ARCHIVE and zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if any(entry.rpartition("/")[2] in PARTITION for entry in archive.namelist()):
-                    return path
+        if path.name == ARCHIVE or not zipfile.is_zipfile(path):
+            continue
+        if any(entry.filename.rpartition("/")[2] in PARTITION for entry in read_directory(path)):
+            return path
     return None
 
 

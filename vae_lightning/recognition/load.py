@@ -6,10 +6,13 @@ from typing import Any
 import torch
 
 from vae_lightning.checkpoint_keys import RECORD_KEY
-from vae_lightning.checkpoints import read_checkpoint
+from vae_lightning.checkpoints import load_weights, read_checkpoint
+from vae_lightning.names import is_a_name
 from vae_lightning.recognition.module import NAMES_KEY, NETWORK_PREFIX
 from vae_lightning.recognition.network import Recognizer, RecognizerError, ResNet18Recognizer
+from vae_lightning.run_data import check_record
 from vae_lightning.run_folders import checkpoint_file
+from vae_lightning.tensor_files import UNREADABLE
 
 # The only classes that a checkpoint may ask for: a stranger's file cannot run anything else.
 RECOGNIZERS: dict[str, type[Recognizer]] = {"vae_lightning.recognition.ResNet18Recognizer": ResNet18Recognizer}
@@ -36,25 +39,31 @@ def load_recognizer(path: str | Path, checkpoint: str = "best", device: str | to
             f"{file} holds an autoencoder, not a network that reads faces; this trains one: "
             "python train.py experiment=attribute_classifier"
         )
-    network = build_recognizer({**config, "weights": "none"})  # its own weights come below
-    weights = content["state_dict"]
-    network.load_state_dict(
-        {name.removeprefix(NETWORK_PREFIX): weights[name] for name in weights if name.startswith(NETWORK_PREFIX)}
-    )
-    network.names = tuple(content[NAMES_KEY])
+    check_record(content[RECORD_KEY], file)
+    network = build_recognizer(config)
+    load_weights(network, NETWORK_PREFIX, content["state_dict"])
+    names = content.get(NAMES_KEY)
+    if not isinstance(names, list | tuple) or not all(map(is_a_name, names)) or len(names) != network.num_outputs:
+        raise RecognizerError(f"{file} does not name the {network.num_outputs} outputs of its network")
+    network.names = tuple(names)
     return network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def build_recognizer(config: dict[str, Any]) -> Recognizer:
-    """The network that a run's configuration names, with fresh weights.
+    """The network that a run's configuration names, with random weights.
 
     Raises:
-        RecognizerError: it names a class that is no recognizer of ours.
+        RecognizerError: it names a class that is no recognizer of ours, or arguments that the class refuses.
     """
-    target = config["_target_"]
-    if target not in RECOGNIZERS:
+    target = config.get("_target_") if isinstance(config, dict) else config
+    if not isinstance(target, str) or target not in RECOGNIZERS:
         raise RecognizerError(f"the run asks for {target!r}; only these may be built: {', '.join(RECOGNIZERS)}")
-    return RECOGNIZERS[target](**{name: value for name, value in config.items() if name != "_target_"})
+    arguments = {**{name: value for name, value in config.items() if name != "_target_"}, "weights": "none"}
+    try:
+        with torch.random.fork_rng(devices=[]):  # who loads a run keeps their own random numbers
+            return RECOGNIZERS[target](**arguments)
+    except UNREADABLE as error:
+        raise RecognizerError(f"the run asks for a {target} that cannot be: {error}") from error
 
 
 def check_sees_alike(path: str | Path, checkpoint: str, data: dict[str, Any]) -> None:
@@ -68,9 +77,10 @@ def check_sees_alike(path: str | Path, checkpoint: str, data: dict[str, Any]) ->
     Raises:
         RecognizerError: with the command that trains one that fits.
     """
-    own = read_checkpoint(checkpoint_file(Path(path).expanduser(), checkpoint, reads_faces=True))[RECORD_KEY]["config"][
-        "data"
-    ]
+    file = checkpoint_file(Path(path).expanduser(), checkpoint, reads_faces=True)
+    record = read_checkpoint(file)[RECORD_KEY]
+    check_record(record, file)
+    own = record["config"]["data"]
     different = [name for name in SEEN_ALIKE if own[name] != data[name]]
     if different:
         pairs = ", ".join(f"data.{name}={own[name]} instead of {data[name]}" for name in different)

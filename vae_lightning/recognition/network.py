@@ -1,7 +1,6 @@
 """Faces in [0, 1] -> what can be seen on them."""
 
 import logging
-import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from torchvision.models import ResNet18_Weights, resnet18
 
 from vae_lightning.data.rendering.factors import FACTOR_RANGES
 from vae_lightning.losses.perceptual import IMAGENET_MEAN, IMAGENET_STD
+from vae_lightning.tensor_files import UNREADABLE, read_tensors
 
 log = logging.getLogger("vae_lightning")
 
@@ -135,8 +135,8 @@ def load_weights(backbone: nn.Module, file: Path) -> None:
         RecognizerError: the file is damaged or holds other weights.
     """
     try:
-        backbone.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError) as error:
+        backbone.load_state_dict(read_tensors(file, may_repeat=True))
+    except UNREADABLE as error:
         reason = str(error).split("\n")[0]
         raise RecognizerError(
             f"{file} does not hold torchvision's ResNet18 weights ({reason}); fetch {WEIGHTS.url} again"

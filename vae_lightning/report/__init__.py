@@ -75,7 +75,7 @@ def _remove_earlier_pictures(folder: Path) -> None:
     """A picture that cannot be drawn any more must not stay beside a page that does not show it."""
     for pattern in PATTERNS:
         for path in folder.glob(pattern):
-            path.unlink()
+            path.unlink(missing_ok=True)  # another report of the same sweep may be doing the same
 
 
 def _charts(sweep: Sweep, table: Table, evaluations: Evaluations) -> list[Figure]:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
-from vae_lightning.charts import COLORS, figure_pixels
+from vae_lightning.charts import COLORS, figure_pixels, verbatim
 from vae_lightning.report.sweep import Job, Sweep
 from vae_lightning.report.table import Setting, Table, series
 
@@ -115,7 +115,7 @@ def _legend_below(figure: Figure) -> None:
     """Outside, so that it hides nothing; in two columns where the names are short enough."""
     handles, labels = figure.axes[-1].get_legend_handles_labels()
     num_columns = 1 if max(map(len, labels)) > LONGEST_OF_TWO_COLUMNS else 2
-    wrapped = [textwrap.fill(label, LONGEST_OF_ONE_COLUMN, subsequent_indent="    ") for label in labels]
+    wrapped = [textwrap.fill(verbatim(label), LONGEST_OF_ONE_COLUMN, subsequent_indent="    ") for label in labels]
     figure.legend(handles, wrapped, loc="outside lower center", ncols=num_columns, fontsize=9)
 
 

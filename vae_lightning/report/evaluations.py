@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from vae_lightning.charts import COLORS, Chart, figure_pixels
+from vae_lightning.charts import COLORS, Chart, figure_pixels, verbatim
 from vae_lightning.evaluation.card import ARROWS, Card, read_card
 from vae_lightning.evaluation.measured import Value
 from vae_lightning.files import replacing
@@ -148,13 +148,13 @@ def draw_against_beta(table: Table, evaluations: Evaluations) -> Chart | None:
             axis.set_xscale("log")
             axis.set_xticks(betas, [f"{beta:g}" for beta in betas])
             axis.minorticks_off()
-        axis.set_title(f"{row.value.name} {ARROWS[row.value.better]}".strip(), fontsize=9)
+        axis.set_title(verbatim(f"{row.value.name} {ARROWS[row.value.better]}".strip()), fontsize=9)
         axis.set_xlabel("β", fontsize=9, labelpad=0)
         axis.grid(alpha=0.3)
     for axis in axes[len(rows) :]:
         axis.set_axis_off()
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
+    figure.legend(handles, map(verbatim, labels), loc="outside lower center", ncols=2, fontsize=9)
     return figure_pixels(figure)
 
 

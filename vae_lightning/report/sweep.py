@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vae_lightning.metrics_csv import read_metrics
+from vae_lightning.plain_files import read_plain
 from vae_lightning.run_folders import RunError
 from vae_lightning.run_status import State, read_plan, read_status, state_of
 
@@ -153,7 +152,7 @@ def read_job(folder: Path) -> Job:
         problems.append("some of its numbers are nan or inf")
     if status == "failed":
         problems.append(str(read_status(folder).get("reason")))
-    problems += [f"would not come out the same now: {change}" for change in read_status(folder).get("changed") or []]
+    problems += [f"would not come out the same now: {change}" for change in _words(read_status(folder).get("changed"))]
     return Job(
         name=folder.name,
         folder=folder,
@@ -185,18 +184,21 @@ def origins(jobs: Sequence[Job]) -> list[str]:
     """Sentences about jobs that were not made with the same code and libraries, or from the same images."""
     finished = [job for job in jobs if job.status == "done"]
     codes = {json.dumps(read_status(job.folder).get("made_with"), sort_keys=True) for job in finished}
-    fingerprints = {str(job.data.get("fingerprint")) for job in finished}
+    # the fingerprint of a mere copy is another; records of before 2026-11-22 have nothing better
+    mark = "content" if all("content" in job.data for job in finished) else "fingerprint"
+    marks = {str(job.data.get(mark)) for job in finished}
     sentences = []
     if len(codes) > 1:
         sentences.append("Not all jobs were made with the same code and libraries (status.json in their folders).")
-    if len(fingerprints) > 1 and len({describing(job.data) for job in finished}) == 1:
-        sentences.append("The images changed between jobs: their fingerprints differ (data.json in their folders).")
+    if len(marks) > 1 and len({describing(job.data) for job in finished}) == 1:
+        sentences.append(f"The images changed between jobs: their {mark} differs (data.json in their folders).")
     return sentences
 
 
 def describing(data: Mapping[str, Any]) -> str:
-    """What a data record says, but for the fingerprint of the images."""
-    return json.dumps({name: value for name, value in data.items() if name != "fingerprint"}, sort_keys=True)
+    """What a data record says, but for the hashes."""
+    hashes = ("fingerprint", "content", "annotation")
+    return json.dumps({name: value for name, value in data.items() if name not in hashes}, sort_keys=True)
 
 
 def split_overrides(lines: Iterable[Any]) -> dict[str, str]:
@@ -238,9 +240,8 @@ def _read(path: Path, problems: list[str]) -> Any:
     if not path.is_file():
         return None
     try:
-        text = path.read_text(encoding="utf-8")
-        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, OSError, yaml.YAMLError) as error:
+        return read_plain(path)
+    except (ValueError, OSError) as error:
         problems.append(f"{path.name} is damaged: {str(error).splitlines()[0]}")
         return None
 
@@ -248,9 +249,13 @@ def _read(path: Path, problems: list[str]) -> Any:
 def _read_history(path: Path, problems: list[str]) -> list[dict[str, float]]:
     try:
         return [row for row in read_metrics(path) if "step" in row]
-    except (ValueError, OSError, TypeError, AttributeError) as error:
+    except (ValueError, OSError) as error:
         problems.append(f"{path.name} is damaged: {str(error).splitlines()[0]}")
         return []
+
+
+def _words(content: Any) -> list[str]:
+    return [str(word) for word in content] if isinstance(content, list) else []
 
 
 def _numbers(content: Any) -> dict[str, float]:

@@ -1,0 +1,149 @@
+"""Run folders, settings and cards from strangers: nothing in them runs, nothing leads elsewhere."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from written_sweeps import measured, write_job
+
+from vae_lightning.configuration import CONF_DIR
+from vae_lightning.evaluation.card import Card, Section, read_card
+from vae_lightning.plain_files import read_plain
+from vae_lightning.report import write_report
+from vae_lightning.run_folders import RunError
+from vae_lightning.run_status import read_plan
+from vae_lightning.signatures import ConfigError, check_arguments
+from vae_lightning.stored_overrides import read_overrides
+
+
+def stored(folder: Path, overrides: Any) -> Path:
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "+callbacks.x._target_=os.system",
+        "kl._target_=subprocess.Popen",
+        "+callbacks.x={_target_: os.system, command: 'true'}",
+        "+callbacks={a: {b: {_target_: callbacks.EMA.os}}}",
+        "model._target_=vae_lightning.data.source.os.system",
+        "+callbacks.x=${oc.decode:'{_target_: os.system}'}",
+        "model=../../../tmp/evil",
+        "callbacks=[ema,../evil]",
+        "+experiment=/tmp/evil",
+        "--config-dir=/tmp/evil",
+        "-m",
+        "hydra.searchpath=[file:///tmp/evil]",
+        "hydra/launcher=ray",
+        "+hydra.job.env_set.PATH=/tmp",
+        "run_dir=/home/somebody",
+        "seed=1,2",
+        "seed",
+        "=",
+    ],
+)
+def test_going_on_takes_no_program_and_no_file_out_of_a_folder(override: str, tmp_path: Path) -> None:
+    folder = stored(tmp_path / "run", ["beta=4", override])
+    with pytest.raises(RunError, match=r"type it again beside ckpt_path=last") as caught:
+        read_overrides(folder, CONF_DIR, set())
+    assert str(caught.value).isprintable()
+    key = override.split("=")[0].lstrip("+~")
+    assert read_overrides(folder, CONF_DIR, {key}) == ["beta=4"]
+
+
+def test_going_on_keeps_what_a_person_would_set(tmp_path: Path) -> None:
+    overrides = [
+        *("beta=4", "model=conv", "model.widths=[8,16]", "data.root='/a b/c'", "callbacks=[ema,checkpoint]"),
+        *("optimizer._target_=torch.optim.SGD", "+callbacks.x={_target_: callbacks.EMA, decay: 0.9}", "~callbacks.ema"),
+        *("perceptual=null", "trainer.max_epochs=-1", "model.logvar_clamp=null"),
+    ]
+    assert read_overrides(stored(tmp_path / "run", overrides), CONF_DIR, set()) == overrides
+    for damaged in (None, "beta=1", [["beta=1"]], {"beta": 1}):
+        with pytest.raises(RunError, match="is damaged, so its settings are not known"):
+            read_overrides(stored(tmp_path / str(damaged)[:4].strip("[{'"), damaged), CONF_DIR, set())
+
+
+@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "no.such.Class", "", "vae_lightning.data.source.os"])
+def test_what_is_no_class_is_refused_also_where_it_is_typed(target: str) -> None:
+    with pytest.raises(ConfigError, match=r"callbacks\.x\._target_=.*needed is a class"):
+        check_arguments({"callbacks": {"x": {"_target_": target}}})
+
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.usefixtures("little_memory")
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("bomb.yaml", LAUGHS),
+        ("itself.yaml", "&a [*a]"),
+        ("deep.yaml", "[" * 1_000),
+        ("deep.json", "[" * 100_000),
+        ("object.yaml", "!!python/object/apply:os.system ['true']"),
+        ("number.json", "9" * 400),
+        ("digits.json", "9" * 5_000),
+        ("key.yaml", "? [a]\n: 1"),
+        ("bytes.json", "\0"),
+    ],
+)
+def test_plain_files_stay_within_bounds(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=r"\w") as caught:
+        read_plain(tmp_path / name)
+    assert str(caught.value).isprintable()
+
+
+def test_plain_files_of_gigabytes_are_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "large.json").open("wb") as file:
+        file.truncate(2**33)  # a hole in most file systems
+    with pytest.raises(ValueError, match="8,589,934,592 bytes, more than"):
+        read_plain(tmp_path / "large.json")
+
+
+def test_a_report_on_a_strangers_sweep(tmp_path: Path) -> None:
+    """Files that cannot be read, names of elsewhere, and words that matplotlib, a page or a terminal would obey."""
+    sweep = tmp_path / "sweep"
+    write_job(sweep, ["beta=1", "+x=$a$"], measured(-100.0, 0.02), beta=1.0)
+    write_job(sweep, ["beta=4", "+x=$\\frac{$<script>alert(1)"], measured(-90.0, 0.01), beta=4.0)
+    damaged = write_job(sweep, ["beta=9"], {})
+    (damaged / "config.yaml").write_text(LAUGHS)
+    (damaged / "metrics.json").write_text("[" * 100_000)
+    (damaged / "metrics.csv").write_text('step,val/loss\n1,2,3\n"')
+    (damaged / "status.json").write_text(json.dumps({"state": ["done"], "changed": 3}))
+    job = {"name": "../../elsewhere", "identity": "x", "overrides": ["beta=2"]}
+    (sweep / "sweep.json").write_text(json.dumps({"jobs": [job]}))
+    assert read_plan(sweep) == {}
+    page = write_report(sweep).read_text(encoding="utf-8")
+    assert "<script>alert" not in page
+    for name in ("config.yaml", "metrics.json", "metrics.csv"):
+        assert f"{name} is damaged" in page
+
+
+def test_a_card_touches_nothing_beside_its_folder(tmp_path: Path) -> None:
+    folder, precious = tmp_path / "run" / "evaluation", tmp_path / "precious.png"
+    folder.mkdir(parents=True)
+    precious.write_bytes(b"mine")
+    section = Section("a", "A", [], pictures=["../../precious.png"])
+    card = Card({"split": "test", "count": 1, "seed": 0}, [section])
+    (folder / "card.json").write_text(json.dumps({"format": 1, "about": card.about, "sections": [vars(section)]}))
+    with pytest.raises(ValueError, match="its pictures are not files beside it"):
+        read_card(folder / "card.json")
+    with pytest.raises(ValueError, match="is no card that can be read"):
+        read_card(_with_value(folder, copy.deepcopy(vars(section)), {"name": "x", "value": "high", "interval": None}))
+    assert precious.read_bytes() == b"mine"
+
+
+def _with_value(folder: Path, section: dict[str, Any], value: dict[str, Any]) -> Path:
+    section |= {"pictures": [], "values": [value]}
+    about = {"split": "test", "count": 1, "seed": 0}
+    (folder / "card.json").write_text(json.dumps({"format": 1, "about": about, "sections": [section]}))
+    return folder / "card.json"
