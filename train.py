@@ -1,11 +1,17 @@
 """Train, validate and test one VAE, or with -m one per point of a sweep: python train.py --help."""
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C ends what is still being imported without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import logging
 import os
 import shlex
-import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +27,16 @@ from vae_lightning.building import build_module
 from vae_lightning.command_line import is_sweep, prepare_command_line, remove_unused_folder
 from vae_lightning.configuration import (
     CONF_DIR,
-    READ_METRICS,
-    SHOWN_METRICS,
     first_cause,
     optimized_metrics,
     swept_overrides,
     to_plain,
 )
+from vae_lightning.files import storage_error
 from vae_lightning.help_page import help_page
+from vae_lightning.interruption import sigterm_of_the_system, stop_by_exception
 from vae_lightning.signatures import ConfigError
+from vae_lightning.terminal import show_what_can_be_shown
 
 if TYPE_CHECKING:  # torch and numpy are imported inside the functions: --help and shell completion answer at once
     import lightning as L
@@ -38,7 +45,6 @@ if TYPE_CHECKING:  # torch and numpy are imported inside the functions: --help a
     from vae_lightning.run_module import RunModule
 
 CTRL_C_EXIT_CODE = 130
-PICTURES = ("images", "loss_curves.png", "rate_distortion.png")  # in a run folder
 log = logging.getLogger("vae_lightning")
 
 
@@ -50,56 +56,77 @@ def main(config: DictConfig) -> Any:
         CompactHydraException: a setting or the data cannot be used; hydra prints the message without a traceback.
             A job of a grid only logs it, because hydra would end the sweep.
     """
-    from callbacks import NonFiniteLossError
+    from callbacks import NonFiniteLossError, quieten_event_writer
     from vae_lightning.data import DataError
     from vae_lightning.run_folders import RunError
     from vae_lightning.run_status import describe_error
-    from vae_lightning.sweep import release_memory
+    from vae_lightning.sweep import has_checkpoint, release_memory
 
     hydra_config = HydraConfig.get()
     in_sweep = hydra_config.mode == RunMode.MULTIRUN
     if "BasicLauncher" not in hydra_config.launcher._target_:
         config.trainer.enable_progress_bar = False  # nobody sees it: the sweep shows one for all its jobs
     os.chdir(hydra_config.runtime.cwd)  # a Ray worker on another machine starts somewhere else
+    quieten_event_writer()
+    stuck = None
     try:
         return run_or_skip(config, in_sweep)
     except (ConfigError, DataError, RunError, NonFiniteLossError) as error:
         message = str(error)
     except Exception as error:
-        if not in_sweep:
+        stuck = storage_error(error, Path(config.run_dir))
+        if stuck is None and not in_sweep:
             raise
-        log.exception("The job failed")
-        message = describe_error(error)
+        if stuck is None:
+            log.exception("The job failed")
+        message = str(stuck or describe_error(error))
+    if stuck and not in_sweep and has_checkpoint(Path(config.run_dir)):
+        folder = shlex.quote(f"hydra.run.dir={config.run_dir}")
+        message += f". Then go on with: python train.py ckpt_path=last {folder}"
     # after the handlers, where nothing holds the error's frames and their tensors any more
     release_memory()
     if in_sweep and "BasicSweeper" in hydra_config.sweeper._target_:
         log.error(message)
+        if stuck and "BasicLauncher" in hydra_config.launcher._target_:
+            sys.exit(1)  # no other job could write there either
         return None
     raise CompactHydraException(message)
 
 
 def run_or_skip(config: DictConfig, in_sweep: bool) -> Any:
-    """Trains, unless this is a job of a sweep that is done; one that was interrupted goes on."""
+    """Trains, unless that is done; what was interrupted goes on. A run that names its checkpoint starts from it."""
     from lightning.pytorch.utilities import rank_zero_only
 
+    from callbacks import say_where_to_look
     from vae_lightning.identity import identity_of
-    from vae_lightning.sweep import run_job, run_recorded
+    from vae_lightning.sweep import finished_metrics, has_checkpoint, run_job, run_recorded
 
     def go_on() -> dict[str, Any]:
         config.ckpt_path = "last"  # also where the job once started from a named checkpoint
         return train(config)
 
-    def fingerprint() -> str:
-        return str(instantiate(to_plain(config)["data"]).fingerprint_now())
+    def data_marks() -> dict[str, Any]:
+        return dict(instantiate(to_plain(config)["data"]).marks_now())
 
-    run_dir = Path(config.run_dir)
-    if rank_zero_only.rank > 0:  # the first process keeps the record for all
-        metrics = train(config)
-    elif in_sweep:
-        metrics = run_job(run_dir, identity_of(config), fingerprint, lambda: train(config), go_on)
+    def begin() -> dict[str, Any]:
+        return train(config)
+
+    def say_done(metrics: dict[str, Any]) -> None:
+        say_where_to_look(run_dir, metrics)
+        if has_checkpoint(run_dir):
+            folder = shlex.quote(f"hydra.run.dir={run_dir}")
+            log.info(f"Go further  python train.py ckpt_path=last {folder} trainer.max_epochs=…")
+
+    run_dir, identity = Path(config.run_dir), identity_of(config)
+    if config.ckpt_path is not None and not in_sweep:
+        metrics = begin() if rank_zero_only.rank > 0 else run_recorded(run_dir, identity, begin)
+    elif rank_zero_only.rank > 0:  # the first process keeps the record for all
+        metrics = finished_metrics(run_dir, identity) or (go_on() if has_checkpoint(run_dir) else begin())
     else:
-        metrics = run_recorded(run_dir, identity_of(config), lambda: train(config))
-    values = tuple(metrics[name] for name in optimized_metrics(config))
+        metrics = run_job(run_dir, identity, data_marks, begin, go_on, None if in_sweep else say_done)
+    values = tuple(metrics.get(name) for name in optimized_metrics(config))
+    if None in values:
+        log.warning("Training ended before its first validation: there is nothing that a sweep could search by")
     return values[0] if len(values) == 1 else values
 
 
@@ -140,18 +167,22 @@ def build(config: DictConfig, plain: dict[str, Any]) -> "tuple[RunModule, FaceDa
     Raises:
         ValueError: parts that do not fit each other, or an argument that its class refuses.
     """
-    from callbacks import ProgressBar, quieten_lightning
+    from callbacks import Continuation, ProgressBar, WholeCheckpoints, quieten_lightning
     from vae_lightning.run_module import check_trainer
 
     quieten_lightning()
     module = build_module(plain)
     datamodule = instantiate(plain["data"])
-    callbacks = make_callbacks(plain["callbacks"], module)
+    callbacks = [Continuation(), *make_callbacks(plain["callbacks"], module)]
     if plain["trainer"].get("enable_progress_bar", True):
         callbacks.append(ProgressBar())
     loggers = [instantiate(node) for node in plain["logger"].values()]
     trainer = instantiate(
-        plain["trainer"], callbacks=callbacks, logger=loggers or False, default_root_dir=config.run_dir
+        plain["trainer"],
+        callbacks=callbacks,
+        logger=loggers or False,
+        plugins=[WholeCheckpoints(), *instantiate(plain["trainer"].get("plugins") or [])],
+        default_root_dir=config.run_dir,
     )
     check_trainer(module, trainer, bool(plain["trainer"].get("sync_batchnorm")))
     return module, datamodule, trainer
@@ -175,8 +206,8 @@ def run(
     trainer: "L.Trainer",
 ) -> dict[str, Any]:
     """Fits, tests the best checkpoint, writes what the run folder holds; returns the final metrics."""
-    from callbacks import log_hyperparameters, times_of_fit
-    from vae_lightning.checkpoints import checkpoint_to_resume
+    from callbacks import describe, log_hyperparameters, say_where_to_look, times_of_fit
+    from vae_lightning.checkpoints import checkpoint_to_resume, data_of
     from vae_lightning.files import replacing, write_json
 
     run_dir = Path(config.run_dir)
@@ -186,16 +217,20 @@ def run(
             unfinished.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
     if trainer.local_rank == 0:
         datamodule.prepare_data()  # before Lightning announces the training: it may take a minute, and may fail
+        if resume_from is not None:
+            datamodule.check_unchanged(data_of(resume_from), resume_from, is_same_run=config.ckpt_path == "last")
         describe(module, datamodule, trainer, run_dir)
     if trainer.is_global_zero:
         write_json(run_dir / "data.json", datamodule.record())
     started = time.perf_counter()
-    fit(trainer, module, datamodule, resume_from, run_dir)
+    with stoppable(trainer, run_dir), sigterm_of_the_system():
+        trainer.fit(module, datamodule, ckpt_path=resume_from, weights_only=True)
     metrics: dict[str, Any] = {"seconds": time.perf_counter() - started, "epochs": trainer.current_epoch}
     metrics |= {**times_of_fit(trainer), **module.best_validation}
     if config.test:
         best = run_dir / "checkpoints" / "best.ckpt"
-        trainer.test(module, datamodule, str(best) if best.is_file() else None, verbose=False, weights_only=True)
+        with stoppable(trainer, run_dir):
+            trainer.test(module, datamodule, str(best) if best.is_file() else None, verbose=False, weights_only=True)
         tested = {name: float(value) for name, value in trainer.callback_metrics.items()}
         metrics |= {name: value for name, value in tested.items() if name.startswith("test/")}
     if trainer.is_global_zero:
@@ -205,28 +240,13 @@ def run(
     return metrics
 
 
-def describe(module: "RunModule", datamodule: "FaceDataModule", trainer: "L.Trainer", run_dir: Path) -> None:
-    """What is about to happen, and how to watch it."""
-    from callbacks import event_folders, tensorboard_command
-
-    data = datamodule.record()
-    log.info(
-        f"{module.summary} on {data['train_count']:,} {data['source']} images of "
-        f"{data['image_size']}x{data['image_size']} ({data['val_count']:,} for validation) · "
-        f"{trainer.strategy.root_device.type} {trainer.precision} · {run_dir}"
-    )
-    for folder in event_folders(trainer.loggers):
-        log.info(f"Watch it with: {tensorboard_command(folder)}")
-
-
-def fit(
-    trainer: "L.Trainer", module: "RunModule", datamodule: "FaceDataModule", resume_from: Path | None, run_dir: Path
-) -> None:
-    """Trains; Ctrl-C and SIGTERM leave a checkpoint and say how to go on."""
+@contextmanager
+def stoppable(trainer: "L.Trainer", run_dir: Path) -> Iterator[None]:
+    """Says how to go on after Ctrl-C or SIGTERM, and ends with the exit code that shells give these."""
     from callbacks import StopAfterBatch, queue_again, under_submitit
 
     try:
-        trainer.fit(module, datamodule, ckpt_path=resume_from, weights_only=True)
+        yield
     except SystemExit as stopped:
         if not trainer.interrupted:
             raise
@@ -243,33 +263,9 @@ def fit(
         raise SystemExit(128 + signum) from None
 
 
-def say_where_to_look(run_dir: Path, metrics: dict[str, Any]) -> None:
-    """The last words of a run: the numbers that compare runs, and the commands that show the pictures."""
-    from callbacks import tensorboard_command
-
-    for split, name in (("val", "validation, best epoch"), ("test", "test, best epoch")):
-        if f"{split}/loss" in metrics:
-            shown = [key for key in dict.fromkeys((*SHOWN_METRICS, *READ_METRICS)) if f"{split}/{key}" in metrics]
-            values = (f"{key} {metrics[f'{split}/{key}']:.4g}" for key in shown)
-            log.info(f"{name + ':':24}{', '.join(values)}")
-    here = Path.cwd()
-    run_dir = run_dir.relative_to(here) if run_dir.is_relative_to(here) else run_dir
-    pictures = [str(path) for name in PICTURES if (path := run_dir / name).exists()]
-    folder = shlex.quote(str(run_dir))
-    draws = "sample" if "val/kl_nats" in metrics else "reconstruct"
-    uses = f"vae {draws} {folder}  and  vae evaluate {folder}  and  vae explore {folder}"
-    if not {"val/mse", "test/mse"} & set(metrics):
-        uses = f"vae edit guide RUN ATTRIBUTE --classifier {folder}  or  vae edit score RUN ATTRIBUTE --judge {folder}"
-    has_events = any(run_dir.glob("events.out.tfevents.*"))
-    log.info(
-        f"\nPictures    {'  and  '.join(pictures) or 'none: callbacks=[…] draws none'}\n"
-        f"Dashboard   {tensorboard_command(run_dir) if has_events else 'none: logger=[…] is without tensorboard'}\n"
-        f"Use it      {uses}"
-    )
-
-
 def start(typed: list[str]) -> int:
     """The whole program: a run, a sweep, or what hydra prints about them. Returns the exit code."""
+    show_what_can_be_shown()
     sys.argv[1:] = prepare_command_line(typed, CONF_DIR)
     if {"-h", "--help"} & set(typed):
         try:
@@ -290,8 +286,15 @@ def start(typed: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    stop_by_exception()
     try:
         sys.exit(start(sys.argv[1:]))
     except KeyboardInterrupt:  # before or after the fit, which handles it itself
         sys.stderr.write("Interrupted; what was half done is thrown away, the same command starts again.\n")
         sys.exit(CTRL_C_EXIT_CODE)
+    except OSError as error:
+        stuck = storage_error(error, Path())
+        if stuck is None:
+            raise
+        sys.stderr.write(f"{stuck}\n")
+        sys.exit(1)

@@ -1,10 +1,14 @@
 """Lightning callbacks and a logger: pictures, curves, speed, numbers."""
 
+from callbacks.announcement import describe, say_where_to_look
 from callbacks.batch_size_finder import BatchSizeFinder
-from callbacks.console import ProgressBar, quieten_lightning
+from callbacks.checkpoint_files import WholeCheckpoints
+from callbacks.console import ProgressBar, quieten_event_writer, quieten_lightning
+from callbacks.continuation import Continuation
 from callbacks.dashboard import event_folders, log_hyperparameters, tensorboard_command
 from callbacks.ema import EMA
 from callbacks.evaluation import Evaluation
+from callbacks.events import Events
 from callbacks.image_grid import ImageGrid
 from callbacks.interpolation import InterpolationGrid
 from callbacks.kl_per_latent import KLPerLatent
@@ -26,7 +30,9 @@ from callbacks.traversal import TraversalGrid
 __all__ = [
     "EMA",
     "BatchSizeFinder",
+    "Continuation",
     "Evaluation",
+    "Events",
     "ImageGrid",
     "InterpolationGrid",
     "KLPerLatent",
@@ -45,10 +51,14 @@ __all__ = [
     "TemperatureGrid",
     "Throughput",
     "TraversalGrid",
+    "WholeCheckpoints",
+    "describe",
     "event_folders",
     "log_hyperparameters",
     "queue_again",
+    "quieten_event_writer",
     "quieten_lightning",
+    "say_where_to_look",
     "select_callbacks",
     "tensorboard_command",
     "times_of_fit",

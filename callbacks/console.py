@@ -1,6 +1,7 @@
 """What Lightning writes to the console."""
 
 import logging
+import threading
 import time
 import warnings
 from typing import Any
@@ -28,6 +29,18 @@ def quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=r"You're resuming from a checkpoint that ended before the epoch ended")
     # the end of an epoch is logged whatever the interval
     warnings.filterwarnings("ignore", message=r"The number of training batches \(\d+\) is smaller than the logging")
+
+
+def quieten_event_writer() -> None:
+    """Leaves a full disk to the thread that trains: TensorBoard's writer raises the error there once more."""
+    before = threading.excepthook
+
+    def pass_over(ended: threading.ExceptHookArgs) -> None:
+        is_writer = type(ended.thread).__name__ == "_AsyncWriterThread"
+        if not (is_writer and isinstance(ended.exc_value, OSError)):
+            before(ended)
+
+    threading.excepthook = pass_over
 
 
 class ProgressBar(RichProgressBar):

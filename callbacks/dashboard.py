@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import hparams
 
@@ -36,6 +37,12 @@ def tensorboard_command(run_dir: Path) -> str:
     return shlex.join(
         ["tensorboard", "--logdir", str(folder.relative_to(here) if folder.is_relative_to(here) else folder)]
     )
+
+
+def begin_session(logger: TensorBoardLogger, step: int) -> None:
+    """Makes TensorBoard drop what an earlier process has logged of later steps than this: they come again."""
+    start = SessionLog(status=SessionLog.START)
+    logger.experiment._get_file_writer().add_event(Event(step=step + 1, session_log=start))
 
 
 def order_charts(loggers: Iterable[Logger], module: RunModule) -> None:

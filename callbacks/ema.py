@@ -8,14 +8,14 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 
 class EMA(EMAWeightAveraging):
-    """Lightning's `EMAWeightAveraging`, with two holes closed.
+    """Lightning's `EMAWeightAveraging`, with three holes closed.
 
     Validation and what is drawn in its last hook use the mean, and so does every checkpoint's `state_dict`; the raw
     weights, which training goes on with, are kept beside it.
 
     Lightning's own class tests raw weights after a fit, since loading a checkpoint brings them back whatever it is
-    loaded for; and a checkpoint that is saved because validation was interrupted has the two mixed up, since they
-    are exchanged just then.
+    loaded for; a checkpoint that is saved because validation was interrupted has the two mixed up, since they
+    are exchanged just then; and a run that was interrupted after its last step would go on with the raw weights.
 
     Args:
         decay: weight of the old mean in each step; 0.999 remembers some thousand steps.
@@ -38,3 +38,6 @@ class EMA(EMAWeightAveraging):
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
+            epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+            if epochs == trainer.max_epochs or checkpoint["global_step"] == trainer.max_steps:
+                self._copy_average_to_current(pl_module)  # no step follows, and so no `on_train_end`

@@ -10,7 +10,6 @@ from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
 
 from callbacks.dashboard import order_charts, show_picture
-from callbacks.metrics_csv import MetricsCsv
 from vae_lightning.charts import COLORS, figure_pixels
 from vae_lightning.metrics_csv import read_metrics
 from vae_lightning.pictures import write_picture
@@ -36,11 +35,7 @@ class LossCurves(L.Callback):
         self.run_dir = Path(run_dir)
         self.every_n_epochs = every_n_epochs
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage == "fit" and not any(isinstance(logger, MetricsCsv) for logger in trainer.loggers):
-            raise ValueError("callbacks=[loss_curves] draws metrics.csv: add csv to logger=[…], or leave it out")
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, RunModule)
         if trainer.is_global_zero:
             order_charts(trainer.loggers, pl_module)

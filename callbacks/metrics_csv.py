@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from vae_lightning.files import replacing
 from vae_lightning.metrics_csv import read_metrics
 
 FIRST_COLUMNS = ["epoch", "step"]
@@ -18,7 +19,7 @@ class MetricsCsv(Logger):
     """`metrics.csv`: a row per optimizer step at which something was logged, columns `epoch`,
     `step` and the names of the metrics.
 
-    A resumed run goes on in the same file: rows of steps that are trained again are replaced. (Lightning's own
+    A resumed run goes on in the same file: rows of steps that are trained again are dropped. (Lightning's own
     CSV logger deletes the file instead.)
 
     Args:
@@ -31,7 +32,7 @@ class MetricsCsv(Logger):
         self._columns: list[str] = []
         self._last_row: dict[str, float] = {}
         self._last_row_at = 0
-        self._resumes_file = True
+        self._is_open = False
 
     @property
     def name(self) -> str:
@@ -48,26 +49,35 @@ class MetricsCsv(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         row: dict[str, float] = {**metrics, "step": step or 0}
+        if not self._is_open:  # a run that was interrupted in its test trains no more
+            self.keep_up_to(int(row["step"]))
         same_step = self._last_row.get("step") == row["step"]
         if same_step:  # the test comes after the last epoch, at its step
             row = {**self._last_row, **row, "epoch": self._last_row["epoch"]}
-        if self._resumes_file or not set(row) <= set(self._columns):
+        if not set(row) <= set(self._columns):
             earlier = [kept for kept in read_metrics(self.path) if kept["step"] < row["step"]]
-            names = {name for kept in [*earlier, row] for name in kept}
-            self._columns = FIRST_COLUMNS + sorted(names - set(FIRST_COLUMNS))
-            self._rewrite(earlier)
-            self._resumes_file = same_step = False
-        with self.path.open("r+", newline="") as file:
-            self._last_row_at = file.seek(self._last_row_at) if same_step else file.seek(0, os.SEEK_END)
-            file.truncate()
-            csv.DictWriter(file, self._columns).writerow(row)
+            self._rewrite([*earlier, row])
+        else:
+            with self.path.open("r+", newline="") as file:
+                self._last_row_at = file.seek(self._last_row_at) if same_step else file.seek(0, os.SEEK_END)
+                file.truncate()
+                csv.DictWriter(file, self._columns).writerow(row)
         self._last_row = row
 
+    @rank_zero_only
+    def keep_up_to(self, step: int) -> None:
+        """Drops the rows of later steps: they are trained again."""
+        kept = [row for row in read_metrics(self.path) if row["step"] <= step]
+        self._rewrite(kept)
+        self._last_row = kept[-1] if kept else {}
+        self._is_open = True
+
     def _rewrite(self, rows: Sequence[Mapping[str, float]]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_suffix(".csv.unfinished")
-        with unfinished.open("w", newline="") as file:
+        names = {name for row in rows for name in row}
+        self._columns = FIRST_COLUMNS + sorted(names - set(FIRST_COLUMNS))
+        with replacing(self.path) as unfinished, unfinished.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
-            writer.writerows(rows)
-        unfinished.replace(self.path)
+            for row in rows:
+                self._last_row_at = file.tell()
+                writer.writerow({**row, "step": int(row["step"])})

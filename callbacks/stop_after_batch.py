@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.slurm import requeue_signal, under_submitit
+from vae_lightning.interruption import is_repeated
 
 logger = logging.getLogger("vae_lightning")
 
@@ -19,8 +20,8 @@ class StopAfterBatch(L.Callback):
     """On the first Ctrl-C or SIGTERM finishes the step under way, and after an epoch's last one its validation.
 
     Lightning would stop anywhere in a batch, or in the middle of a validation; training could not go on from there
-    as if nothing had happened. The second signal stops at once, without a checkpoint. With several processes, which
-    have to stop at the same batch, Lightning's own handling stays.
+    as if nothing had happened. The second signal stops at once, without a checkpoint; a key that is held down is one.
+    With several processes, which have to stop at the same batch, Lightning's own handling stays.
 
     `asked_by` is the signal's number, None as long as there was none.
     """
@@ -39,9 +40,18 @@ class StopAfterBatch(L.Callback):
         self._earlier = {signum: signal.signal(signum, self._ask) for signum in signals}
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
-        self.asked_by = signum
+        if is_repeated():
+            return
+        if self.asked_by is None:
+            self.asked_by = signum
+            logger.warning(f"{signal.Signals(signum).name}: stopping after this step; once more stops at once")
+            return
+        earlier = self._earlier[signum]
         self._restore()
-        logger.warning(f"{signal.Signals(signum).name}: stopping after this step; once more stops at once")
+        if signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        if callable(earlier):
+            earlier(signum, frame)
 
     def _restore(self) -> None:
         for signum, handler in self._earlier.items():
@@ -76,6 +86,9 @@ class LastCheckpoint(ModelCheckpoint):
 
     Written at no other moment: from a batch that failed half-way training could not go on exactly.
     """
+
+    def _should_save_on_train_epoch_end(self, trainer: L.Trainer) -> bool:
+        return True  # also of an epoch without validation (trainer.check_val_every_n_epoch)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, SIGTERMException) and not trainer.validating:

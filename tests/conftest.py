@@ -2,7 +2,9 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+import resource
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jaxtyping
@@ -145,3 +147,12 @@ def celeba_root() -> Path:
     if not (root / "list_eval_partition.txt").is_file():
         pytest.skip(f"no CelebA in {root}; set CELEBA_ROOT")
     return root
+
+
+@pytest.fixture
+def little_memory() -> Iterator[None]:
+    """Fails where the process grew by more than 300 MB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    yield
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before < 300 * 2**20

@@ -103,7 +103,7 @@ def test_what_has_changed_since_is_said(tmp_path: Path, caplog: pytest.LogCaptur
     write_status(tmp_path, "done", identity="i", made_with=then)
     (tmp_path / "metrics.json").write_text('{"val/loss": 3.0}')
     (tmp_path / "data.json").write_text('{"source": "celeba", "root": "/faces", "fingerprint": "then"}')
-    metrics = run_job(tmp_path, "i", lambda: "now", lambda: {}, lambda: {})
+    metrics = run_job(tmp_path, "i", lambda: {"fingerprint": "now"}, lambda: {}, lambda: {})
     assert metrics == {"val/loss": 3.0}
     assert len(read_status(tmp_path)["changed"]) == 3
     for words in ("torch 2.0 then", "losses/kl.py", "images of /faces are not those"):

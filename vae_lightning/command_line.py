@@ -3,20 +3,24 @@
 import itertools
 import os
 import re
+import shlex
 import sys
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException
 
-from vae_lightning.configuration import RootConfig
+from vae_lightning.configuration import CONF_DIR, RootConfig
 from vae_lightning.did_you_mean import did_you_mean
+from vae_lightning.files import check_writable
 from vae_lightning.run_folders import RunError, newest_run
 from vae_lightning.signatures import ConfigError
+from vae_lightning.stored_overrides import read_overrides
+from vae_lightning.typed_paths import path_override, quote_paths, typed_path
 
 SWEEP_FLAGS = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
 QUESTIONS = {
@@ -81,8 +85,8 @@ def choose_folder(arguments: Sequence[str]) -> list[str]:
         return [*arguments, f"hydra.run.dir='{new_folder(Path('outputs'))}'"]
     if "sweep" not in values:
         return [*arguments, f"sweep='{new_folder(Path('multirun')).name}'"]
-    name = values["sweep"].strip("'\"")
-    if not re.fullmatch(r"\w[\w .+-]*", name):
+    name = str(typed_path(f"sweep={values['sweep']}"))
+    if not re.fullmatch(r"\w[\w .+-]*", unicodedata.normalize("NFC", name)):  # accents may be characters of their own
         raise ConfigError(
             f"sweep={name}: expected is the name of a folder in multirun/: letters, digits, space . + - _"
         )
@@ -105,8 +109,11 @@ def new_folder(parent: Path) -> Path:
 
 def remove_unused_folder(arguments: Sequence[str], typed: Sequence[str]) -> None:
     """Takes back the folder that `choose_folder` made for what was then refused."""
-    for argument in set(arguments) - set(typed):
+    named = {argument.partition("=")[0] for argument in typed}
+    for argument in arguments:
         key, _, value = argument.partition("=")
+        if key in named:
+            continue
         folder = {"sweep": Path("multirun"), "hydra.run.dir": Path()}.get(key, Path("/dev/null")) / value.strip("'")
         for path in (folder, folder.parent):
             if path.is_dir() and not any(path.iterdir()):
@@ -138,29 +145,71 @@ def continue_last_run(arguments: Sequence[str]) -> list[str]:
 
     Raises:
         ConfigError: `-m` is asked for at once, or the named folder has no last checkpoint.
-        RunError: there is no run to continue.
+        RunError: there is no run to continue, or its settings cannot be taken from its folder.
     """
     if "ckpt_path=last" not in arguments:
         return list(arguments)
     if SWEEP_FLAGS & set(arguments):
         raise ConfigError("ckpt_path=last continues one run, -m starts many: leave one of them out")
-    named = [argument.split("=", 1)[1] for argument in arguments if argument.startswith("hydra.run.dir=")]
-    run_dir = Path(named[0].strip("'\"")) if named else newest_run()
+    named = [argument for argument in arguments if argument.startswith("hydra.run.dir=")]
+    run_dir = typed_path(named[-1]) if named else _last_started()
     if not (run_dir / "checkpoints" / "last.ckpt").is_file():
-        raise ConfigError(f"ckpt_path=last: {run_dir} has no checkpoints/last.ckpt; name another hydra.run.dir=…")
-    earlier = yaml.safe_load((run_dir / ".hydra" / "overrides.yaml").read_text()) or []
+        again = "; if it stopped before its first, the command that started it starts it again, without ckpt_path"
+        hint = again if (run_dir / ".hydra").is_dir() else "; name another hydra.run.dir=…"
+        raise ConfigError(f"ckpt_path=last: {run_dir} has no checkpoints/last.ckpt{hint}")
     typed = {argument.split("=")[0].lstrip("+~") for argument in arguments} | set(OF_THE_COMMAND)
-    kept = [override for override in earlier if override.split("=")[0].lstrip("+~") not in typed]
-    folder = [] if named else [f"hydra.run.dir='{run_dir}'"]
+    kept = read_overrides(run_dir, CONF_DIR, typed)
+    folder = [] if named else [path_override("hydra.run.dir", run_dir)]
     return [*kept, *arguments, *folder]
 
 
+def _last_started() -> Path:
+    """The run whose checkpoint is the newest.
+
+    Raises:
+        RunError: there is none, or a run was started after it that has no checkpoint.
+    """
+    run = newest_run()
+    saved_at = (run / "checkpoints" / "last.ckpt").stat().st_mtime
+    started = [*Path("outputs").glob("*/.hydra/overrides.yaml"), *Path("multirun").glob("*/*/.hydra/overrides.yaml")]
+    newer = [path for path in started if path.stat().st_mtime > saved_at and path.parents[1] != run]
+    without = [path for path in newer if not (path.parents[1] / "checkpoints" / "last.ckpt").is_file()]
+    if without:
+        lost = max(without, key=lambda path: path.stat().st_mtime).parents[1]
+        raise RunError(
+            f"ckpt_path=last: {lost} was started last and has no checkpoint to go on from; the one before it is {run}. "
+            f"Start the first again with its own settings and hydra.run.dir={lost}, or go on with the other: "
+            f"{shlex.join(['python', 'train.py', 'ckpt_path=last', f'hydra.run.dir={run}'])}"
+        )
+    return run
+
+
+def check_place(arguments: Sequence[str]) -> None:
+    """Refuses a place for the run or the sweep before anything is computed.
+
+    Raises:
+        StorageError: nothing can be written there.
+    """
+    key, default = ("hydra.sweep.dir", "multirun") if is_sweep(arguments) else ("hydra.run.dir", "outputs")
+    named = [argument for argument in arguments if argument.startswith(f"{key}=")]
+    folder = typed_path(named[-1]) if named else Path(default)
+    if not is_a_question(arguments) and "${" not in str(folder):
+        check_writable(folder)
+
+
 def prepare_command_line(arguments: Sequence[str], conf_dir: Path) -> list[str]:
-    """The command line that hydra gets; ends the program with one clear line where it cannot be run."""
+    """The command line that hydra gets; ends the program with one clear line where it cannot be run.
+
+    Raises:
+        StorageError: see `check_place`.
+    """
     problem = explain_unknown_key(arguments, conf_dir)
     if problem is None:
         try:
-            return name_jobs_by_what_is_swept(choose_folder(continue_last_run(arguments)))
+            flags_first = sorted(arguments, key=lambda word: word not in SWEEP_FLAGS)  # argparse takes no more after -m
+            quoted = continue_last_run(quote_paths(flags_first, sweeps=is_sweep(arguments)))
+            check_place(quoted)
+            return name_jobs_by_what_is_swept(choose_folder(quoted))
         except (ConfigError, RunError) as error:
             problem = str(error)
     sys.stderr.write(f"{problem}\n")

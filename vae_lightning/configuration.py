@@ -12,9 +12,10 @@ from hydra.types import RunMode
 from omegaconf import MISSING, OmegaConf
 
 from vae_lightning.did_you_mean import did_you_mean
-from vae_lightning.hardware import best_precision, check_accelerator, check_compile
+from vae_lightning.hardware import best_precision, check_accelerator, check_compile, check_precision
 from vae_lightning.identity import job_folder
 from vae_lightning.signatures import ConfigError, check_arguments
+from vae_lightning.trainer_settings import check_trainer_settings
 
 # of a run, most telling first; those that need a KL are missing for a plain autoencoder
 SHOWN_METRICS = ("loss", "elbo_nats", "reconstruction_nats", "kl_nats", "bits_per_dim", "active_units", "mse")
@@ -96,11 +97,26 @@ def to_plain(config: Any, *, runs_here: bool = True) -> dict[str, Any]:
         check_optimized_metric(name, measured_metrics(plain))
     if runs_here:
         check_accelerator(plain["trainer"].get("accelerator", "auto"))
+    accelerator = plain["trainer"].get("accelerator", "auto")
     if plain["trainer"].get("precision") == "auto":
-        plain["trainer"]["precision"] = best_precision(plain["trainer"].get("accelerator", "auto"))
-    check_compile(plain["compile"], plain["trainer"].get("accelerator", "auto"), runs_here=runs_here)
+        plain["trainer"]["precision"] = best_precision(accelerator)
+    check_precision(str(plain["trainer"].get("precision", "32-true")), accelerator, runs_here=runs_here)
+    check_compile(plain["compile"], accelerator, runs_here=runs_here)
     check_arguments(plain)
+    check_trainer_settings(plain["trainer"])
+    check_loggers(plain)
     return plain
+
+
+def check_loggers(plain: Mapping[str, Any]) -> None:
+    """Refuses curves of numbers that nobody keeps.
+
+    Raises:
+        ConfigError: with what to add.
+    """
+    chosen, loggers = ([node.get("_target_") for node in plain[group].values()] for group in ("callbacks", "logger"))
+    if "callbacks.LossCurves" in chosen and "callbacks.MetricsCsv" not in loggers:
+        raise ConfigError("callbacks=[loss_curves] draws metrics.csv: add csv to logger=[…], or leave it out")
 
 
 def measured_metrics(plain: Mapping[str, Any]) -> list[str]:

@@ -27,10 +27,10 @@ def statistics_file(checkpoint: Path) -> LatentStatisticsFile:
 def digest_of(file: Path) -> str:
     """A hash of a file's content; read once as long as the file does not change."""
     status = file.stat()
-    return _digest(file, status.st_mtime_ns, status.st_size)
+    return _digest(file, status.st_ino, status.st_mtime_ns, status.st_size)  # a clock may say the same twice
 
 
 @lru_cache(64)
-def _digest(file: Path, modified: int, size: int) -> str:
+def _digest(file: Path, number: int, modified: int, size: int) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -57,7 +57,7 @@ def job_folder(overrides: str, _root_: Any) -> str:
     another run lies there (the same command with other settings), by the start of its identity as well.
     """
     sweep_dir, identity = Path(_root_.hydra.sweep.dir), identity_of(_root_)
-    planned = {job["identity"]: job["name"] for job in read_plan(sweep_dir).get("jobs", [])}
+    planned = {job.get("identity"): job["name"] for job in read_plan(sweep_dir).get("jobs", [])}
     if identity in planned:
         return str(planned[identity])
     for status in sorted(sweep_dir.glob("*/status.json")):

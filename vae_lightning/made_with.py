@@ -15,7 +15,7 @@ VERBS = ("verbs.py", "edit_verbs.py", "score_verb.py", "prepare_verb.py", "explo
 USING = ("runs.py", "run_data.py", "image_codec.py", "photographs.py", "devices.py", "tracking.py")
 SHIPPING = ("preparation", "explorer", "export", "fitted.py", "fitted_file.py", "latent_statistics.py")
 MEASURING = ("evaluation", "evaluation_command.py", "priors")  # runs that are done
-STARTING = ("sweep", "command_line.py", "run_folders.py")
+STARTING = ("sweep", "command_line.py", "typed_paths.py", "run_folders.py", "log_file.py")
 WITHOUT_EFFECT = {*SHOWING, *EDITING, *VERBS, *USING, *SHIPPING, *MEASURING, *STARTING}
 
 

@@ -8,10 +8,13 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     """The rows of a `metrics.csv`, empty cells left out; no rows where there is no file.
 
     Raises:
-        ValueError: a cell is no number.
+        ValueError: a cell is no number, or belongs to no column.
     """
     if not path.is_file():
         return []
-    lines = path.read_text().splitlines(keepends=True)
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     whole = [line for line in lines if line.endswith("\n")]  # a killed run may leave half a line
-    return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(whole)]
+    try:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(whole)]
+    except (TypeError, csv.Error) as error:  # more cells than columns; a quote that is never closed
+        raise ValueError(f"a row of another kind than the header ({error})") from error

@@ -213,7 +213,8 @@ class VAEModule(RunModule):
     def _log_statistics(self, prefix: str, stage: str, weight: KLWeight) -> dict[str, float]:
         statistics = self._statistics(stage)
         values = statistics.compute()
-        kl_nats_per_latent = values.pop("kl_nats_per_latent")
+        # torchmetrics makes a number of the vector of a single latent
+        kl_nats_per_latent = values.pop("kl_nats_per_latent").reshape(self.model.latent_dim)
         if stage != "fit":
             self.kl_nats_per_latent = kl_nats_per_latent
         if self.model.has_prior:

@@ -1,6 +1,8 @@
 """Where runs lie on disk. Nothing here imports torch or hydra."""
 
 import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 EXPORTED_WEIGHTS = "model.safetensors"
@@ -29,7 +31,7 @@ def newest_run(reads_faces: bool | None = None) -> Path:
     if not checkpoints:
         kind = {None: "run", False: "run of an autoencoder", True: "run of a network that reads faces"}[reads_faces]
         raise RunError(f"last: no {kind} with a checkpoint in outputs/ or multirun/ here; name its folder instead")
-    return max(checkpoints, key=lambda path: path.stat().st_mtime).parent.parent
+    return _newest(checkpoints, 1)
 
 
 def is_recognizer(folder: Path) -> bool:
@@ -47,7 +49,17 @@ def newest_sweep() -> Path:
     started = list(Path("multirun").glob("*/*/.hydra/overrides.yaml"))  # a report written later does not touch these
     if not started:
         raise RunError("last: no sweep in multirun/ here; name its folder, or make one: python train.py -m beta=1,4,10")
-    return max(started, key=lambda path: path.stat().st_mtime).parents[2]
+    return _newest(started, 2)
+
+
+def _newest(files: Sequence[Path], levels: int) -> Path:
+    """The folder so many levels above the newest file. Says which: a clock that was set back may have lied.
+
+    Files of one moment count by their names.
+    """
+    folder = max(files, key=lambda path: (path.stat().st_mtime_ns, path.as_posix())).parents[levels]
+    sys.stderr.write(f"last: {folder}\n")
+    return folder
 
 
 def checkpoint_file(path: Path, checkpoint: str = "best", *, reads_faces: bool = False) -> Path:

@@ -77,6 +77,20 @@ class RunModule(L.LightningModule):
             self._compiled_evaluate = None
             torch._dynamo.reset()  # it compiles a function anew eight times at most, and a sweep may have more jobs
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips in bf16-mixed too, where Lightning refuses a fused optimizer: its reason holds for 16-mixed alone."""
+        if self.trainer.precision != "bf16-mixed" or not gradient_clip_val:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        plugin = self.trainer.precision_plugin
+        clip = plugin.clip_grad_by_value if gradient_clip_algorithm == "value" else plugin.clip_grad_by_norm
+        clip(optimizer, gradient_clip_val)
+
     def evaluate_training_batch(self, *tensors: Any) -> Any:
         """`evaluate`, compiled where that was asked for."""
         if self.compile_mode != "off":
@@ -125,8 +139,17 @@ def check_trainer(module: RunModule, trainer: L.Trainer, sync_batchnorm: bool) -
     """Refuses what would fail after the data have been read.
 
     Raises:
-        ValueError: batch normalisation cannot be shared by these processes, or a schedule has no end.
+        ValueError: gradients cannot be clipped so, batch normalisation cannot be shared by these processes, or a
+            schedule has no end.
     """
+    clip = trainer.gradient_clip_val
+    if clip is not None and not (math.isfinite(clip) and clip >= 0):
+        raise ValueError(f"trainer.gradient_clip_val={clip}: must be a number above 0, or null for no clipping")
+    if clip and trainer.precision == "16-mixed" and getattr(module.make_optimizer, "keywords", {}).get("fused"):
+        raise ValueError(
+            f"trainer.gradient_clip_val={clip} with trainer.precision=16-mixed: a fused optimizer takes the scale off "
+            "gradients too late to clip them. Set optimizer.fused=false, or take bf16-mixed"
+        )
     if not isinstance(module.lr_schedule, ConstantLR) and trainer.max_epochs == -1 and trainer.max_steps == -1:
         raise ValueError(
             "lr_schedule=decay ends with the run, and trainer.max_epochs=-1 never does: give it a number, or "

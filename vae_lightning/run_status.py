@@ -1,21 +1,23 @@
 """How far a run has come, in its own folder: `status.json`, and a lock that only a living process holds."""
 
-import json
 import os
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from filelock import FileLock, Timeout
 
 from vae_lightning.files import write_json
+from vae_lightning.names import is_a_name
+from vae_lightning.plain_files import read_plain
 from vae_lightning.run_folders import RunError
 
 State = Literal["done", "running", "interrupted", "failed", "not started"]
 STATUS, LOCK, PLAN = "status.json", ".lock", "sweep.json"
+FORMAT = 1  # of status.json and sweep.json; those of before 2026-11-22 do not say it
 MOST_CRASHES = 3  # starts in one session that got no further than the one before
 PATIENCE_SECONDS = 2.0  # somebody who only looks holds the lock for an instant
 
@@ -29,21 +31,49 @@ class KeepsCrashingError(RunError):
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """What `status.json` of a run says; empty where there is none, or a damaged one."""
-    return _read(folder / STATUS)
+    """What `status.json` of a run says; empty where there is none, or a damaged one.
+
+    Raises:
+        RunError: a newer version wrote it, so that nobody knows here whether the run is done.
+    """
+    status = _read(folder / STATUS)
+    return status if status.get("state", "done") in get_args(State) else {}
 
 
 def read_plan(sweep_dir: Path) -> dict[str, Any]:
-    """What the command that started a sweep wrote down about its jobs; empty where there is nothing to be read."""
-    return _read(sweep_dir / PLAN)
+    """What the command that started a sweep wrote down about its jobs; empty where there is nothing to be read.
+
+    Raises:
+        RunError: a newer version wrote it.
+    """
+    plan = _read(sweep_dir / PLAN)
+    jobs = plan.get("jobs", [])
+    return plan if isinstance(jobs, list) and all(map(_is_a_job, jobs)) and _is_a_plan(plan) else {}
+
+
+def _is_a_job(job: Any) -> bool:
+    if not isinstance(job, dict) or not isinstance(job.get("overrides"), list):
+        return False
+    return is_a_name(job.get("name")) and {type(word) for word in (job.get("identity", ""), *job["overrides"])} == {str}
+
+
+def _is_a_plan(plan: dict[str, Any]) -> bool:
+    names, trials = plan.get("in_session", []), plan.get("trials")
+    numbers = [plan.get("started", 0.0), plan.get("work_at_start", 0.0), 0 if trials is None else trials]
+    return isinstance(names, list) and all(map(is_a_name, names)) and all(isinstance(n, int | float) for n in numbers)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_plain(path)
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    written_in = content.get("format", 1)
+    if isinstance(written_in, int) and written_in > FORMAT:
+        raise RunError(f"{path} has format {written_in}, this version reads up to {FORMAT}: update vae-lightning")
+    return content
 
 
 def state_of(folder: Path) -> State:
@@ -130,6 +160,7 @@ def _begin(folder: Path, identity: str, session: str, made_with: dict[str, Any])
     position = {"session": session, "saved_at": checkpoint.stat().st_mtime if checkpoint.is_file() else None}
     crashed_here = earlier.get("state") == "running" and all(earlier.get(key) == position[key] for key in position)
     return {
+        "format": FORMAT,
         "state": "running",
         "reason": None,
         "identity": identity,

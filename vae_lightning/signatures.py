@@ -33,7 +33,7 @@ def check_arguments(config: Mapping[str, Any]) -> None:
         if node and "_target_" not in node:
             raise ConfigError(f"{group}.{next(iter(node))}: nothing is chosen that takes it; choose {group}=… first")
     for path, node in _target_nodes(config, ""):
-        target = get_class(node["_target_"])
+        target = _class_of(node, path)
         parameters = _parameters(target)
         if parameters is None:
             continue
@@ -49,6 +49,18 @@ def check_arguments(config: Mapping[str, Any]) -> None:
                 )
             if not _fits(value, parameters[name]):
                 raise ConfigError(f"{key}={value}: {target.__name__} takes {describe_type(parameters[name])} here")
+
+
+def _class_of(node: Mapping[str, Any], path: str) -> type:
+    """
+    Raises:
+        ConfigError: there is no such class; functions (os.system) are never called.
+    """
+    try:
+        return get_class(node["_target_"])
+    except (ValueError, ImportError, TypeError, AttributeError) as error:
+        key = f"{path}._target_" if path else "_target_"
+        raise ConfigError(f"{key}={node['_target_']}: needed is a class ({str(error).splitlines()[0]})") from error
 
 
 def _target_nodes(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -3,9 +3,12 @@
 from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated, Any, ParamSpec
 
 import typer
+
+from vae_lightning.files import storage_error
+from vae_lightning.terminal import show_what_can_be_shown
 
 P = ParamSpec("P")
 
@@ -18,7 +21,7 @@ def _starting(incomplete: str, candidates: Iterable[str]) -> list[str]:
 def complete_run(incomplete: str) -> list[str]:
     """`last`, and the run folders here, the newest first."""
     checkpoints = [path for root in ("outputs/*", "multirun/*/*") for path in Path().glob(f"{root}/checkpoints")]
-    newest_first = sorted(checkpoints, key=lambda path: path.stat().st_mtime, reverse=True)
+    newest_first = sorted(checkpoints, key=lambda path: (path.stat().st_mtime_ns, path.as_posix()), reverse=True)
     return _starting(incomplete, ["last", *(path.parent.as_posix() for path in newest_first)])
 
 
@@ -66,13 +69,34 @@ def ends_with_one_line(verb: Callable[P, None]) -> Callable[P, None]:
 
     @wraps(verb)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        show_what_can_be_shown()
         try:
+            for name, value in kwargs.items():
+                kwargs[name] = _at_home(value)  # shells leave the ~ of --out=~/x
             verb(*args, **kwargs)
         except (ValueError, OSError) as error:
-            typer.secho(str(error), fg="red", err=True)
-            raise typer.Exit(2) from error
+            stuck = storage_error(error, Path("the result"))
+            typer.secho(str(stuck or error), fg="red", err=True)
+            raise typer.Exit(2 if stuck is None else 1) from error
 
     return guarded
+
+
+def _at_home(value: Any) -> Any:
+    """Paths with the home folder in place of `~`; anything else as it is.
+
+    Raises:
+        ValueError: the home of a user who is not there.
+    """
+    if isinstance(value, list | tuple):
+        return type(value)(_at_home(each) for each in value)
+    if not isinstance(value, str | Path) or not str(value).startswith("~"):
+        return value
+    try:
+        return type(value)(Path(value).expanduser())
+    except RuntimeError as error:
+        name = Path(value).parts[0]
+        raise ValueError(f"{value}: there is no user {name[1:]} here; a folder of that name is ./{name}") from error
 
 
 def split_by_comma(text: str) -> list[str]:

@@ -9,11 +9,11 @@ from vae_lightning.run_folders import RunError
 from vae_lightning.run_status import read_status
 from vae_lightning.signatures import ConfigError
 from vae_lightning.sweep.engines import check_extras
-from vae_lightning.sweep.job import release_memory, run_job, run_recorded
+from vae_lightning.sweep.job import finished_metrics, has_checkpoint, release_memory, run_job, run_recorded
 from vae_lightning.sweep.plan import Check, SweepPlan, plan_sweep
 from vae_lightning.sweep.progress import look, shown
 
-__all__ = ["conduct", "release_memory", "run_job", "run_recorded"]
+__all__ = ["conduct", "finished_metrics", "has_checkpoint", "release_memory", "run_job", "run_recorded"]
 
 FAILED_EXIT_CODE = 1
 REFUSED_EXIT_CODE = 2

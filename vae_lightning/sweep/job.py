@@ -1,9 +1,9 @@
-"""One job of a sweep: skipped where it is done, gone on with where it was interrupted."""
+"""One run: skipped where it is done, gone on with where it was interrupted."""
 
 import gc
 import json
 import logging
-import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,18 +33,20 @@ def run_recorded(run_dir: Path, identity: str, train: Callable[[], dict[str, Any
 def run_job(
     run_dir: Path,
     identity: str,
-    fingerprint: Callable[[], str],
+    data_marks: Callable[[], dict[str, Any]],
     train: Callable[[], dict[str, Any]],
     go_on: Callable[[], dict[str, Any]],
+    say_done: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """One job of a sweep: skipped where it is done, gone on with where it was interrupted.
+    """A job of a sweep, or a run of its own: skipped where it is done, gone on with where it was interrupted.
 
     Args:
         run_dir: its folder.
         identity: of its resolved configuration.
-        fingerprint: of the data as they are now.
+        data_marks: what tells the data as they are now from others.
         train: runs it from its beginning.
         go_on: runs it from its last checkpoint.
+        say_done: called with the metrics of a run that is skipped.
 
     Returns:
         The final metrics.
@@ -53,17 +55,32 @@ def run_job(
         RunError: another process, or another run, is in the folder.
     """
     with claimed(run_dir):
-        metrics = _finished_metrics(run_dir, identity)
+        metrics = finished_metrics(run_dir, identity)
         if metrics is not None:
             log.info(f"{run_dir.name} is done already")
-            _warn_if_untrue(run_dir, fingerprint)
+            _warn_if_untrue(run_dir, data_marks)
+            if say_done is not None:
+                say_done(metrics)
             return metrics
         _say_where_the_sweep_is(run_dir)
-        starts_late = (run_dir / "checkpoints" / "last.ckpt").is_file()
-        if starts_late:
-            log.info(f"{run_dir.name} was interrupted: going on from its last checkpoint")
+        starts_late = has_checkpoint(run_dir)
+        _say_where_it_starts(run_dir, starts_late)
         with recorded(run_dir, identity, _session(run_dir), made_with()):
             return go_on() if starts_late else train()
+
+
+def has_checkpoint(run_dir: Path) -> bool:
+    """Whether training can go on from where it stopped."""
+    return (run_dir / "checkpoints" / "last.ckpt").is_file()
+
+
+def _say_where_it_starts(run_dir: Path, starts_late: bool) -> None:
+    state = read_status(run_dir).get("state")
+    ended = "failed" if state == "failed" else "was interrupted"
+    if starts_late:
+        log.info(f"{run_dir.name} {ended}: going on from its last checkpoint")
+    elif state is not None:
+        log.info(f"{run_dir.name} {ended} before its first checkpoint: starting again from the beginning")
 
 
 def release_memory() -> None:
@@ -73,7 +90,7 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _finished_metrics(run_dir: Path, identity: str) -> dict[str, Any] | None:
+def finished_metrics(run_dir: Path, identity: str) -> dict[str, Any] | None:
     """The final metrics of this very run, where it is done already; None where there is something left to do.
 
     Raises:
@@ -81,7 +98,11 @@ def _finished_metrics(run_dir: Path, identity: str) -> dict[str, Any] | None:
     """
     status = read_status(run_dir)
     if status.get("identity", identity) != identity:
-        raise RunError(f"{run_dir} holds a run with other settings; give the sweep another sweep=NAME")
+        other = "sweep another sweep=NAME" if read_plan(run_dir.parent) else "run another hydra.run.dir=…"
+        raise RunError(
+            f"{run_dir} holds a run with other settings, which stand in its config.yaml: give the {other}, "
+            f"or delete {run_dir}"
+        )
     if status.get("state") != "done":
         return None
     try:
@@ -93,19 +114,22 @@ def _finished_metrics(run_dir: Path, identity: str) -> dict[str, Any] | None:
 
 
 def _session(run_dir: Path) -> str:
-    """Names the command that started a run; a run outside of a sweep is its own."""
-    return str(read_plan(run_dir.parent).get("session", os.getpid()))
+    """Names the command that started a run; outside of a sweep that starts a run once."""
+    return str(read_plan(run_dir.parent).get("session") or uuid.uuid4().hex[:12])
 
 
-def _warn_if_untrue(run_dir: Path, fingerprint: Callable[[], str]) -> None:
+def _warn_if_untrue(run_dir: Path, data_marks: Callable[[], dict[str, Any]]) -> None:
     """Says what has changed since a finished run: its numbers may not come out again."""
     status = read_status(run_dir)
     changed = changes_since(status.get("made_with", {}))
     try:
         record = json.loads((run_dir / "data.json").read_text(encoding="utf-8"))
         # rendered faces are a function of the code, which is compared above
-        if record["source"] in ("celeba", "folder") and record["fingerprint"] != fingerprint():
-            changed.append(f"the images of {record['root']} are not those that it was trained on")
+        marks = data_marks() if record["source"] in ("celeba", "folder") else {}
+        if "fingerprint" in marks and record["fingerprint"] != marks["fingerprint"]:
+            changed.append(f"the images of {record['root']} are not those that it was trained on, or copies of them")
+        if "annotation" in record and "annotation" in marks and record["annotation"] != marks["annotation"]:
+            changed.append(f"the attributes or identities of {record['root']} are others")
     except (OSError, ValueError, KeyError, DataError) as error:
         changed.append(f"its data cannot be compared ({error})")
     write_json(run_dir / STATUS, {**status, "changed": changed})  # for the sweep's last words and its report

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf, open_dict
 
 from vae_lightning.files import write_json
 from vae_lightning.identity import identity_of
-from vae_lightning.run_status import PLAN, read_plan
+from vae_lightning.run_status import FORMAT, PLAN, read_plan
 from vae_lightning.signatures import ConfigError
 from vae_lightning.sweep.engines import Engine, choose_engine, refuse_several_devices
 from vae_lightning.sweep.progress import look
@@ -157,8 +157,9 @@ def _write_plan(folder: Path, jobs: Sequence[PlannedJob], engine: Engine) -> Non
     """Jobs of earlier commands with the same sweep's name stay in the plan."""
     new = [{"name": job.name, "identity": job.identity, "overrides": list(job.overrides)} for job in jobs]
     identities = {job.identity for job in jobs}
-    earlier = [job for job in read_plan(folder).get("jobs", []) if job["identity"] not in identities]
+    earlier = [job for job in read_plan(folder).get("jobs", []) if job.get("identity") not in identities]
     plan = {
+        "format": FORMAT,
         "session": uuid.uuid4().hex[:12],  # names this command in the status of the jobs that it starts
         "started": time.time(),
         "process": os.getpid(),

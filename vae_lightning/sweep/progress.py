@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from vae_lightning.metrics_csv import read_metrics
+from vae_lightning.plain_files import read_plain
 from vae_lightning.run_status import State, read_plan, read_status, state_of
 
 LOOK_EVERY_SECONDS = 1.0
@@ -67,24 +67,25 @@ def look(folder: Path) -> Progression:
 def share_done(run: Path) -> float:
     """The part of a run's epochs (or steps) that is behind it, between 0 and 1."""
     try:
-        trainer = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["trainer"]
+        trainer = read_plain(run / "config.yaml")["trainer"]
+        max_epochs, max_steps = (trainer.get(name) or -1 for name in ("max_epochs", "max_steps"))
         rows = read_metrics(run / "metrics.csv")
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        if max_epochs > 0:
+            return min(1.0, len([row for row in rows if "val/loss" in row]) / max_epochs)
+        steps = max((row.get("step", 0.0) for row in rows), default=0.0)
+        return min(1.0, steps / max_steps) if max_steps > 0 else 0.0
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return 0.0
-    validated = [row for row in rows if "val/loss" in row]
-    if (trainer.get("max_epochs") or -1) > 0:
-        return min(1.0, len(validated) / trainer["max_epochs"])
-    steps = max((row.get("step", 0.0) for row in rows), default=0.0)
-    return min(1.0, steps / trainer["max_steps"]) if (trainer.get("max_steps") or -1) > 0 else 0.0
 
 
 def time_left(folder: Path, now: Progression) -> str:
     """` · about 12 min left`, from the work done since the command started; empty as long as there is none."""
     plan = read_plan(folder)
     done = plan.get("work_at_start", 0.0) - now.work_left
-    if done <= 0 or now.work_left <= 0:
+    seconds = time.time() - plan.get("started", 0.0)
+    if done <= 0 or now.work_left <= 0 or seconds <= 0:  # or the clock was set back
         return ""
-    return f" · about {duration(now.work_left * (time.time() - plan['started']) / done)} left"
+    return f" · about {duration(now.work_left * seconds / done)} left"
 
 
 def duration(seconds: float) -> str:

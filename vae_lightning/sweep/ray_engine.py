@@ -1,6 +1,7 @@
 """Ray as the engine: one job per GPU, several on one, or on the cores of a machine without."""
 
 import math
+import os
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -61,6 +62,7 @@ def start_ray(settings: Any) -> list[dict[str, float]]:
     Raises:
         ConfigError: there is no cluster at the address.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else a Ray that starts here reports itself to its makers
     import ray
 
     if not ray.is_initialized():

@@ -1,0 +1,60 @@
+"""Ctrl-C and SIGTERM: a key that is held down is one wish, and where nothing trains it is granted at once."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HELD_KEY_SECONDS = 1.0  # longer than keyboards wait before they repeat a key
+_last_signal_at = -HELD_KEY_SECONDS
+
+
+def is_repeated() -> bool:
+    """Whether the signal that is being handled belongs to the one before; to be asked once for each."""
+    global _last_signal_at
+    before, _last_signal_at = _last_signal_at, time.monotonic()
+    return _last_signal_at - before < HELD_KEY_SECONDS
+
+
+def stop_by_exception() -> None:
+    """From now on both signals raise, so that what is half done is tidied up, and repeated ones do not disturb that."""
+    for signum in SIGNALS:
+        signal.signal(signum, _stop)
+    sys.unraisablehook = _raise_again
+
+
+def _raise_again(swallowed: "sys.UnraisableHookArgs") -> None:
+    """Python drops what is raised while it tidies an object up, also by a signal that arrives just then."""
+    global _last_signal_at
+    signals = {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}
+    if swallowed.exc_type in signals:
+        _last_signal_at = -HELD_KEY_SECONDS
+        threading.Timer(0.01, os.kill, (os.getpid(), signals[swallowed.exc_type])).start()
+    else:
+        sys.__unraisablehook__(swallowed)
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    if is_repeated():
+        return
+    if signum == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + signum)
+
+
+@contextmanager
+def sigterm_of_the_system() -> Iterator[None]:
+    """Takes back what `stop_by_exception` does to SIGTERM, for a block with a way of its own."""
+    if signal.getsignal(signal.SIGTERM) is not _stop:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, _stop)

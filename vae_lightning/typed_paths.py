@@ -1,0 +1,87 @@
+"""Paths on train.py's command line: hydra's grammar takes few characters in a value, folders have all of them."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+
+from vae_lightning.signatures import ConfigError
+
+PATHS = (
+    *("data.root", "data.data_dir", "ckpt_path", "hydra.run.dir", "hydra.sweep.dir", "sweep"),
+    *("recognizer.weights", "perceptual.weights_path", "callbacks.evaluation.weights"),
+)
+OF_HYDRA = re.compile(r"\$\{|^(choice|range|interval|glob|sort|shuffle|tag)\(.*\)$")
+
+
+def quote_paths(arguments: Sequence[str], *, sweeps: bool) -> list[str]:
+    """The arguments with each path quoted where hydra needs it, and `~` as the home folder.
+
+    Args:
+        arguments: as typed.
+        sweeps: whether a comma may stand between two paths; where one folder has that very name it does not.
+
+    Raises:
+        ConfigError: the home of a user who is not there.
+    """
+    return [_quoted(argument, sweeps) for argument in arguments]
+
+
+def path_override(key: str, path: Path | str) -> str:
+    """An override that hydra reads back as this very path."""
+    return f"{key}={_in_quotes(str(path))}"
+
+
+def typed_path(override: str) -> Path:
+    """The path that an override gives, quoted or not."""
+    value = override.partition("=")[2]
+    read = _read(override) if _is_quoted(value) else None
+    return Path(read if isinstance(read, str) else value)
+
+
+def _quoted(argument: str, sweeps: bool) -> str:
+    key, _, value = argument.partition("=")
+    if key.lstrip("+") not in PATHS or OF_HYDRA.search(value):
+        return argument
+    if _is_quoted(value) and isinstance(_read(argument), str):
+        text = str(typed_path(argument))
+        return f"{key}={_in_quotes(_at_home(argument, text))}" if text.startswith("~") else argument
+    if sweeps and "," in value and not Path(value).expanduser().exists():
+        return f"{key}={','.join(_as_text(argument, part) for part in value.split(','))}"
+    return f"{key}={_as_text(argument, value)}"
+
+
+def _as_text(argument: str, value: str) -> str:
+    """Quoted where hydra would refuse it or take it for something else than text."""
+    path = _at_home(argument, value)
+    is_plain = _read(f"key={path}") in (path, None) or _is_quoted(path)
+    return path if is_plain else _in_quotes(path)
+
+
+def _read(override: str) -> object:
+    """What hydra makes of an override's value; what it refuses is an empty tuple, which no value is."""
+    try:
+        return OverridesParser.create().parse_overrides([override])[0].value()
+    except HydraException:
+        return ()
+
+
+def _is_quoted(value: str) -> bool:
+    return len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+
+
+def _in_quotes(text: str) -> str:
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def _at_home(argument: str, path: str) -> str:
+    if not path.startswith("~"):
+        return path
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError as error:
+        name = Path(path).parts[0]
+        raise ConfigError(f"{argument}: there is no user {name[1:]} here; a folder of that name is ./{name}") from error
