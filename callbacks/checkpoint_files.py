@@ -21,4 +21,5 @@ class WholeCheckpoints(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
         content = io.BytesIO()  # on a full disk torch.save ends with an internal error that does not say so
         torch.save(checkpoint, content)
-        write_bytes(Path(path), content.getbuffer())
+        with content.getbuffer() as encoded:  # let go of at once: collected late, it would hold its owner open
+            write_bytes(Path(path), encoded)

@@ -41,7 +41,7 @@ class Profile(L.Callback):
         assert isinstance(pl_module, RunModule)
         self._end_step()
         if self._windows == 1 and self._profiler is None:
-            self._profiler = profile()
+            self._profiler = profile(acc_events=True)  # one cycle; PyTorch before 2.12 warns without it
             self._profiler.start()
         if self._windows == 1:
             self._step = record_function("step that logs" if pl_module.logs_after_this_batch else "step")

@@ -27,6 +27,13 @@ def test_help_names_groups_and_examples(tmp_path: Path) -> None:
         assert words in text
 
 
+@pytest.fixture
+def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra shows its whole traceback where a tracer runs, and `pytest --cov` runs one in every process."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
@@ -95,6 +102,7 @@ def _cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize(
     ("damage", "words"),
     [

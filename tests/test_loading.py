@@ -67,7 +67,7 @@ def test_from_the_device_come_the_batches_that_come_from_the_host(split: SplitIm
         shard = {"rank": 1, "world_size": 2} if kind == "sharded" else {}
         training = TrainingOrder(COUNT, 10, seed=3, horizontal_flip=flip, **shard)
         training.set_epoch(2)
-        training.first_batch = 4 if kind == "resumed" else 0
+        training.first_batch = lambda: 4 if kind == "resumed" else 0
         return training
 
     on_host = list(BatchLoader(split, order(), CPU))

@@ -128,3 +128,15 @@ def test_pictures_and_files_are_there() -> None:
     there = [str(path) for part in parts for path in ([part] if part.is_file() else part.rglob("*"))]
     for name in re.findall(r"[\w/]+\.(?:py|yaml)\b", tree):
         assert any(path.endswith(f"/{name}") for path in there), name
+
+
+def test_every_promise_is_held_by_a_test_that_exists() -> None:
+    page = TEXT.partition("## What you can rely on")[2].partition("\n## ")[0]
+    file, named = None, []
+    for path, name in re.findall(r"`(?:(test_\w+\.py)(?:::)?)?(test_\w+)?`", page):
+        file = path or file
+        named.append((file, name))
+    assert len(named) > 60
+    for file, name in named:
+        code = (README.parent / "tests" / str(file)).read_text(encoding="utf-8")
+        assert f"def {name}(" in code or not name, f"{file}::{name}"

@@ -186,7 +186,7 @@ def test_the_command_takes_a_folder_or_the_newest_sweep(
     write_report(tmp_path / "multirun" / "old")  # a report does not make a sweep newer
     shown = CliRunner().invoke(app, ["report", "last"])
     assert shown.exit_code == 0
-    assert shown.output.strip() == "multirun/new/report.html"
+    assert (shown.stdout.strip(), shown.stderr.strip()) == ("multirun/new/report.html", "last: multirun/new")
     shown = CliRunner().invoke(app, ["report", "multirun/old"])
     assert shown.output.strip() == "multirun/old/report.html"
 

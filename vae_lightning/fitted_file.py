@@ -51,4 +51,5 @@ class FittedFile:
         """Replaces what is there."""
         encoded = io.BytesIO()  # on a full disk torch.save ends with an internal error that does not say so
         torch.save({"format": self.format, "checkpoint": self.checkpoint_digest, **content}, encoded)
-        write_bytes(self.path, encoded.getbuffer())
+        with encoded.getbuffer() as content:
+            write_bytes(self.path, content)

@@ -1,0 +1,327 @@
+"""A run that is killed goes on by the same command, and ends as if nothing had happened: tests/kill_trials.py."""
+
+import functools
+import json
+import logging
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from kill_comparison import differences, half_files, leftovers
+from kill_trials import PHASES, Trials
+from lightning.pytorch.loggers import TensorBoardLogger
+from processes import ROOT, SMALL, train, wait_for
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from written_sweeps import write_status
+
+from callbacks import MetricsCsv, WholeCheckpoints
+from callbacks.dashboard import begin_session
+from vae_lightning import interruption
+from vae_lightning.command_line import continue_last_run
+from vae_lightning.files import write_json
+from vae_lightning.interruption import HELD_KEY_SECONDS, stop_by_exception
+from vae_lightning.metrics_csv import read_metrics
+from vae_lightning.run_folders import RunError
+from vae_lightning.run_status import MOST_CRASHES
+from vae_lightning.signatures import ConfigError
+from vae_lightning.sweep import run_job
+
+# ---- the same command again
+
+
+def start_again(run_dir: Path, identity: str = "i") -> tuple[dict[str, object], list[str]]:
+    """What a run's command does with a folder: the metrics, and which of its ways it took."""
+    way: list[str] = []
+
+    def take(name: str) -> dict[str, object]:
+        way.append(name)
+        return {"val/loss": 1.0}
+
+    def say_done(metrics: dict[str, object]) -> None:
+        way.append("said done")
+
+    begin, go_on = functools.partial(take, "begin"), functools.partial(take, "go on")
+    return run_job(run_dir, identity, dict, begin, go_on, say_done), way
+
+
+def test_a_new_run_begins_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert start_again(tmp_path / "night")[1] == ["begin"]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("state", "ended"), [("running", "was interrupted"), ("failed", "failed")])
+def test_what_was_stopped_goes_on_or_begins_again_and_says_which(
+    state: str, ended: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    run = tmp_path / "night"
+    run.mkdir()
+    write_status(run, state, identity="i")
+    assert start_again(run)[1] == ["begin"]
+    assert f"night {ended} before its first checkpoint: starting again from the beginning" in caplog.text
+    write_status(run, state, identity="i")
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "last.ckpt").touch()
+    assert start_again(run)[1] == ["go on"]
+    assert f"night {ended}: going on from its last checkpoint" in caplog.text
+
+
+def test_a_person_may_start_a_run_again_as_often_as_it_is_killed(tmp_path: Path) -> None:
+    """In a container all its processes have one number; what Ray starts again by itself is counted."""
+    write_status(tmp_path, "running", identity="i", session=str(os.getpid()), attempt=MOST_CRASHES, saved_at=None)
+    assert start_again(tmp_path)[1] == ["begin"]
+
+
+def test_what_is_done_is_left_alone_and_said(tmp_path: Path) -> None:
+    write_status(tmp_path, "done", identity="i")
+    (tmp_path / "metrics.json").write_text('{"val/loss": 3.0}')
+    assert start_again(tmp_path) == ({"val/loss": 3.0}, ["said done"])
+
+
+def test_another_run_in_the_folder_is_not_overwritten(tmp_path: Path) -> None:
+    write_status(tmp_path, "running", identity="another")
+    with pytest.raises(RunError, match=r"other settings.*another hydra\.run\.dir.*or delete"):
+        start_again(tmp_path)
+
+
+def write_started(run: Path, started_at: float, saved_at: float | None) -> None:
+    (run / ".hydra").mkdir(parents=True)
+    (run / ".hydra" / "overrides.yaml").write_text("- beta=4\n")
+    os.utime(run / ".hydra" / "overrides.yaml", (started_at, started_at))
+    if saved_at is not None:
+        (run / "checkpoints").mkdir()
+        (run / "checkpoints" / "last.ckpt").touch()
+        os.utime(run / "checkpoints" / "last.ckpt", (saved_at, saved_at))
+
+
+def test_an_older_run_is_not_taken_for_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_started(Path("outputs/monday"), 1000.0, 2000.0)
+    assert "hydra.run.dir" in continue_last_run(["ckpt_path=last"])[-1]
+    write_started(Path("outputs/tuesday"), 3000.0, None)
+    with pytest.raises(RunError, match=r"outputs/tuesday was started last.*no checkpoint.*outputs/monday"):
+        continue_last_run(["ckpt_path=last"])
+    with pytest.raises(ConfigError, match="starts it again, without ckpt_path"):
+        continue_last_run(["ckpt_path=last", "hydra.run.dir=outputs/tuesday"])
+    with pytest.raises(ConfigError, match="name another"):
+        continue_last_run(["ckpt_path=last", "hydra.run.dir=outputs/nowhere"])
+    write_started(Path("outputs/wednesday"), 4000.0, 5000.0)
+    assert "outputs/wednesday" in continue_last_run(["ckpt_path=last"])[-1]
+
+
+# ---- what is written
+
+
+def test_what_a_killed_process_has_left_of_a_file_goes_when_it_is_written_again(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    gone = tmp_path / f".a.json.{dead.pid}"
+    kept = [tmp_path / f".a.json.{os.getppid()}", tmp_path / ".a.json.old", tmp_path / f".b.json.{dead.pid}"]
+    for path in (gone, *kept):
+        path.touch()
+    write_json(tmp_path / "a.json", {})
+    assert not gone.exists()
+    assert all(path.exists() for path in kept)
+
+
+def test_a_checkpoint_is_whole_or_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))  # Lightning would go through there, and copy
+    monkeypatch.setattr("tempfile.tempdir", None)
+    WholeCheckpoints().save_checkpoint({"weights": torch.zeros(1000)}, path)
+
+    def break_off(content: object, file: object) -> None:
+        file.write(b"half")  # type: ignore[attr-defined]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        WholeCheckpoints().save_checkpoint({"weights": torch.ones(1000)}, path)
+    assert torch.load(path, weights_only=True)["weights"].sum() == 0
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_table_of_metrics_has_each_step_once(tmp_path: Path) -> None:
+    first = MetricsCsv(str(tmp_path))
+    for step in (2, 4, 6):
+        first.log_metrics({"train/loss": float(step), "epoch": 0.0}, step)
+    first.log_metrics({"val/loss": 9.0, "epoch": 0.0}, 6)
+    tested = MetricsCsv(str(tmp_path))  # killed in its test: no step is trained again
+    tested.log_metrics({"test/loss": 8.0, "epoch": 1.0}, 6)
+    assert read_metrics(tested.path)[-1] == {"epoch": 0, "step": 6, "train/loss": 6, "val/loss": 9, "test/loss": 8}
+    resumed = MetricsCsv(str(tmp_path))
+    resumed.keep_up_to(3)
+    resumed.log_metrics({"train/loss": 40.0, "epoch": 0.0}, 4)
+    rows = read_metrics(resumed.path)
+    assert [(row["step"], row["train/loss"]) for row in rows] == [(2, 2), (4, 40)]
+    assert "2.0" not in (tmp_path / "metrics.csv").read_text().split("\n")[1].split(",")[1]
+    resumed.keep_up_to(0)
+    assert read_metrics(resumed.path) == []
+
+
+def test_tensorboard_shows_each_step_once(tmp_path: Path) -> None:
+    for number, (start, steps) in enumerate(((0, (2, 4, 6)), (3, (4, 6, 8)))):
+        logger = TensorBoardLogger(str(tmp_path), name="", version="")
+        begin_session(logger, start)
+        for step in steps:
+            logger.log_metrics({"val/loss": 10.0 * number + step}, step)
+        logger.experiment.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    shown = [(event.step, event.value) for event in events.Scalars("val/loss")]
+    assert shown == [(2, 2.0), (4, 14.0), (6, 16.0), (8, 18.0)]
+
+
+@pytest.mark.slow
+def test_what_is_drawn_after_a_kill_in_the_test_shows_the_mean_of_the_weights(
+    run_training: Callable[..., Path],
+) -> None:
+    settings = ["trainer.max_epochs=1", "+callbacks=[ema,projector]", "callbacks.ema.decay=0.9"]
+    settings += ["callbacks.projector.num_faces=6"]
+    projected = run_training("run", *settings) / "projector" / "step=000006.tsv"
+    before = projected.read_bytes()
+    projected.unlink()
+    run_training("run", *settings, "ckpt_path=last")  # no step is left to be trained
+    assert projected.read_bytes() == before
+
+
+# ---- signals
+
+
+@pytest.fixture
+def signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    before = {signum: signal.getsignal(signum) for signum in interruption.SIGNALS}
+    hook = sys.unraisablehook
+    monkeypatch.setattr(interruption, "_last_signal_at", -HELD_KEY_SECONDS)
+    stop_by_exception()
+    yield
+    sys.unraisablehook = hook
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+def test_a_held_key_does_not_disturb_what_tidies_up(signals: None) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    for _ in range(20):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_sigterm_ends_with_the_code_that_shells_give_it(signals: None) -> None:
+    with pytest.raises(SystemExit) as ended:
+        signal.raise_signal(signal.SIGTERM)
+    assert ended.value.code == 143
+
+
+def test_a_signal_that_python_swallows_comes_again(signals: None) -> None:
+    class Dropped:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)  # as if it came just then
+
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        Dropped()
+        time.sleep(5)
+
+
+# ---- the comparison itself
+
+
+def test_the_comparison_sees_what_is_lost(tmp_path: Path) -> None:
+    whole, resumed = tmp_path / "a", tmp_path / "b"
+    for folder in (whole, resumed):
+        (folder / "tmp").mkdir(parents=True)
+        torch.save({"w": torch.zeros(3), "seconds": float(len(str(folder)))}, folder / "last.ckpt")
+        (folder / "metrics.csv").write_text("step,val/loss\n2,3.0\n")
+        (folder / "metrics.json").write_text(json.dumps({"val/loss": 3.0, "seconds": time.time()}))
+    assert differences(whole, resumed) == half_files(resumed) == leftovers(resumed) == []
+    torch.save({"w": torch.tensor([0, 0, 1e-7])}, resumed / "last.ckpt")
+    (resumed / "metrics.csv").write_text("step,val/loss\n2,3.0\n2,3.0\n")
+    (resumed / "tmp" / "tmpx").touch()
+    assert [line.split(":")[0] for line in differences(whole, resumed)] == ["last.ckpt", "metrics.csv"]
+    assert leftovers(resumed) == ["tmp/tmpx is left over"]
+    (resumed / "metrics.json").write_text('{"val/l')
+    assert half_files(resumed)[0].startswith("metrics.json is no whole file")
+
+
+# ---- whole processes
+
+
+@pytest.fixture(scope="module")
+def trials(tmp_path_factory: pytest.TempPathFactory) -> Trials:
+    return Trials(tmp_path_factory.mktemp("kills"), seed=1)
+
+
+@pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["a checkpoint is written", "building the cache", "jobs of a sweep"])
+def test_kills_lose_nothing(phase: str, trials: Trials) -> None:
+    assert phase in PHASES
+    trial = trials.run(phase, 0)
+    assert trial.lost == []
+    assert trial.kills
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_the_same_command_goes_on_with_several_processes_too(tiny_celeba: Callable[..., Path], tmp_path: Path) -> None:
+    command = [*SMALL, "trainer=ddp", "trainer.devices=2", "trainer.max_epochs=1", "hydra.run.dir=two"]
+    command += [f"data.root='{tiny_celeba(60)}'", "callbacks=[checkpoint]", "test=false", "data.batch_size=4"]
+    train(*command, cwd=tmp_path)
+    again = train(*command, cwd=tmp_path)
+    assert "two is done already" in again.stderr
+    status = json.loads((tmp_path / "two" / "status.json").read_text())
+    (tmp_path / "two" / "status.json").write_text(json.dumps({**status, "state": "running"}))
+    assert "two was interrupted: going on from its last checkpoint" in train(*command, cwd=tmp_path).stderr
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_ctrl_c_leaves_the_terminal_as_it_was(tiny_celeba: Callable[..., Path], tmp_path: Path) -> None:
+    ours, its = pty.openpty()
+    command = [*SMALL, f"data.root='{tiny_celeba(60)}'", "hydra.run.dir=run", "trainer.max_epochs=100000"]
+    command += ["callbacks=[checkpoint]"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *command],
+        cwd=tmp_path,
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+    )
+    os.close(its)
+    os.set_blocking(ours, False)
+    shown = b""
+
+    def read() -> bytes:
+        try:
+            return os.read(ours, 2**16)
+        except (BlockingIOError, OSError):
+            return b""
+
+    def has_started() -> bool:
+        nonlocal shown
+        shown += read()
+        return (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+
+    wait_for(has_started)
+    os.killpg(process.pid, signal.SIGINT)
+
+    def has_ended() -> bool:
+        nonlocal shown
+        shown += read()
+        return process.poll() is not None
+
+    wait_for(has_ended)
+    shown += read()
+    os.close(ours)
+    assert process.returncode == 130
+    assert b"Traceback" not in shown
+    assert b"\x1b[?25l" in shown, "a progress bar hides the cursor"
+    assert shown.rfind(b"\x1b[?25h") > shown.rfind(b"\x1b[?25l")

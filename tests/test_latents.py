@@ -1,0 +1,118 @@
+"""The aggregate posterior and the latents' own numbers against closed forms."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from stand_ins import FlatVAE, noise_images, subject_of
+from torch import Tensor
+from torch.distributions import MultivariateNormal, kl_divergence
+
+from vae_lightning.distributions import DiagonalGaussian
+from vae_lightning.evaluation.aggregate import aggregate_moments, decompose_kl, gaussian_kl
+from vae_lightning.evaluation.latents import OF_THE_KL, LatentSpace, collapse_verdict
+from vae_lightning.models import LinearVAE
+from vae_lightning.tracking import untracked
+
+
+def test_parts_of_the_kl_add_up_to_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    posterior = DiagonalGaussian(
+        torch.randn(300, 3, generator=generator), torch.randn(300, 3, generator=generator) * 0.3 - 1
+    )
+    parts = decompose_kl(posterior, torch.randn(300, 3, generator=generator), untracked)
+    total = parts.mutual_information + parts.total_correlation + parts.dimension_wise_kl
+    closed_form = posterior.kl_per_latent().sum(1).double()
+    difference = total - closed_form
+    assert abs(float(difference.mean())) < 4 * float(difference.std()) / math.sqrt(300)
+    assert float(total.mean()) == pytest.approx(float(closed_form.mean()), rel=0.15)
+
+
+def test_the_aggregate_posterior_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    mean, logvar, noise = (torch.randn(23, 3, generator=generator) for _ in range(3))
+    whole = decompose_kl(DiagonalGaussian(mean, logvar), noise, untracked)
+    for cells in (1, 23 * 3 * 5):  # one sample at once, five
+        monkeypatch.setattr("vae_lightning.evaluation.aggregate.CELLS_AT_ONCE", cells)
+        parts = decompose_kl(DiagonalGaussian(mean, logvar), noise, untracked)
+        for name in ("mutual_information", "total_correlation", "dimension_wise_kl"):
+            torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
+
+
+def test_two_far_clusters_share_log_two_nats() -> None:
+    """Both latents say the same bit: I(x; z) = log 2, and the latents depend on each other by another log 2."""
+    sign = torch.tensor([1.0, -1.0]).repeat(100)[:, None]
+    posterior = DiagonalGaussian(10 * sign.expand(200, 2), torch.full((200, 2), -2.0))
+    parts = decompose_kl(posterior, torch.randn(200, 2, generator=torch.Generator().manual_seed(0)), untracked)
+    assert float(parts.mutual_information.mean()) == pytest.approx(math.log(2), abs=1e-4)
+    assert float(parts.total_correlation.mean()) == pytest.approx(math.log(2), abs=1e-4)
+
+
+def test_a_posterior_that_is_the_prior_has_no_parts() -> None:
+    posterior = DiagonalGaussian(torch.zeros(50, 4), torch.zeros(50, 4))
+    parts = decompose_kl(posterior, torch.randn(50, 4, generator=torch.Generator().manual_seed(0)), untracked)
+    for part in (parts.mutual_information, parts.total_correlation, parts.dimension_wise_kl):
+        torch.testing.assert_close(part, torch.zeros(50, dtype=torch.float64), atol=1e-5, rtol=0)
+
+
+def test_gaussian_kl_and_moments_are_the_textbooks() -> None:
+    generator = torch.Generator().manual_seed(0)
+    posterior = DiagonalGaussian(torch.randn(40, 3, generator=generator), torch.randn(40, 3, generator=generator))
+    mean, covariance = aggregate_moments(posterior)
+    oracle = kl_divergence(
+        MultivariateNormal(mean, covariance),
+        MultivariateNormal(torch.zeros(3, dtype=torch.float64), torch.eye(3, dtype=torch.float64)),
+    )
+    assert gaussian_kl(mean, covariance) == pytest.approx(float(oracle), rel=1e-9)
+    picks = torch.arange(40).repeat(5000)
+    noise = torch.randn(len(picks), 3, generator=generator)
+    samples = posterior.mean[picks] + posterior.logvar[picks].mul(0.5).exp() * noise
+    torch.testing.assert_close(torch.cov(samples.T.double()), covariance, atol=0.1, rtol=0.03)
+
+
+class OneTellsVAE(FlatVAE):
+    """The second of its latents is the mean of the image, the first a constant far from 0."""
+
+    def posterior_parameters(self, images: Tensor) -> Tensor:
+        means = images.mean((1, 2, 3))
+        columns = [torch.full_like(means, 3.0), 5 * means, torch.zeros_like(means), torch.full_like(means, -4.0)]
+        return torch.stack(columns, dim=1)
+
+
+def test_active_units_and_the_table_of_latents_by_hand() -> None:
+    images = noise_images(40) // 64 * np.linspace(0, 80, 40, dtype=np.uint8)[:, None, None, None]
+    means = 5 * images.reshape(40, -1).mean(1) / 255
+    assert means.var() > 0.01
+    measured = LatentSpace().measure(subject_of(OneTellsVAE(0.5), images))
+    active = measured.values[0]
+    assert (active.name, active.value) == ("active_units", 1)
+    assert active.note.startswith("of 2; ")
+    first, second = measured.tables["kl_per_latent"]
+    kl_nats = 0.5 * ((means**2).mean() + math.exp(-4) - 1 + 4)
+    assert first == {"latent": 0, "kl_nats": pytest.approx(4.5), "variance_of_mean": pytest.approx(0.0, abs=1e-9)}
+    assert second == {
+        "latent": 1,
+        "kl_nats": pytest.approx(kl_nats, rel=1e-5),
+        "variance_of_mean": pytest.approx(means.var(), rel=1e-5),
+    }
+    assert measured.protocol == {"images_in_aggregate_posterior": 40, "latent_samples_per_image": 1}
+
+
+def test_the_card_has_every_part_of_the_kl() -> None:
+    torch.manual_seed(0)
+    small = LinearVAE(image_size=8, color="gray", latent_dim=3, hidden_dim=16)
+    values = LatentSpace().measure(subject_of(small, noise_images(50))).values
+    found = {value.name: value.value for value in values}
+    assert list(found) == ["active_units", *OF_THE_KL]
+    assert {value.name for value in values if value.better == "lower"} == {*OF_THE_KL} - {"mutual_information_nats"}
+    both = found["total_correlation_nats"] + found["dimension_wise_kl_nats"]
+    assert found["aggregate_kl_nats"] == pytest.approx(both)
+
+
+def test_collapse_is_said_in_words() -> None:
+    assert collapse_verdict(0.2, 0, 8).startswith("Posterior collapse: 0 of 8")
+    assert "3 latents say nothing" in collapse_verdict(20.0, 5, 8)
+    assert collapse_verdict(20.0, 8, 8).startswith("No collapse: 8 of 8")
+    flat = LatentSpace().measure(subject_of(FlatVAE(0.5), noise_images(30)))
+    assert flat.remarks[0].startswith("Posterior collapse")
