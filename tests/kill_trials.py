@@ -251,9 +251,8 @@ def _log(place: Path) -> str:
     return newest.read_text(errors="replace")
 
 
-def run_all(trials: Trials, names: list[str], kills: int, console: Console) -> list[Trial]:
+def run_all(trials: Trials, names: list[str], kills: int, console: Console, done: list[Trial]) -> None:
     """Round and round through the phases and the kinds of signals, until there have been enough kills."""
-    done: list[Trial] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as bars:
         bar = bars.add_task("kills", total=kills)
@@ -270,7 +269,6 @@ def run_all(trials: Trials, names: list[str], kills: int, console: Console) -> l
             if trial.lost:
                 again = f"--phases '{name}' --trial {trial.number} --seed {trials.seed}"
                 console.print(f"  again: python tests/kill_trials.py {again} --folder {trials.folder}", markup=False)
-    return done
 
 
 def table(done: list[Trial]) -> str:
@@ -303,11 +301,15 @@ def main() -> int:
         parser.error(f"no such phase: {', '.join(sorted(unknown))}; allowed are {', '.join(PHASES)}")
     trials = Trials((asked.folder or Path(tempfile.mkdtemp(prefix="kills-"))).resolve(), asked.seed)
     console = Console(stderr=True)
-    if asked.trial is None:
-        done = run_all(trials, names, asked.kills, console)
-    else:
-        done = [trials.run(name, asked.trial) for name in names]
-        console.print([line for trial in done for line in trial.lost])
+    done: list[Trial] = []
+    try:
+        if asked.trial is None:
+            run_all(trials, names, asked.kills, console, done)
+        else:
+            done += [trials.run(name, asked.trial) for name in names]
+            console.print([line for trial in done for line in trial.lost])
+    except KeyboardInterrupt:
+        console.print("Interrupted: what was done so far follows.")
     if asked.json:
         asked.json.write_text(json.dumps([asdict(trial) for trial in done], indent=2) + "\n")
     sys.stdout.write(table(done) + "\n")

@@ -32,7 +32,7 @@ def vae(*arguments: str, cwd: Path, expect: int = 0) -> subprocess.CompletedProc
     return run(str(Path(sys.executable).with_name("vae")), *arguments, cwd=cwd, expect=expect)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "nothing happened in time"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_celeba
+from torch import Tensor, nn
 from torch_fidelity import feature_extractor_inceptionv3
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torchvision.models import alexnet
@@ -105,3 +106,18 @@ def subject_of(
 
 def noise_images(count: int, size: int = 8, channels: int = 1) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, size, size, channels), dtype=np.uint8)
+
+
+class FlatVAE(Autoencoder):
+    """The same gray whatever the latents, and a posterior that is the prior: what is left is the pixels' own law."""
+
+    def __init__(self, gray: float, output_activation: str = "sigmoid") -> None:
+        super().__init__(image_size=8, color="gray", latent_dim=2, output_activation=output_activation)
+        logit = math.log(gray / (1 - gray))
+        self.logit = nn.Parameter(torch.tensor(logit if output_activation == "sigmoid" else logit / 2))
+
+    def posterior_parameters(self, images: Tensor) -> Tensor:
+        return torch.zeros(len(images), 4)
+
+    def pixel_parameters(self, latents: Tensor) -> Tensor:
+        return self.logit.expand(len(latents), 1, 8, 8)

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from vae_lightning.losses import Capacity, Constant, Cyclical, KLWeight, LinearWarmup, Objective, SquaredError
@@ -42,14 +44,35 @@ def test_every_schedule_ends_where_validation_is_all_along(schedule: BetaSchedul
     assert objective.weight_at(epoch=5, step=123) == objective.final_weight
 
 
+def test_schedules_may_go_to_their_borders() -> None:
+    assert betas(LinearWarmup(duration=1), range(3)) == [0.0, 1.0, 1.0]
+    assert betas(Cyclical(duration=4, num_cycles=1, ramp_fraction=1.0), range(6)) == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+    assert betas(Cyclical(duration=2, num_cycles=2), range(4)) == [0.0, 0.0, 1.0, 1.0]
+    by_step = Capacity(0.5, duration=2, unit="step")
+    assert [by_step.capacity_nats(epoch=9, step=step) for step in range(4)] == [0.0, 0.25, 0.5, 0.5]
+
+
+def test_defaults_are_those_of_the_sources() -> None:
+    """S1's warm-up of 10 epochs; Fu et al. 2019: M = 4, R = 0.5; Burgess et al. 2018: C up to 25."""
+    assert LinearWarmup().duration == 10
+    cyclical, capacity = Cyclical(), Capacity()
+    assert (cyclical.duration, cyclical.num_cycles, cyclical.ramp_fraction) == (8, 4, 0.5)
+    assert (capacity.final_capacity_nats, capacity.duration) == (25.0, 10)
+    assert {schedule.unit for schedule in (LinearWarmup(), cyclical, capacity)} == {"epoch"}
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: LinearWarmup(duration=0), "duration=0"),
         (lambda: LinearWarmup(unit="hour"), "epoch, step"),
         (lambda: Cyclical(duration=3, num_cycles=4), "between 1 and duration"),
+        (lambda: Cyclical(num_cycles=0), "num_cycles=0"),
         (lambda: Cyclical(ramp_fraction=0.0), "ramp_fraction=0"),
+        (lambda: Cyclical(ramp_fraction=1.5), "ramp_fraction=1.5"),
         (lambda: Capacity(capacity_nats=0.0), "capacity_nats=0"),
+        (lambda: Capacity(capacity_nats=math.inf), "capacity_nats=inf"),
+        (lambda: Capacity(capacity_nats=math.nan), "capacity_nats=nan"),
     ],
 )
 def test_schedules_refuse_nonsense(make: object, message: str) -> None:

@@ -16,10 +16,8 @@ from vae_lightning.evaluation.information import (
     shuffled_information,
 )
 from vae_lightning.evaluation.intervals import spread_interval
-from vae_lightning.evaluation.predictors import completeness, disentanglement
-from vae_lightning.evaluation.resampling import (
-    image_weights,
-)
+from vae_lightning.evaluation.predictors import completeness, disentanglement, fit_predictors
+from vae_lightning.evaluation.resampling import image_weights
 from vae_lightning.evaluation.votes import factorvae_score
 
 BINARY = (False, True)
@@ -80,6 +78,47 @@ def test_an_independent_code_scores_no_better_than_chance(binary: bool) -> None:
         assert values[name] == pytest.approx(0.0, abs=0.03)
     assert values["dci_informativeness"] == pytest.approx(0.0, abs=0.06)
     assert values["factorvae_score"] == pytest.approx(1 / 4, abs=0.12)
+
+
+def test_the_table_has_the_scores_of_each_factor() -> None:
+    scores = replace(scores_of("perfect", factors=3, images=400), bins=5, resamples=3)
+    rows = scores.table(["a", "b", "c"], [7, 8, 9, 10, 11])
+    assert [(row["factor"], row["latent"]) for row in rows] == [("a", 7), ("b", 8), ("c", 9)]
+    values = values_of(scores)
+    for column, score in (("gap", "mig"), ("sap", "sap"), ("completeness", "dci_completeness")):
+        assert np.mean([row[column] for row in rows]) == pytest.approx(values[score])
+    assert np.mean([row["informativeness"] for row in rows]) == pytest.approx(values["dci_informativeness"])
+    for row in rows:
+        assert row["gap"] == pytest.approx(row["share"] - row["second_share"])
+        assert row["entropy_nats"] == pytest.approx(math.log(5) + 4 / 800, rel=1e-3)  # five equal bins of 400 images
+
+
+@pytest.mark.parametrize("binary", BINARY)
+def test_notes_and_intervals_are_of_the_scores_that_they_stand_beside(binary: bool) -> None:
+    scores = replace(scores_of("redundant", factors=3, images=300, binary=binary), bins=5, votes=50, resamples=3)
+    values = {value.name: value for value in scores.values()}
+    assert ("at most 0.5; " if binary else "R^2 of one latent; ") in values["sap"].note
+    assert "interval: 3 refits to" in values["dci_completeness"].note
+    assert values["modularity"].note.startswith("6 latents that tell ")
+    for name, resampled in (("mig", mig(scores.information)), ("dci_disentanglement", None)):
+        if resampled is None:
+            resampled = disentanglement(scores.importances.importance)
+        half = 1.96 * resampled[1:].std(ddof=1)
+        expected = max(0.0, resampled[0] - half), min(1.0, resampled[0] + half)
+        assert values[name].interval == pytest.approx(expected)
+    forest = {value.name: value for value in replace(scores, predictor="forest").values()}
+    assert "no interval: a refit takes too long" in forest["dci_completeness"].note
+    assert forest["dci_completeness"].interval is None
+
+
+def test_predictions_are_those_of_the_fit_to_all_images() -> None:
+    scores = scores_of("rotated", factors=2, images=200)
+    weights = image_weights(np.arange(200), 2, 0)
+    alone, with_refits = (
+        fit_predictors("lasso", scores.fitting, scores.scoring, rows, 0) for rows in (weights[:1], weights)
+    )
+    np.testing.assert_allclose(with_refits.predicted, alone.predicted)
+    assert np.abs(with_refits.importance[1] - with_refits.importance[0]).max() > 1e-4
 
 
 def test_mutual_information_of_independent_and_of_perfect_codes_needs_no_more_than_1000_images() -> None:
@@ -173,6 +212,18 @@ def test_mig_and_modularity_by_hand() -> None:
     assert mig(single).item() == pytest.approx((0.5 / 1 + 0.2 / 2) / 2)
 
 
+def test_a_factor_without_entropy_shares_nothing() -> None:
+    assert Information(np.zeros((1, 2, 3)), np.array([[0.0, 1.0]])).shares.tolist() == [[[0.0] * 3] * 2]
+
+
+def test_codes_are_standardised_by_those_of_the_fitting_images() -> None:
+    fitting, other = (
+        CodedImages(np.array(codes), np.zeros((2, 1))) for codes in ([[0.0, 5], [4, 5]], [[2.0, 5], [8, 7]])
+    )
+    assert fitting.standardised_codes(fitting).tolist() == [[-1, 0], [1, 0]]
+    assert other.standardised_codes(fitting).tolist() == [[0, 0], [3, 2]]  # a constant one is only centred
+
+
 def test_dci_by_hand() -> None:
     """Rows are factors: the first latent has shares 3/4 and 1/4, the second 0 and 1."""
     importance = np.array([[[3.0, 0.0], [1.0, 4.0]]])
@@ -224,6 +275,15 @@ def test_votes_leave_out_what_has_collapsed_and_count_fresh_images() -> None:
     assert factorvae_score(CodedImages(collapsed, factors), 500, 0) is None
 
 
+def test_votes_are_of_images_with_the_same_value_also_of_a_rare_factor() -> None:
+    random = np.random.default_rng(0)
+    factors = random.random((1_000, 3)) < [0.1, 0.3, 0.6]
+    codes = np.concatenate([factors, random.normal(size=(1_000, 2))], axis=1)
+    votes = factorvae_score(CodedImages(codes, factors), 500, 0)
+    assert votes is not None
+    assert votes.is_right.mean() == 1
+
+
 def test_votes_for_one_latent_can_only_name_one_factor() -> None:
     factors = independent_factors(1_000, 4, 0)
     votes = factorvae_score(CodedImages(4 * factors[:, :1], factors), 2_000, 0)
@@ -255,6 +315,8 @@ def test_shuffled_factors_tell_what_counts_alone_give() -> None:
     assert 0 < shuffled.max() < 0.2
     information = measure_information(bins, bins, ones(1_000))
     assert information.mutual_nats.max() > 2.9
+    all_chance = adjust_for_chance(Information(np.full((1, 1, 1), 0.5), np.full((1, 1), 0.5)), np.full((1, 1), 0.5))
+    assert all_chance.shares.item() == 0  # nothing to tell above chance
     adjusted = adjust_for_chance(information, shuffled.mean(0))
     np.testing.assert_allclose(np.diag(adjusted.shares[0]), 1.0)  # a perfect code stays perfect
     assert (adjusted.shares[0] - np.eye(4)).max() < 0.02

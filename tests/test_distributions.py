@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
-from vae_lightning.distributions import DiagonalGaussian, discretised_gaussian_nll, nats_to_bits_per_dim
+from vae_lightning.distributions import (
+    DiagonalGaussian,
+    PixelPrediction,
+    discretised_gaussian_nll,
+    floored_logvar,
+    nats_to_bits_per_dim,
+)
 from vae_lightning.pixels import mean_squared_error, to_pixel_range, to_uint8
 
 
@@ -27,6 +33,12 @@ def test_kl_is_zero_for_the_prior_and_positive_elsewhere() -> None:
     nearly = DiagonalGaussian(torch.full((1, 1), 1e-3), torch.full((1, 1), 1e-4))
     assert nearly.kl_per_latent().item() == pytest.approx(0.5 * 1e-6 + 0.25e-8, rel=1e-3)
     assert (random_posterior().kl_per_latent() > 0).all()
+
+
+def test_sample_is_the_mean_plus_sigma_times_the_noise() -> None:
+    """Not minus, which has the same law: a sample belongs to its noise."""
+    posterior = DiagonalGaussian(torch.tensor([[1.0, -2.0]]), torch.tensor([[math.log(4.0), math.log(0.25)]]))
+    assert posterior.sample(torch.tensor([[0.5, 2.0]])).tolist() == [[pytest.approx(2.0), pytest.approx(-1.0)]]
 
 
 def test_sample_has_the_posterior_moments() -> None:
@@ -83,7 +95,7 @@ def test_likelihood_is_finite_where_the_error_is_a_hundred_sigmas() -> None:
 
 
 @pytest.mark.parametrize("sigmas", [5.0, 9.0, 11.0, 11.5, 12.0, 14.0, 30.0])
-@pytest.mark.parametrize("variance", [1e-4, 0.01])
+@pytest.mark.parametrize("variance", [1e-4, 0.005, 0.01])
 def test_likelihood_is_exact_far_out(sigmas: float, variance: float) -> None:
     """Against float64's log Phi, through and beyond the masses that float32 can hold."""
     sigma = variance**0.5
@@ -93,7 +105,45 @@ def test_likelihood_is_exact_far_out(sigmas: float, variance: float) -> None:
     near, far = (torch.tensor((level + half) / 255 / sigma, dtype=torch.float64) for half in (-0.5, 0.5))
     log_near, log_far = torch.special.log_ndtr(-near), torch.special.log_ndtr(-far)
     oracle = -(log_near + torch.log(-torch.expm1(log_far - log_near)))
-    torch.testing.assert_close(nll[0].double(), oracle, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(nll[0].double(), oracle, rtol=1e-5, atol=1e-3)
+
+
+class ElsewhereTensor(torch.Tensor):
+    """Says of itself that it is on an accelerator."""
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device("cuda")
+
+
+def test_an_accelerator_finds_the_same_likelihood() -> None:
+    """It computes every pixel in both ways and asks nothing, where the CPU computes the few far out anew."""
+    images, reconstruction = all_levels((0.0, 1.0)), torch.full((256, 1, 1, 1), 0.1)
+    for variance in (torch.tensor(2e-3), torch.tensor(0.5)):
+        here = discretised_gaussian_nll(reconstruction, images, variance, (0.0, 1.0))
+        there = discretised_gaussian_nll(reconstruction, images.as_subclass(ElsewhereTensor), variance, (0.0, 1.0))
+        torch.testing.assert_close(there.as_subclass(torch.Tensor), here)
+
+
+@pytest.mark.parametrize(("pixel_range", "grey_level"), [((0.0, 1.0), 1 / 255), ((-1.0, 1.0), 2 / 255)])
+def test_sigma_stays_above_one_grey_level(pixel_range: tuple[float, float], grey_level: float) -> None:
+    sigma = torch.exp(0.5 * floored_logvar(torch.tensor([-1e4, -30.0, 3.0]), pixel_range))
+    assert sigma.tolist() == pytest.approx([grey_level, grey_level, math.exp(1.5)], rel=1e-4)
+
+
+@pytest.mark.parametrize("has_logvar", [True, False])
+def test_a_detached_prediction_has_the_same_numbers_without_gradients(has_logvar: bool) -> None:
+    mean, logvar = (torch.rand(2, 3, 4, 4, requires_grad=True) * 1 for _ in range(2))
+    detached = PixelPrediction(mean, logvar if has_logvar else None, (-1.0, 1.0)).detach()
+    assert detached.mean.equal(mean)
+    assert not detached.mean.requires_grad
+    assert detached.pixel_range == (-1.0, 1.0)
+    if has_logvar:
+        assert detached.logvar is not None
+        assert detached.logvar.equal(logvar)
+        assert not detached.logvar.requires_grad
+    else:
+        assert detached.logvar is None
 
 
 def test_uniform_noise_costs_eight_bits() -> None:

@@ -38,20 +38,20 @@ class StandIn:
             values[:, 3] = np.arange(images) < 5
 
     def posterior(self, split: str | None = None, at_most: int | None = None) -> DiagonalGaussian | Deterministic:
-        values = self.values[split or self.split]
+        values = self.values[split or self.split][:at_most]
         noise = np.random.default_rng(5).normal(size=(len(values), 1))
         codes = np.concatenate([0.001 * noise, 3 * values[:, :3] - 1, noise], axis=1)
         mean = torch.from_numpy(codes).float()
         return Deterministic(mean) if self.deterministic else DiagonalGaussian(mean, torch.zeros_like(mean))
 
     def factors(self, split: str, at_most: int | None = None) -> tuple[tuple[str, ...], np.ndarray] | None:
-        return (("a", "b", "c", "rare"), self.values[split]) if self.known else None
+        return (("a", "b", "c", "rare"), self.values[split][:at_most]) if self.known else None
 
     def attributes(self, split: str, at_most: int | None = None) -> np.ndarray | None:
-        return self.values[split] > 0.5 if self.known else None
+        return self.values[split][:at_most] > 0.5 if self.known else None
 
     def people(self, split: str, at_most: int | None = None) -> np.ndarray:
-        return np.arange(len(self.values[split]))
+        return np.arange(len(self.values[split][:at_most]))
 
     def seed_of(self, purpose: str, *numbers: int) -> int:
         return len(purpose)
@@ -106,6 +106,15 @@ def test_a_collapsed_code_is_not_scored() -> None:
     subject.posterior = lambda *_: DiagonalGaussian(mean, torch.zeros_like(mean))
     measured = METRICS[0].measure(subject)
     assert "0 latents vary" in measured.values[0].note
+
+
+def test_predictors_are_fitted_to_so_many_training_images_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vae_lightning.evaluation.factors.MOST_FITTED", 150)
+    measured = METRICS[0].measure(StandIn(200))
+    assert (measured.protocol["fitted_to"], measured.protocol["images"]) == ("150 training images", 200)
+    assert (
+        "fitted to 150 training images" in {value.name: value.note for value in measured.values}["dci_disentanglement"]
+    )
 
 
 def test_measuring_twice_gives_the_same() -> None:

@@ -159,6 +159,23 @@ def test_samples_can_be_compared_with_another_split(
     assert "the test split has 3 images" in values["fid_reconstructions"].note
 
 
+def test_reconstructions_are_compared_with_their_own_split_whatever_the_reference(
+    make_subject: MakeSubject, weights_folder: Path, tiny_inception: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fidelity, "FEWEST_IMAGES", 3)
+    subject, network = make_subject(split="test"), TinyInception()
+    metric = Fidelity(
+        num_samples=16, priors=("normal",), reference="train", weights=str(weights_folder), kid_subset_size=5
+    )
+    measured = metric.measure(subject)
+    real = network(subject.pixels("test", np.arange(3)))[0].double()
+    made = network(subject.decode_uint8(subject.posterior("test").mean))[0].double()
+    values = by_name(measured)
+    assert values["fid_reconstructions"].value == pytest.approx(frechet_distance(real, made), rel=1e-6)
+    assert (measured.protocol["kid_subset_size"], measured.protocol["kid_subset_size_asked_for"]) == (5, 5)
+    assert [value.better for value in values.values()] == ["lower", "lower", "lower", "higher", "higher"]
+
+
 def test_a_plain_autoencoder_has_fitted_samplers_alone(
     make_subject: MakeSubject, weights_folder: Path, tiny_inception: None
 ) -> None:

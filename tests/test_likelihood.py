@@ -1,4 +1,4 @@
-"""Likelihoods, bounds and the aggregate posterior against closed forms."""
+"""Likelihoods and bounds against closed forms."""
 
 import math
 from collections.abc import Callable
@@ -6,42 +6,27 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from stand_ins import noise_images, subject_of
-from torch import Tensor, nn
+from stand_ins import FlatVAE, noise_images, subject_of
+from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from vae_lightning.distributions import DiagonalGaussian
-from vae_lightning.evaluation.aggregate import aggregate_moments, decompose_kl, gaussian_kl
 from vae_lightning.evaluation.importance_sampling import (
     ImportanceWeighted,
+    choose_scale,
     effective_samples,
     importance_bound,
     importance_weights,
     log_likelihood_of,
 )
 from vae_lightning.evaluation.intervals import bootstrap_interval, spread_interval
-from vae_lightning.evaluation.latents import LatentSpace, collapse_verdict
+from vae_lightning.evaluation.latents import LatentSpace
 from vae_lightning.evaluation.likelihood import Likelihood, s1_scores
 from vae_lightning.evaluation.measured import EvaluationError
 from vae_lightning.evaluation.pixel_likelihood import PixelLikelihood, calibrate
 from vae_lightning.evaluation.subject import Subject
 from vae_lightning.losses import GaussianShared
-from vae_lightning.models import Autoencoder, LinearVAE
-from vae_lightning.tracking import untracked
-
-
-class FlatVAE(Autoencoder):
-    """The same gray whatever the latents, and a posterior that is the prior: what is left is the pixels' own law."""
-
-    def __init__(self, gray: float) -> None:
-        super().__init__(image_size=8, color="gray", latent_dim=2)
-        self.logit = nn.Parameter(torch.tensor(math.log(gray / (1 - gray))))
-
-    def posterior_parameters(self, images: Tensor) -> Tensor:
-        return torch.zeros(len(images), 4)
-
-    def pixel_parameters(self, latents: Tensor) -> Tensor:
-        return self.logit.expand(len(latents), 1, 8, 8)
+from vae_lightning.models import LinearVAE
 
 
 @pytest.fixture
@@ -75,7 +60,7 @@ def test_bits_per_dim_is_the_entropy_of_pixels_of_a_known_law() -> None:
     assert found.protocol["pixel_variance"] == "the model's own variance"
 
 
-def test_sigma_is_calibrated_on_training_images_where_the_model_has_none() -> None:
+def test_sigma_is_calibrated_on_training_images_where_the_model_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     gray = 0.5
     images = np.random.default_rng(0).normal(255 * gray, 20, (500, 8, 8, 1)).clip(0, 255).astype(np.uint8)
     subject = subject_of(FlatVAE(gray), images)
@@ -83,6 +68,23 @@ def test_sigma_is_calibrated_on_training_images_where_the_model_has_none() -> No
     assert count == 500
     assert mse == pytest.approx(((images / 255 - gray) ** 2).mean(), rel=1e-4)
     assert "calibrated on 500 training images" in Likelihood().measure(subject).protocol["pixel_variance"]
+    monkeypatch.setattr("vae_lightning.evaluation.pixel_likelihood.CALIBRATION_IMAGES", 90)
+    few = subject.pixels("train", subject.rows("train", 90)).double() / 255
+    assert calibrate(subject) == (pytest.approx(float((few - gray).square().mean()), rel=1e-4), 90)
+
+
+@pytest.mark.parametrize("has_variance", [True, False])
+def test_the_likelihood_of_pixels_does_not_depend_on_their_range(has_variance: bool) -> None:
+    """0.3 in [0, 1] is -0.4 in [-1, 1], and twice the standard deviation there is the same."""
+    images, found = noise_images(70), []
+    for activation, width in (("sigmoid", 1.0), ("tanh", 2.0)):
+        term = GaussianShared() if has_variance else None
+        if term is not None:
+            term.logvar.fill_(2 * math.log(0.3 * width))
+        subject = subject_of(FlatVAE(0.3, activation), images, term, batch_size=32)
+        found.append({name: values_of(Likelihood(), subject)[name] for name in ("mse", "bits_per_dim", "kl_nats")})
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert found[0]["mse"] == pytest.approx(((images / 255 - 0.3) ** 2).mean(), rel=1e-5)
 
 
 @torch.no_grad()
@@ -98,6 +100,21 @@ def test_elbo_terms_are_those_of_the_objective(small: LinearVAE) -> None:
     assert found["kl_nats"] == pytest.approx(float(kl), rel=1e-5)
     assert found["elbo_nats"] == pytest.approx(-float(squared + kl), rel=1e-5)
     assert found["bits_per_dim"] == pytest.approx(-found["discretised_elbo_nats"] / (64 * math.log(2)))
+    mse = float(squared) / 64
+    assert found["mse"] == pytest.approx(mse, rel=1e-5)
+    assert found["normalized_nll"] == pytest.approx(0.5 * math.log(2 * math.pi) + 0.5 * mse, rel=1e-5)
+    assert found["normalized_kl"] == pytest.approx(float(kl) / 3, rel=1e-5)
+
+
+def test_notes_name_the_pixel_term_and_whether_it_lacks_a_constant(small: LinearVAE) -> None:
+    for term, is_whole in ((None, False), (GaussianShared(), True)):
+        values = {value.name: value for value in Likelihood().measure(subject_of(small, noise_images(9), term)).values}
+        assert (type(term).__name__ if term else "SquaredError") in values["reconstruction_nats"].note
+        assert values["elbo_nats"].note.endswith("β = 1") == is_whole
+        assert [name for name, value in values.items() if value.better == "higher"] == [
+            "elbo_nats",
+            "discretised_elbo_nats",
+        ]
 
 
 def test_s1s_scores_reproduce_its_own_figures() -> None:
@@ -190,13 +207,41 @@ def test_the_metric_reports_bound_and_gap_of_the_same_samples(small: LinearVAE) 
         ImportanceWeighted(1)
 
 
-def test_a_narrower_proposal_is_chosen_where_sigma_was_calibrated_and_the_bound_only_rises(small: LinearVAE) -> None:
+def test_the_curve_of_the_bound_rises_to_it(small: LinearVAE) -> None:
+    subject = subject_of(small, noise_images(30), GaussianShared())
+    measured = ImportanceWeighted(9).measure(subject)
+    curve = measured.tables["iwae"]
+    assert [row["samples"] for row in curve] == [1, 2, 4, 8]
+    bounds = [row["iwae_nats"] for row in curve]
+    values = {value.name: value for value in measured.values}
+    assert bounds == sorted(bounds)
+    assert bounds[-1] <= values["iwae_nats"].value + 1.0  # of nine samples, not of eight
+    assert {name: value.better for name, value in values.items()} == {
+        "iwae_nats": "higher",
+        "iwae_bits_per_dim": "lower",
+        "iwae_gap_nats": "",
+        "iwae_effective_samples": "",
+    }
+
+
+def test_a_narrower_proposal_is_chosen_where_sigma_was_calibrated_and_the_bound_only_rises(
+    small: LinearVAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = np.random.default_rng(0).normal(128, 3, (60, 8, 8, 1)).clip(0, 255).astype(np.uint8)
     with torch.no_grad():  # latents that matter: the decoder reads them loudly, the encoder leaves them wide
         small.decoder[0].weight.mul_(6)
     subject = subject_of(small, images)
     found = ImportanceWeighted(16).measure(subject)
     assert found.protocol["proposal_scale"] < 1
+    assert found.protocol["proposal"].endswith(" times as wide")
+    monkeypatch.setattr("vae_lightning.evaluation.importance_sampling.SCALED_IMAGES", 20)
+    seen = []
+    pixels = subject.pixels
+    monkeypatch.setattr(subject, "pixels", lambda split, rows: seen.extend(rows) or pixels(split, rows))
+    likelihood = PixelLikelihood(subject)
+    seen.clear()
+    assert choose_scale(subject, likelihood) < 1
+    assert set(seen) == set(subject.rows("train", 20))  # the very images whose posteriors are scaled
     values = {value.name: value.value for value in found.values}
     plain = importance_weights(
         subject,
@@ -207,62 +252,8 @@ def test_a_narrower_proposal_is_chosen_where_sigma_was_calibrated_and_the_bound_
     assert values["iwae_nats"] is not None
     assert values["iwae_nats"] > importance_bound(plain).mean() + 1
     own = subject_of(small, images, GaussianShared())
-    assert ImportanceWeighted(2).measure(own).protocol["proposal_scale"] == 1
-
-
-# The aggregate posterior
-
-
-def test_parts_of_the_kl_add_up_to_it(small: LinearVAE) -> None:
-    generator = torch.Generator().manual_seed(0)
-    posterior = DiagonalGaussian(
-        torch.randn(300, 3, generator=generator), torch.randn(300, 3, generator=generator) * 0.3 - 1
-    )
-    parts = decompose_kl(posterior, torch.randn(300, 3, generator=generator), untracked)
-    total = parts.mutual_information + parts.total_correlation + parts.dimension_wise_kl
-    closed_form = posterior.kl_per_latent().sum(1).double()
-    difference = total - closed_form
-    assert abs(float(difference.mean())) < 4 * float(difference.std()) / math.sqrt(300)
-    assert float(total.mean()) == pytest.approx(float(closed_form.mean()), rel=0.15)
-
-
-def test_two_far_clusters_share_log_two_nats() -> None:
-    """Both latents say the same bit: I(x; z) = log 2, and the latents depend on each other by another log 2."""
-    sign = torch.tensor([1.0, -1.0]).repeat(100)[:, None]
-    posterior = DiagonalGaussian(10 * sign.expand(200, 2), torch.full((200, 2), -2.0))
-    parts = decompose_kl(posterior, torch.randn(200, 2, generator=torch.Generator().manual_seed(0)), untracked)
-    assert float(parts.mutual_information.mean()) == pytest.approx(math.log(2), abs=1e-4)
-    assert float(parts.total_correlation.mean()) == pytest.approx(math.log(2), abs=1e-4)
-
-
-def test_a_posterior_that_is_the_prior_has_no_parts() -> None:
-    posterior = DiagonalGaussian(torch.zeros(50, 4), torch.zeros(50, 4))
-    parts = decompose_kl(posterior, torch.randn(50, 4, generator=torch.Generator().manual_seed(0)), untracked)
-    for part in (parts.mutual_information, parts.total_correlation, parts.dimension_wise_kl):
-        torch.testing.assert_close(part, torch.zeros(50, dtype=torch.float64), atol=1e-5, rtol=0)
-
-
-def test_gaussian_kl_and_moments_are_the_textbooks() -> None:
-    generator = torch.Generator().manual_seed(0)
-    posterior = DiagonalGaussian(torch.randn(40, 3, generator=generator), torch.randn(40, 3, generator=generator))
-    mean, covariance = aggregate_moments(posterior)
-    oracle = kl_divergence(
-        MultivariateNormal(mean, covariance),
-        MultivariateNormal(torch.zeros(3, dtype=torch.float64), torch.eye(3, dtype=torch.float64)),
-    )
-    assert gaussian_kl(mean, covariance) == pytest.approx(float(oracle), rel=1e-9)
-    picks = torch.arange(40).repeat(5000)
-    noise = torch.randn(len(picks), 3, generator=generator)
-    samples = posterior.mean[picks] + posterior.logvar[picks].mul(0.5).exp() * noise
-    torch.testing.assert_close(torch.cov(samples.T.double()), covariance, atol=0.1, rtol=0.03)
-
-
-def test_collapse_is_said_in_words() -> None:
-    assert collapse_verdict(0.2, 0, 8).startswith("Posterior collapse: 0 of 8")
-    assert "3 latents say nothing" in collapse_verdict(20.0, 5, 8)
-    assert collapse_verdict(20.0, 8, 8).startswith("No collapse: 8 of 8")
-    flat = LatentSpace().measure(subject_of(FlatVAE(0.5), noise_images(30)))
-    assert flat.remarks[0].startswith("Posterior collapse")
+    protocol = ImportanceWeighted(2).measure(own).protocol
+    assert (protocol["proposal_scale"], protocol["proposal"]) == (1, "the encoder's posterior")
 
 
 def test_a_plain_autoencoder_has_no_likelihood_and_says_so() -> None:
@@ -289,6 +280,13 @@ def test_bootstrap_intervals_cover_the_mean_as_often_as_they_say() -> None:
         low, high = bootstrap_interval(random.exponential(1.0, 80), seed=trial, resamples=400)
         covered += low < 1.0 < high
     assert 0.90 < covered / 400 < 0.975  # 95 % but for the skew of 80 exponential values
+
+
+def test_an_interval_is_the_same_for_the_same_seed() -> None:
+    values = np.random.default_rng(0).normal(size=70)
+    one = bootstrap_interval(values, seed=3)
+    assert one == bootstrap_interval(values, seed=3)
+    assert one != bootstrap_interval(values, seed=4)
 
 
 def test_an_interval_by_spread_stays_inside_what_is_possible() -> None:

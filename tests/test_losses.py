@@ -60,6 +60,15 @@ def test_bce_is_bernoulli_where_pixels_are_zero_or_one() -> None:
     torch.testing.assert_close(BinaryCrossEntropy()(prediction, binary), oracle, rtol=1e-3, atol=1e-2)
 
 
+def test_bce_clamps_images_as_it_clamps_the_reconstruction() -> None:
+    """S4 compares both inside [clamp, 1 - clamp]: the entropy of the clamped pixel is the least that it can cost."""
+    images = torch.tensor([0.0, 1.0, 0.3, 0.95]).reshape(1, 1, 2, 2)
+    inside = images.clamp(0.1, 0.9)
+    entropy = Bernoulli(probs=inside).entropy().sum()
+    torch.testing.assert_close(BinaryCrossEntropy(clamp=0.1)(PixelPrediction(images), images)[0], entropy)
+    torch.testing.assert_close(BinaryCrossEntropy(clamp=0.1)(PixelPrediction(inside), images)[0], entropy)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_bce_clamps_hold_at_the_ends(dtype: torch.dtype) -> None:
     ends = torch.tensor([0.0, 1.0, 0.0, 1.0]).reshape(1, 1, 2, 2)
@@ -137,6 +146,16 @@ def test_evaluation_uses_the_variance_of_training() -> None:
     assert term.sigma((0.0, 1.0)).equal(trained_sigma)
 
 
+def test_running_variance_is_first_the_mean_of_all_batches() -> None:
+    """The geometric one, that of log-variances: of what it started with nothing is left after the first."""
+    term, zeros = GaussianShared("optimal").train(), torch.zeros(1, 1, 8, 8)
+    errors = [0.5, 0.1, 0.3]
+    for count, error in enumerate(errors, start=1):
+        term(PixelPrediction(zeros), zeros + error)
+        so_far = math.prod(errors[:count]) ** (1 / count)
+        assert term.sigma((0.0, 1.0)).item() == pytest.approx(so_far, rel=2e-3)
+
+
 def test_running_variance_forgets_slowly() -> None:
     term = GaussianShared("optimal").train()
     zeros = torch.zeros(1, 1, 8, 8)
@@ -166,22 +185,28 @@ def test_terms_refuse_models_whose_pixels_they_cannot_measure() -> None:
         BinaryCrossEntropy().check_model((-1.0, 1.0), pixel_logvar=False)
     with pytest.raises(ValueError, match=r"model\.pixel_logvar=true"):
         GaussianPerPixel().check_model((0.0, 1.0), pixel_logvar=False)
-    with pytest.raises(ValueError, match=r"model\.pixel_logvar=false"):
+    with pytest.raises(ValueError, match=r"SquaredError does not read .* model\.pixel_logvar=false"):
         SquaredError().check_model((0.0, 1.0), pixel_logvar=True)
     with pytest.raises(ValueError, match="optimal, learned"):
         GaussianShared("guessed")
 
 
+def test_terms_take_models_whose_pixels_they_measure() -> None:
+    BinaryCrossEntropy().check_model((0.0, 1.0), pixel_logvar=False)
+    GaussianPerPixel().check_model((-1.0, 1.0), pixel_logvar=True)
+    SquaredError().check_model((-1.0, 1.0), pixel_logvar=False)
+
+
 # ---- KL terms
 
 
-def some_posterior() -> DiagonalGaussian:
+def some_posterior_of(count: int) -> DiagonalGaussian:
     generator = torch.Generator().manual_seed(0)
-    return DiagonalGaussian(*(torch.randn(16, 5, generator=generator) for _ in range(2)))
+    return DiagonalGaussian(*(torch.randn(count, 5, generator=generator) for _ in range(2)))
 
 
 def test_analytic_kl_is_that_of_torch_distributions() -> None:
-    posterior = some_posterior()
+    posterior = some_posterior_of(16)
     oracle = kl_divergence(
         Normal(posterior.mean, torch.exp(0.5 * posterior.logvar)), Normal(torch.zeros(16, 5), torch.ones(16, 5))
     )
@@ -198,8 +223,9 @@ def test_free_bits_by_hand() -> None:
     assert kl_per_latent.grad is not None
     assert kl_per_latent.grad[:, 0].tolist() == [0.0, 0.0]  # nothing pushes the quiet latent down
     assert kl_per_latent.grad[:, 1].tolist() == [0.5, 0.5]
-    with pytest.raises(ValueError, match="kl=analytic"):
-        FreeBits(0.0)
+    for allowance in (0.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match=rf"nats_per_latent={allowance}.* kl=analytic"):
+            FreeBits(allowance)
 
 
 @pytest.mark.parametrize("term", [AnalyticKL(), FreeBits()])
@@ -261,6 +287,28 @@ def test_an_autoencoder_pays_for_reconstruction_alone() -> None:
     assert terms.kl_per_latent.count_nonzero() == 0
 
 
+@pytest.mark.parametrize("beta", [0.0, 0.001])
+def test_beta_may_be_zero_or_small(beta: float) -> None:
+    images, prediction = images_and_prediction()
+    objective = Objective(SquaredError(), beta=beta)
+    terms = objective(images, prediction, some_posterior_of(4), objective.final_weight)
+    kl_nats = terms.kl_per_latent.sum(1).mean()
+    torch.testing.assert_close(terms.loss, terms.reconstruction_nats.mean() + beta * kl_nats)
+
+
+def test_free_bits_charge_in_the_objective_what_they_charge_alone() -> None:
+    images, prediction = images_and_prediction()
+    objective = Objective(SquaredError(), beta=2.0, kl=FreeBits(0.5))
+    terms = objective(images, prediction, some_posterior_of(4), objective.final_weight)
+    allowed = terms.kl_per_latent.mean(0).clamp_min(0.5).sum()
+    torch.testing.assert_close(terms.loss, terms.reconstruction_nats.mean() + 2.0 * allowed)
+
+
+def test_left_out_is_the_plain_vae_and_its_usual_allowance() -> None:
+    assert Objective(SquaredError()).final_weight == KLWeight(1.0, 0.0)
+    assert FreeBits().nats_per_latent == 0.25
+
+
 @pytest.mark.parametrize("beta", [-1.0, math.nan, math.inf])
 def test_beta_must_be_a_weight(beta: float) -> None:
     with pytest.raises(ValueError, match="beta="):
@@ -269,4 +317,4 @@ def test_beta_must_be_a_weight(beta: float) -> None:
 
 def test_two_rules_against_collapse_are_one_too_many() -> None:
     with pytest.raises(ValueError, match=r"kl=free_bits and beta_schedule=capacity"):
-        Objective(SquaredError(), beta_schedule=Capacity(), kl=FreeBits())
+        Objective(SquaredError(), beta_schedule=Capacity(0.5), kl=FreeBits())

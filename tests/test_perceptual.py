@@ -60,6 +60,7 @@ def test_the_network_is_frozen_and_no_part_of_a_checkpoint() -> None:
     objective = Objective(SquaredError(), perceptual=VGG16Perceptual()).train()
     assert objective.perceptual is not None
     (network,) = objective.perceptual._network
+    assert len(network) == 16  # up to relu3_3, no layer more
     assert list(objective.parameters()) == []
     assert objective.state_dict() == {}
     assert not network.training
@@ -77,10 +78,15 @@ def test_weight_counts_in_the_loss_and_not_in_the_nats() -> None:
     torch.testing.assert_close(terms.loss, terms.reconstruction_nats.mean() + 0.5 * terms.perceptual.mean())
 
 
+def test_left_out_is_the_weight_of_s1() -> None:
+    assert VGG16Perceptual(layers=["relu1_2"]).weight == 0.1
+
+
 def test_missing_weights_say_where_they_belong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(WeightsError, match=r"put it at .*hub/checkpoints/vgg16-397923af\.pth"):
+    with pytest.raises(WeightsError, match=r"put it at .*hub/checkpoints/vgg16-397923af\.pth") as missing:
         VGG16Perceptual()
+    assert "=None" not in str(missing.value)
     with pytest.raises(WeightsError, match=r"weights_path=nowhere\.pth is no file"):
         VGG16Perceptual(weights_path="nowhere.pth")
 
@@ -103,6 +109,25 @@ def test_weights_from_a_path_are_those_of_the_cache(torch_home: Path) -> None:
     assert by_path(PixelPrediction(made), images).equal(
         VGG16Perceptual(layers=["relu2_2"])(PixelPrediction(made), images)
     )
+
+
+def test_the_reason_why_weights_are_others_is_one_line(torch_home: Path, tmp_path: Path) -> None:
+    weights = torch.load(torch_home / "hub" / "checkpoints" / "vgg16-397923af.pth", weights_only=True)
+    for content, reason in (
+        (
+            {**weights, "features.5.bias": torch.zeros(3)},
+            r"\(Error\(s\) in loading state_dict for Sequential:\); fetch",
+        ),
+        ({"features.0.weight": weights["features.0.weight"]}, r"\('features\.0\.bias'\); fetch"),
+    ):
+        torch.save(content, tmp_path / "vgg.pth")
+        with pytest.raises(WeightsError, match=reason):
+            VGG16Perceptual(weights_path=str(tmp_path / "vgg.pth"))
+
+
+def test_a_layer_that_does_not_exist_is_named_with_those_that_do() -> None:
+    with pytest.raises(ValueError, match=r"\['relu9'\]: allowed are relu1_2, relu2_2, relu3_3, relu4_3$"):
+        VGG16Perceptual(layers=["relu9"])
 
 
 @pytest.mark.parametrize("arguments", [{"weight": 0.0}, {"layers": ["relu9"]}, {"layers": []}])

@@ -6,6 +6,7 @@ import torch
 from scipy.stats import norm
 
 from vae_lightning.distributions import DiagonalGaussian
+from vae_lightning.evaluation.attribute_scores import AttributeScores, score_attributes
 from vae_lightning.evaluation.measured import EvaluationError, Measured
 from vae_lightning.evaluation.probes import VALUES, Probes, has_both_classes
 from vae_lightning.evaluation.resampling import image_weights, percentile_interval
@@ -33,17 +34,17 @@ class StandIn:
             self.labels[split] = np.stack([direction > 0.8, noisy, coin, np.zeros(images, bool), only], axis=1)
 
     def posterior(self, split: str | None = None, at_most: int | None = None) -> DiagonalGaussian:
-        mean = self.latents[split or self.split]
+        mean = self.latents[split or self.split][:at_most]
         return DiagonalGaussian(mean, torch.zeros_like(mean))
 
     def attributes(self, split: str, at_most: int | None = None) -> np.ndarray | None:
-        return self.labels[split] if self.has_attributes else None
+        return self.labels[split][:at_most] if self.has_attributes else None
 
     def people(self, split: str, at_most: int | None = None) -> np.ndarray:
-        return np.arange(len(self.labels[split]))
+        return np.arange(len(self.labels[split][:at_most]))
 
     def seed_of(self, purpose: str, *numbers: int) -> int:
-        return 1
+        return len(purpose)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,63 @@ def test_attributes_with_one_class_are_listed_not_measured(measured: Measured) -
 
 def test_bars_are_drawn(measured: Measured) -> None:
     assert measured.pictures["probes"].std() > 10
+
+
+def test_values_say_what_guessing_would_score(measured: Measured) -> None:
+    rows = measured.tables["attributes"]
+    majority = np.mean([row["majority"] for row in rows])
+    assert measured.values[0].note.startswith(f"always the more frequent class: {majority:.4f}; mean of 3 attributes; ")
+    assert {value.better for value in measured.values} == {"higher"}
+
+
+def test_probes_are_fitted_to_so_many_training_images_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vae_lightning.evaluation.probes.MOST_FITTED", 300)
+    measured = Probes(resamples=2).measure(StandIn(500))
+    assert (measured.protocol["fitted_to"], measured.protocol["images"]) == ("300 training images", 500)
+
+
+def test_a_heavy_penalty_leaves_the_more_frequent_class() -> None:
+    measured = Probes(resamples=2, inverse_penalty=1e-9).measure(StandIn(300))
+    planted = next(row for row in measured.tables["attributes"] if row["attribute"] == "Planted")
+    assert planted["balanced accuracy"] == 0.5
+    assert planted["accuracy"] == planted["majority"]
+
+
+def test_latents_that_are_no_numbers_say_so() -> None:
+    subject = StandIn(50)
+    subject.latents["test"][3, 2] = float("nan")
+    assert all("(nan or inf)" in value.note for value in Probes().measure(subject).values)
+
+
+def test_the_table_by_hand() -> None:
+    """The first weighting gives the scores, the others their interval; the best attribute comes first."""
+    scores = AttributeScores(
+        np.array([[True, False, True], [True, True, True], [True, False, True], [False, True, True]]),
+        np.array([[0.7, 0.4, 0.5], [0.1, 0.9, 0.3], [0.2, 0.8, 0.3]]),
+        np.array([[0.8, 0.9, 0.0], [0.2, 0.3, 0.1], [0.4, 0.5, 0.1]]),
+        np.array([0.25, 0.6, 0.5]),
+    )
+    columns = ("attribute", "share", "accuracy", "majority", "balanced accuracy", "auc", "auc low", "auc high")
+    expected = [
+        ("B", 0.6, 0.5, 0.6, 0.4, 0.9, 0.305, 0.495),
+        ("A", 0.25, 0.75, 0.75, 0.7, 0.8, 0.205, 0.395),
+        ("C", 0.5, 1.0, 0.5, 0.5, 0.0, 0.1, 0.1),
+    ]
+    for row, cells in zip(scores.table(["A", "B", "C"]), expected, strict=True):
+        assert row == pytest.approx(dict(zip(columns, cells, strict=True)))
+    (alone,) = AttributeScores(
+        scores.is_right[:, :1], scores.balanced_accuracy[:1, :1], scores.auc[:1, :1], scores.shares[:1]
+    ).table(["A"])
+    assert (alone["auc"], alone["auc low"], alone["auc high"]) == (0.8, None, None)
+
+
+def test_log_odds_of_zero_are_a_no() -> None:
+    log_odds, labels = np.array([[-1.0], [0.0], [2.0], [1e-9]]), np.array([[False], [False], [False], [True]])
+    scores = score_attributes(log_odds, labels, np.ones((1, 4)))
+    assert scores.is_right[:, 0].tolist() == [True, True, False, True]
+    assert scores.shares.tolist() == [0.25]
+    assert scores.balanced_accuracy[0, 0] == pytest.approx((1 + 2 / 3) / 2)
+    assert scores.auc[0, 0] == pytest.approx(2 / 3)
 
 
 def test_an_attribute_with_a_single_positive_image_has_an_interval() -> None:

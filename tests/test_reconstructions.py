@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from stand_ins import CPU, MakeSubject, by_name, random_weights, subject_maker
+from stand_ins import CPU, MakeSubject, by_name, noise_images, random_weights, subject_maker, subject_of
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from vae_lightning.evaluation.feature_networks import ALEXNET, load_lpips
@@ -72,10 +72,29 @@ def test_lpips_is_a_symmetric_distance(lpips: LearnedPerceptualImagePatchSimilar
     torch.testing.assert_close(distances(made[:1], originals[:1], lpips)["lpips"], forth[:1])
 
 
+def test_lpips_is_that_of_pixels_between_minus_one_and_one(lpips: LearnedPerceptualImagePatchSimilarity) -> None:
+    """Zhang et al. 2018 give AlexNet pixels in [-1, 1]; ours come in [0, 1]."""
+    made, originals = faces(3, seed=1), faces(3)
+    with torch.inference_mode():
+        oracle = lpips.net(2 * made - 1, 2 * originals - 1, normalize=False).flatten()
+    torch.testing.assert_close(distances(made, originals, lpips)["lpips"], oracle)
+
+
 def test_gray_images_are_three_equal_channels_to_lpips(lpips: LearnedPerceptualImagePatchSimilarity) -> None:
     made, originals = faces(2, channels=1, seed=1), faces(2, channels=1)
     in_color = distances(made.repeat(1, 3, 1, 1), originals.repeat(1, 3, 1, 1), lpips)
     torch.testing.assert_close(distances(made, originals, lpips)["lpips"], in_color["lpips"])
+
+
+def test_people_are_those_on_the_rows_that_are_asked_for(make_subject: MakeSubject) -> None:
+    subject = make_subject()
+    everybody = subject.people("train")
+    assert len(everybody) == 20
+    assert len(np.unique(everybody)) < 20  # two images each, in the file that was written
+    np.testing.assert_array_equal(subject.people("train", 7), everybody[subject.rows("train", 7)])
+    nobody_known = subject_of(subject.model, noise_images(9, 32, 3))
+    nobody_known.data.identities = lambda split: None  # type: ignore[method-assign, assignment]
+    assert nobody_known.people("test", 4).tolist() == [0, 1, 2, 3]
 
 
 def test_best_median_and_worst_are_shown_in_order_of_error() -> None:

@@ -70,3 +70,46 @@ def test_area_under_the_curve_of_known_cases() -> None:
         assert area_under_curve(np.array(scores, float), labels, ones(4)).item() == area
     one_class = np.array([[1.0, 1.0, 0.0, 0.0]])
     assert np.isnan(area_under_curve(np.arange(4.0), labels, one_class)).all()
+
+
+def test_a_weighting_without_one_class_has_no_balanced_accuracy() -> None:
+    labels, predicted = np.array([True, True, False]), np.array([[True], [False], [False]])
+    weights = np.array([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0], [0.0, 0.0, 3.0]])
+    found = balanced_accuracy(predicted, labels, weights)[:, 0]
+    np.testing.assert_array_equal(found, [0.75, np.nan, np.nan])
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, 1e9 / 3])
+@pytest.mark.parametrize("count", [6, 99])
+def test_what_is_constant_explains_nothing_and_cannot_be_explained(count: int, constant: float) -> None:
+    """Also where the mean of equal numbers is another number by rounding."""
+    steps, flat, weights = np.arange(float(count)), np.full(count, constant), image_weights(np.arange(count), 5, 0)
+    columns = np.stack([steps, flat], axis=1)
+    correlations = squared_correlation(columns, steps, weights)
+    np.testing.assert_allclose(correlations, [[1.0, 0.0]] * 6, atol=1e-12)
+    np.testing.assert_allclose(squared_correlation(columns, flat, weights), 0.0, atol=1e-12)
+    assert r_squared(steps, flat, weights).tolist() == [0.0] * 6
+    assert r_squared(flat, flat, weights).tolist() == [0.0] * 6
+    assert r_squared(steps, steps, weights).tolist() == [1.0] * 6
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+def test_shares_of_variance_do_not_depend_on_the_unit(scale: float) -> None:
+    random = np.random.default_rng(0)
+    target = random.normal(size=40)
+    guess = target + 0.5 * random.normal(size=40)
+    weights = image_weights(np.arange(40), 3, 0)
+    np.testing.assert_allclose(r_squared(scale * guess, scale * target, weights), r_squared(guess, target, weights))
+    scaled = squared_correlation(scale * guess[:, None], scale * target, weights)
+    np.testing.assert_allclose(scaled, squared_correlation(guess[:, None], target, weights))
+
+
+def test_correlation_needs_no_values_near_zero_and_no_columns_of_one_size() -> None:
+    random = np.random.default_rng(0)
+    target, weights = random.normal(size=40), image_weights(np.arange(40), 3, 0)
+    column = (target + 0.5 * random.normal(size=40))[:, None]
+    plain = squared_correlation(column, target, weights)
+    np.testing.assert_allclose(squared_correlation(column + 1e6, target, weights), plain, rtol=1e-6)
+    np.testing.assert_allclose(squared_correlation(column, target + 1e6, weights), plain, rtol=1e-6)
+    sizes = squared_correlation(column * [1.0, 1e-20, 1e9], target, weights)
+    np.testing.assert_allclose(sizes, np.repeat(plain, 3, axis=1))

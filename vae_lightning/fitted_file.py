@@ -51,5 +51,5 @@ class FittedFile:
         """Replaces what is there."""
         encoded = io.BytesIO()  # on a full disk torch.save ends with an internal error that does not say so
         torch.save({"format": self.format, "checkpoint": self.checkpoint_digest, **content}, encoded)
-        with encoded.getbuffer() as content:
-            write_bytes(self.path, content)
+        with encoded.getbuffer() as view:
+            write_bytes(self.path, view)

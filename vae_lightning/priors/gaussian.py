@@ -70,9 +70,7 @@ class FittedGaussian(Prior):
         fit_settings: dict[str, Any] | None = None,
     ) -> None:
         if mean.ndim != 1 or cholesky.shape != (len(mean), len(mean)):
-            raise PriorError(
-                f"a mean of {tuple(mean.shape)} with a matrix of {tuple(cholesky.shape)} is no Gaussian"
-            )
+            raise PriorError(f"a mean of {tuple(mean.shape)} with a matrix of {tuple(cholesky.shape)} is no Gaussian")
         super().__init__(len(mean))
         self.mean = mean.double()
         self.cholesky = cholesky.double()

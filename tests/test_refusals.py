@@ -1,0 +1,113 @@
+"""What Lightning's Trainer offers: it works exactly, or is refused before any data is read."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+import train
+from vae_lightning.configuration import to_plain
+from vae_lightning.metrics_csv import read_metrics
+from vae_lightning.signatures import ConfigError
+
+REFUSED = [
+    ("trainer.strategy=fsdp", "allowed are auto, ddp"),
+    ("trainer.strategy=deepspeed", "allowed are auto, ddp"),
+    ("trainer.strategy=ddp_spawn", "allowed are auto, ddp"),
+    ("trainer.overfit_batches=2", "data.train_size"),
+    ("trainer.fast_dev_run=true", "debug=smoke"),
+    ("trainer.fast_dev_run=3", "debug=smoke"),
+    ("trainer.barebones=true", "vae bench"),
+    ("trainer.use_distributed_sampler=true", "leave it out"),
+    ("trainer.reload_dataloaders_every_n_epochs=1", "leave it out"),
+    ("trainer.logger=false", r"set logger=\[…\]"),
+    ("trainer.default_root_dir=/elsewhere", "set hydra.run.dir"),
+    ("trainer.accumulate_grad_batches=0", "at least 1"),
+    ("trainer.log_every_n_steps=0", "at least 1"),
+    ("trainer.check_val_every_n_epoch=-1", "at least 1"),
+    ("trainer.min_epochs=11", "trainer.max_epochs=10"),
+    ("trainer.gradient_clip_algorithm=value", "trainer.gradient_clip_val"),
+]
+
+
+@pytest.fixture(scope="module")
+def default_config() -> DictConfig:
+    with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
+        return compose("config", ["run_dir=/nowhere", "trainer.accelerator=cpu"])
+
+
+@pytest.mark.parametrize(("setting", "message"), REFUSED)
+def test_what_a_run_cannot_use_is_refused(setting: str, message: str, default_config: DictConfig) -> None:
+    config = default_config.copy()
+    OmegaConf.set_struct(config, False)
+    name, value = setting.split("=")
+    OmegaConf.update(config, name, OmegaConf.create(f"value: {value}").value)
+    with pytest.raises(ConfigError, match=f"{name.split('=')[0]}.*{message}"):
+        to_plain(config)
+
+
+def test_curves_of_numbers_that_nobody_keeps_are_refused() -> None:
+    with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
+        config = compose("config", ["run_dir=/nowhere", "trainer.accelerator=cpu", "logger=[tensorboard]"])
+    with pytest.raises(ConfigError, match=r"callbacks=\[loss_curves\] draws metrics.csv: add csv to logger"):
+        to_plain(config)
+
+
+# nothing of the training: how it is watched, checked and timed
+WITHOUT_EFFECT = [
+    "trainer.num_sanity_val_steps=0",
+    "trainer.num_sanity_val_steps=-1",
+    "+trainer.detect_anomaly=true",
+    "+trainer.deterministic=true",
+    "+trainer.benchmark=true",
+    "+trainer.inference_mode=false",
+    "+trainer.val_check_interval=2",
+    "+trainer.val_check_interval=0.5",
+    "+trainer.profiler=simple",
+    "trainer.enable_model_summary=true",
+    "trainer.enable_progress_bar=true",
+    "trainer.log_every_n_steps=1",
+    "trainer.limit_val_batches=0",
+    "data.residence=host",
+    "data.residence=device",
+    "data.eval_batch_size=3",
+    "logger=[csv]",
+    "test=false",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")  # anomaly detection is slow, it says
+def test_how_a_run_is_watched_does_not_change_its_weights(run_training: Callable[..., Path]) -> None:
+    expected = None
+    for number, setting in enumerate(["seed=0", *WITHOUT_EFFECT]):
+        run = run_training(f"run{number}", setting, "trainer.max_epochs=2", "data.horizontal_flip=true")
+        weights = torch.load(run / "checkpoints" / "last.ckpt")["state_dict"]
+        trained = {name: tensor for name, tensor in weights.items() if name.startswith("model.")}
+        expected = expected or trained
+        assert trained
+        assert not [name for name in trained if not torch.equal(trained[name], expected[name])], setting
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ("trainer.accumulate_grad_batches=3", 4),
+        ("trainer.accumulate_grad_batches=4 +callbacks=ema", 4),  # 6 batches: a step of four, and one of what is left
+        ("trainer.max_epochs=-1 trainer.max_steps=7", 7),
+        ("trainer.check_val_every_n_epoch=2", 12),
+        ("trainer.gradient_clip_val=0.5 +trainer.gradient_clip_algorithm=value", 12),
+        ("trainer.gradient_clip_val=0.5 trainer.precision=bf16-mixed lr_schedule=decay", 12),
+    ],
+)
+def test_how_a_run_steps(settings: str, steps: int, run_training: Callable[..., Path]) -> None:
+    run = run_training("run", "trainer.max_epochs=2", *settings.split())
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt")
+    assert checkpoint["global_step"] == steps
+    rows = read_metrics(run / "metrics.csv")
+    assert max(row["step"] for row in rows) == steps
+    assert [row for row in rows if "val/loss" in row]
