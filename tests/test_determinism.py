@@ -116,12 +116,10 @@ def test_a_seed_is_one_run_in_any_process(tmp_path: Path) -> None:
 
 def test_another_seed_is_another_run(run_training: Callable[..., Path]) -> None:
     weights = {}
-    for name, seed in (("zero", 0), ("again", 0), ("one", 1)):
+    for name, seed in (("zero", 0), ("one", 1)):
         short = ["trainer.max_epochs=1", "callbacks=[checkpoint]", "logger=[]", "test=false"]
         run = run_training(name, f"seed={seed}", *short)
         weights[name] = torch.load(run / "checkpoints" / "last.ckpt")["state_dict"]
-    for name, tensor in weights["zero"].items():
-        assert torch.equal(tensor, weights["again"][name]), name
     matrices = [name for name, tensor in weights["zero"].items() if name.startswith("model.") and tensor.ndim > 1]
     assert matrices
     assert not [name for name in matrices if torch.equal(weights["zero"][name], weights["one"][name])]
@@ -185,7 +183,7 @@ def batches_of(data: FaceDataModule) -> list[tuple[list[int], bytes]]:
     return [(batch["index"].tolist(), batch["images"].contiguous().numpy().tobytes()) for batch in loader]
 
 
-@pytest.mark.parametrize("cores", [1, 2, 5])
+@pytest.mark.parametrize("cores", [1, 5])
 def test_the_same_batches_from_a_cache_of_any_number_of_threads(
     cores: int, tiny_celeba: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

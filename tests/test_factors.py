@@ -124,5 +124,8 @@ def test_measuring_twice_gives_the_same() -> None:
 
 
 def test_settings_that_cannot_be_are_refused() -> None:
-    with pytest.raises(EvaluationError, match="bins=1"):
-        Disentanglement(bins=1)
+    least = {"bins": 2, "votes": 1, "resamples": 2}
+    Disentanglement(**least)
+    for name, value in least.items():
+        with pytest.raises(EvaluationError, match=f"{name}={value - 1}: at least {value}"):
+            Disentanglement(**{name: value - 1})

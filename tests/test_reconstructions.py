@@ -97,6 +97,16 @@ def test_people_are_those_on_the_rows_that_are_asked_for(make_subject: MakeSubje
     assert nobody_known.people("test", 4).tolist() == [0, 1, 2, 3]
 
 
+def test_factors_are_those_of_the_rows_that_are_asked_for(make_subject: MakeSubject) -> None:
+    subject = make_subject()
+    assert subject.factors("train") is None
+    values = np.arange(40.0).reshape(20, 2)
+    subject.data.factors = lambda split: (("a", "b"), values)  # type: ignore[method-assign, assignment]
+    names, found = subject.factors("train", 3) or ((), values)
+    assert names == ("a", "b")
+    np.testing.assert_array_equal(found, values[[0, 10, 19]])  # 9.5 rounds to the even row
+
+
 def test_best_median_and_worst_are_shown_in_order_of_error() -> None:
     errors = np.random.default_rng(0).permutation(101) / 100
     assert errors[choose_shown(errors)].round(2).tolist() == [
@@ -134,7 +144,9 @@ def test_reconstructions_do_not_depend_on_the_batch_size(
         np.testing.assert_allclose(values, many[name], rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize(("side", "found", "reason"), [(32, False, "put it at"), (16, True, "31 pixels a side")])
+@pytest.mark.parametrize(
+    ("side", "found", "reason"), [(32, False, "put it at"), (16, True, "31 pixels a side or more, the images have 16")]
+)
 def test_lpips_that_cannot_be_measured_says_why(
     make_subject: MakeSubject, weights_folder: Path, side: int, found: bool, reason: str
 ) -> None:

@@ -1,12 +1,12 @@
 """The page over HTTP."""
 
-import asyncio
 import os
 import signal
 import socket
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 # before Gradio is imported: it would ask a server for its newest version, and send figures of use
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_OFFLINE="1")
@@ -57,7 +57,7 @@ def build_app(workbench: Workbench, names: Collection[str] = LOOPBACK) -> ASGIAp
 class ImpatientProtocol(H11Protocol):
     """Closes a connection on which nothing whole was asked for SECONDS_TO_ASK; the server alone waits for ever."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._last_seen: object = self  # no request
         self._next_look = self.loop.call_later(SECONDS_TO_ASK / 2, self._look)
