@@ -19,6 +19,7 @@ from vae_lightning.checkpoint_keys import RECORD_KEY
 def write_explored_run(folder: Path, root: Path, data_dir: Path, seed: int = 0, **model: Any) -> Path:
     """A run folder whose checkpoint knows where its data are."""
     write_run(folder, seed=seed, **model)
+    (data_dir / "cache").mkdir(parents=True, exist_ok=True)  # where nothing lies yet, nothing is written
     file = folder / "checkpoints" / "best.ckpt"
     content = torch.load(file)
     record = content[RECORD_KEY]
