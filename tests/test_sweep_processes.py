@@ -76,7 +76,7 @@ def test_a_killed_sweep_goes_on_and_ends_as_if_nothing_had_happened(quick: list[
 
 def test_two_sweeps_of_one_second_share_nothing_but_the_decoded_images(quick: list[str], tmp_path: Path) -> None:
     both = [start_training("-m", "beta=1", "trainer.max_epochs=1", *quick, cwd=tmp_path) for _ in range(2)]
-    outputs = [process.communicate(timeout=200)[0] for process in both]
+    outputs = [process.communicate(timeout=400)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     sweeps = list((tmp_path / "multirun").iterdir())
     assert len(sweeps) == 2
@@ -121,7 +121,7 @@ def test_ray_gives_each_job_its_device_and_starts_a_killed_one_again(quick: list
     first = sweep / "beta=1"
     wait_for(lambda: (first / "status.json").exists())
     kill_in_training(process, first, victim=read_status(first)["process"])
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate(timeout=400)
     assert process.returncode == 0, output
     statuses = [read_status(sweep / f"beta={beta}") for beta in (1, 4, 8)]
     assert [status["state"] for status in statuses] == ["done"] * 3
