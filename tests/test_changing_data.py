@@ -4,8 +4,10 @@ import json
 import logging
 import os
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -139,11 +141,13 @@ def test_a_cache_of_an_earlier_version_is_left_alone_and_said(
 def test_checksums_are_compared_once_in_a_process(
     tiny_celeba: Celeba, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    compared = Mock(wraps=zlib)
     data = read_celeba(tiny_celeba(3))
-    open_all(data, tmp_path / "cache")
-    with monkeypatch.context() as patched:
-        patched.setattr(cache, "zlib", None)
-        open_all(data, tmp_path / "cache")
+    monkeypatch.setattr(cache, "zlib", compared)
+    opened_first = open_all(data, tmp_path / "cache")
+    assert compared.crc32.call_count == 1
+    np.testing.assert_array_equal(open_all(data, tmp_path / "cache"), opened_first)
+    assert compared.crc32.call_count == 1
 
 
 def test_a_cache_that_is_deleted_under_way_is_read_to_the_end(tiny_celeba: Celeba, tmp_path: Path) -> None:

@@ -287,8 +287,9 @@ def test_a_photograph_waits_while_the_server_is_busy_and_comes_through(
     wait_for(page, f"return {SHOWN}[0]", "input[type=file]").send_keys(str(tmp_path / "waiting.png"))
     status = f"return {SHOWN}.map((element) => element.textContent).join()"
     wait_for(page, status, ".status", until=lambda words: "waiting.png waits: many photographs" in words)
+    assert page.execute_script(MAIN) == before
     monkeypatch.setitem(AT_ONCE, PHOTOGRAPH, 1)
-    wait_for(page, MAIN, until=lambda now: now and now != before)
+    assert wait_for(page, MAIN, until=lambda now: now and now != before)
 
 
 @needs_browser
