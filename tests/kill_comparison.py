@@ -19,7 +19,7 @@ LEFT_OUT = {
     *("ckpt_path", "current_score", "date", "fingerprint"),
 }
 OF_A_SESSION = ("sweep.json", "hparams.yaml", "card.md")
-UNFINISHED = re.compile(r"^\..+\.\d+(\.outdated)?$|\.partial$|\.outdated$|\.unfinished$|\.tmp$")
+UNFINISHED = re.compile(r"^\..+\.\d+$|\.partial$|\.outdated$|\.unfinished$|\.tmp$")
 
 
 def half_files(folder: Path) -> list[str]:

@@ -1,6 +1,10 @@
 """`vae export`: the folder loads as the run did, tells nothing of the machine, and is whole or not there."""
 
 import json
+import signal
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from vae_lightning.checkpoints import build_reconstruction, read_checkpoint
 from vae_lightning.cli import app
 from vae_lightning.export import export_run, folder, hub
 from vae_lightning.export.contents import portable
+from vae_lightning.export.folder import replacing_folder
 from vae_lightning.fitted import digest_of, prior_file
 from vae_lightning.run_folders import EXPORTED_CONFIG, EXPORTED_WEIGHTS, RunError
 
@@ -163,6 +168,34 @@ def test_the_folder_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Mo
     export_run(write_run(tmp_path / "later", seed=1), exported.folder, overwrite=True)
     assert not (exported.folder / "note.txt").exists()
     assert (exported.folder / EXPORTED_WEIGHTS).read_bytes() != before[EXPORTED_WEIGHTS]
+
+
+@pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["nothing moved", "the earlier one moved away", "both moved"])
+def test_an_export_killed_at_any_moment_leaves_the_earlier_one_or_the_new_one(tmp_path: Path, moment: str) -> None:
+    exported = tmp_path / "exported"
+    exported.mkdir()
+    (exported / "weights").write_text("earlier")
+    count = ("nothing moved", "the earlier one moved away", "both moved").index(moment)
+    killed = textwrap.dedent(f"""
+        import os, signal, pathlib
+        from vae_lightning.export.folder import replacing_folder
+        move, moves = pathlib.Path.rename, []
+        def rename(path, to):
+            if len(moves) == {count}:
+                os.kill(os.getpid(), signal.SIGKILL)
+            moves.append(move(path, to))
+        pathlib.Path.rename = rename
+        with replacing_folder(pathlib.Path({str(exported)!r})) as unfinished:
+            (unfinished / "weights").write_text("new")
+        os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == -signal.SIGKILL
+    with pytest.raises(KeyboardInterrupt), replacing_folder(exported):
+        raise KeyboardInterrupt
+    assert (exported / "weights").read_text() == ("new" if moment == "both moved" else "earlier")
+    assert list(tmp_path.iterdir()) == [exported]
 
 
 def test_a_folder_that_is_in_use_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

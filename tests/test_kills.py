@@ -6,6 +6,7 @@ import logging
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -122,12 +123,16 @@ def test_an_older_run_is_not_taken_for_the_last(tmp_path: Path, monkeypatch: pyt
 def test_what_a_killed_process_has_left_of_a_file_goes_when_it_is_written_again(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    gone = tmp_path / f".a.json.{dead.pid}"
-    kept = [tmp_path / f".a.json.{os.getppid()}", tmp_path / ".a.json.old", tmp_path / f".b.json.{dead.pid}"]
-    for path in (gone, *kept):
+    here = socket.gethostname()
+    gone = [tmp_path / f".a.json.{here}.{dead.pid}", tmp_path / f".a.json.{here}9.{os.getpid()}"]
+    alive, of_another_machine = tmp_path / f".a.json.{here}.{os.getppid()}", tmp_path / f".a.json.{here}9.{dead.pid}"
+    kept = [alive, of_another_machine, tmp_path / ".a.json.old", tmp_path / f".b.json.{here}.{dead.pid}"]
+    for path in (*gone, *kept):
         path.touch()
+    for path in (gone[1], alive):  # longer ago than anybody writes one file
+        os.utime(path, (0, 0))
     write_json(tmp_path / "a.json", {})
-    assert not gone.exists()
+    assert not any(path.exists() for path in gone)
     assert all(path.exists() for path in kept)
 
 

@@ -5,6 +5,8 @@ import glob
 import json
 import os
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ REASONS = {
     errno.EPERM: f"not permitted; {ANOTHER_PLACE}",
 }
 PROBE_BYTES = 64 * 2**10  # what a run writes before it starts to train
+LONGEST_WRITE_SECONDS = 24 * 3600
 
 
 class StorageError(OSError):
@@ -74,12 +77,24 @@ def check_writable(folder: Path) -> None:
         raise storage_error(error, folder) or error  # noqa: B904 (it hangs on the error anyway)
 
 
-def _remove_leftovers(path: Path) -> None:
-    """What processes that were killed have left of this file."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        process = leftover.suffix[1:]
-        if process.isdecimal() and not _is_alive(int(process)):
-            leftover.unlink(missing_ok=True)
+def aside(path: Path) -> Path:
+    """Where this process writes what becomes `path`; another process, also on another machine, has another place."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+
+
+def leftovers(path: Path) -> list[Path]:
+    """What processes that were killed have left of `path`; nobody can ask after those of other machines, so by age."""
+    beside = path.parent.glob(f".{glob.escape(path.name)}.*")
+    return [found for found in beside if found.suffix[1:].isdecimal() and _is_abandoned(found, path)]
+
+
+def _is_abandoned(leftover: Path, path: Path) -> bool:
+    if leftover.with_suffix("") == aside(path).with_suffix(""):  # of this machine
+        return not _is_alive(int(leftover.suffix[1:]))
+    try:
+        return time.time() - leftover.stat().st_mtime > LONGEST_WRITE_SECONDS
+    except FileNotFoundError:  # it got its name meanwhile
+        return False
 
 
 def _is_alive(process: int) -> bool:
@@ -95,8 +110,9 @@ def _is_alive(process: int) -> bool:
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
     """A path beside `path`, and nothing there any more when the block ends."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    _remove_leftovers(path)
+    unfinished = aside(path)
+    for leftover in leftovers(path):
+        leftover.unlink(missing_ok=True)
     try:
         yield unfinished
     except OSError as error:

@@ -1,6 +1,5 @@
 """A run -> an exported folder, that is whole or not there."""
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from vae_lightning.export.contents import CARD, DEMO, SAMPLES, ExportError, desc
 from vae_lightning.export.demo import write_demo
 from vae_lightning.export.model_card import model_card
 from vae_lightning.export.onnx_files import DECODER, ENCODER, OnnxFile, require_onnx, write_onnx
-from vae_lightning.files import naming, write_json
+from vae_lightning.files import aside, leftovers, naming, write_json
 from vae_lightning.grids import labelled_grid
 from vae_lightning.pictures import write_picture
 from vae_lightning.pixels import to_uint8
@@ -151,7 +150,8 @@ def is_export(folder: Path) -> bool:
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """A folder to write to; what is there when the block ends without an error becomes `folder`."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished, outdated = (folder.with_name(f".{folder.name}.{os.getpid()}{end}") for end in ("", ".outdated"))
+    unfinished, outdated = aside(folder), aside(_outdated(folder))
+    _clear_up(folder)
     unfinished.mkdir()
     try:
         yield unfinished
@@ -165,3 +165,18 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
         shutil.rmtree(outdated, ignore_errors=True)
+
+
+def _outdated(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.outdated")
+
+
+def _clear_up(folder: Path) -> None:
+    """After processes that were killed: an earlier export that one had moved away comes back, halves go."""
+    moved_away, halves = ([aside(path), *leftovers(path)] for path in (_outdated(folder), folder))
+    for earlier in moved_away:
+        if earlier.exists() and not folder.exists():
+            earlier.rename(folder)
+    for leftover in (*moved_away, *halves):
+        if leftover.exists():
+            shutil.rmtree(leftover)
