@@ -228,6 +228,14 @@ def test_a_bomb_in_a_checkpoint_is_not_unpacked(run: Path) -> None:
         load_run(run)
 
 
+def test_a_zip_file_that_only_python_can_read_is_refused(run: Path) -> None:
+    with zipfile.ZipFile(checkpoint(run), "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}.")
+        archive.comment = bytes(5000)
+    with pytest.raises(RunError, match="finds no table of its parts"):
+        load_run(run)
+
+
 @pytest.mark.usefixtures("little_memory")
 def test_parts_that_claim_more_than_the_file_are_refused(run: Path) -> None:
     content = bytearray(checkpoint(run).read_bytes())

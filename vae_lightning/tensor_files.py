@@ -1,5 +1,6 @@
 """Files of PyTorch's from anywhere: read without running what is in them, or making room for what they claim."""
 
+import errno
 import pickle
 import struct
 import zipfile
@@ -34,7 +35,7 @@ def read_tensors(file: Path, *, may_repeat: bool = False) -> Any:
 
     Raises:
         TensorFileError: damaged, or it asks for code, for compressed parts, or for more memory than it has bytes.
-        OSError: it cannot be opened.
+        OSError: it cannot be opened, or the disk fails.
     """
     try:
         with file.open("rb") as opened:
@@ -46,6 +47,10 @@ def read_tensors(file: Path, *, may_repeat: bool = False) -> Any:
             _check_tensor(tensor, may_repeat)
     except TensorFileError:
         raise
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # what torch makes of a place before the file's beginning
+            raise
+        raise TensorFileError("PyTorch finds no table of its parts") from error
     except UNREADABLE as error:
         # torch's own words advise to read the file unsafely
         is_torchs = isinstance(error, pickle.UnpicklingError) or not str(error)
