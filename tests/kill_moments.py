@@ -74,16 +74,21 @@ def half_written_file(pause: Callable[[], None], name: str, suffixes: tuple[str,
 
 
 def rename(pause: Callable[[], None]) -> None:
-    """Between a file that is whole and its name, and just after."""
-    original = Path.replace
+    """Between what is whole, a file or a folder, and its name, and just after."""
+    for name in ("replace", "rename"):
+        _pause_around(name, pause)
 
-    def replace(path: Path, target: Any) -> Any:
+
+def _pause_around(name: str, pause: Callable[[], None]) -> None:
+    original = getattr(Path, name)
+
+    def move(path: Path, target: Any) -> Any:
         pause()
         moved = original(path, target)
         pause()
         return moved
 
-    Path.replace = replace  # type: ignore[method-assign, assignment]
+    setattr(Path, name, move)
 
 
 def prepare(moment: str, pause: Callable[[], None]) -> None:

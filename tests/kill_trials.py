@@ -93,7 +93,7 @@ PHASES = {
     "the end of a sweep": phase([*SWEEP, *SMALL], "picture", 16, least=5),
     "vae report": Phase((VAE, "report", "multirun/s"), "picture", 8, made_by=(TRAIN, *SWEEP, *SMALL)),
     "vae evaluate": Phase((VAE, "evaluate", "run", "--metrics", MEASURED), "picture", 4, made_by=(TRAIN, *RUN)),
-    "vae export": Phase((VAE, "export", "run", "exported", "--overwrite"), "picture", 1, made_by=(TRAIN, *RUN)),
+    "vae export": Phase((VAE, "export", "run", "exported", "--overwrite"), "rename", 12, made_by=(TRAIN, *RUN)),
 }
 
 
