@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import signal
 import socket
 import threading
 import time
@@ -10,21 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from explored_runs import write_explored_run, write_explored_sweep
+from explored_runs import write_explored_sweep
 from PIL import Image
 
 pytest.importorskip("gradio.blocks")  # Gradio leaves a folder behind when it is removed
 pytestmark = pytest.mark.extra
 
 from explorer_load import (  # noqa: E402
-    Visitor,
-    at_once,
-    explored,
-    functions_of,
-    memory,
-    no_limits,
     portrait,
 )
 from httpx import ASGITransport, AsyncClient, Response  # noqa: E402  (Gradio brings it)
@@ -36,7 +28,6 @@ from vae_lightning.explorer.gate import AT_ONCE, EVENTS, OPEN_PAGES, PHOTOGRAPH,
 from vae_lightning.explorer.listening import open_socket  # noqa: E402
 from vae_lightning.explorer.opening import open_workbench  # noqa: E402
 from vae_lightning.explorer.server import AnnouncedServer, build_app  # noqa: E402
-from vae_lightning.runs import load_run  # noqa: E402
 
 HERE = "http://127.0.0.1:7860"
 SECRET = "the-content-of-a-secret-file"
@@ -327,73 +318,3 @@ def test_who_sends_nothing_whole_is_sent_away(port: int) -> None:
         connection.sendall(b" ")
         received = connection.recv(10_000)
         assert received
-
-
-NO_NETWORK = """
-import socket
-connect, look_up, out = socket.socket.connect, socket.getaddrinfo, open({record!r}, "a", buffering=1)
-def is_here(host):
-    return not isinstance(host, (str, bytes)) or str(host) in ("localhost", "127.0.0.1", "::1", "0.0.0.0", "")
-def guarded(self, address):
-    if self.family in (socket.AF_INET, socket.AF_INET6) and not is_here(address[0]):
-        out.write(f"connect {{address}}\\n")
-        raise OSError("no network")
-    return connect(self, address)
-def guarded_look_up(host, *arguments, **options):
-    if not is_here(host):
-        out.write(f"look up {{host}}\\n")
-        raise OSError("no network")
-    return look_up(host, *arguments, **options)
-socket.socket.connect, socket.getaddrinfo = guarded, guarded_look_up
-out.write("guarded\\n")
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.process
-@pytest.mark.parametrize("signals", [[signal.SIGINT] * 2, [signal.SIGTERM]])
-def test_the_server_asks_nobody_and_ends_at_once_and_without_a_word(signals: list[int], tmp_path: Path) -> None:
-    run = write_explored_run(tmp_path / "run", tmp_path / "none", tmp_path / "data")
-    (tmp_path / "guard").mkdir()
-    record = tmp_path / "guard" / "asked.txt"
-    (tmp_path / "guard" / "sitecustomize.py").write_text(NO_NETWORK.format(record=str(record)))
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    environment = {"PYTHONPATH": str(tmp_path / "guard"), "GRADIO_ANALYTICS_ENABLED": "True"}
-    with explored(run, temporary, **environment) as (address, process):
-        asyncio.run(everything_once(address, load_run(run)))
-        with socket.create_connection(("127.0.0.1", int(address.rstrip("/").rpartition(":")[2])), 60) as page:
-            page.sendall(b"GET /gradio_api/heartbeat/a HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-            assert page.recv(12) == b"HTTP/1.1 200"
-            for each in signals:
-                process.send_signal(each)
-                time.sleep(0.05)
-            assert process.wait(60) in (0, -signal.SIGINT)  # the latter where the second came last
-        assert record.read_text().splitlines() == ["guarded"]
-        printed = (temporary / "explored.txt").read_text().strip()
-        assert printed == f"run: {address} (Ctrl-C ends it)"
-        assert [path.name for path in temporary.rglob("*") if path.is_file()] == ["explored.txt"]
-
-
-async def everything_once(address: str, run: Any) -> None:
-    async with AsyncClient(base_url=address, timeout=60, limits=no_limits()) as client:
-        visitor = Visitor(client, await functions_of(client))
-        await visitor.ask("GET", "")
-        token = await visitor.photograph(portrait(0))
-        expected = run.sample(1, 1, 7, as_pil=True)[0]
-        assert np.array_equal(await visitor.edit(seed=7), np.asarray(expected))
-        await visitor.edit(token, whole=True)
-
-
-@pytest.mark.slow
-@pytest.mark.process
-def test_fifty_at_once_get_their_own_pictures_and_memory_stays_flat(tmp_path: Path) -> None:
-    run = write_explored_run(tmp_path / "run", tmp_path / "none", tmp_path / "data")
-    with explored(run, tmp_path) as (address, process):
-        report = asyncio.run(at_once(address, load_run(run), 50, 1))
-        assert report["wrong"] == 0
-        assert report["refusals"] > 0  # fifty photographs at once, of which 16 are let in
-        assert len(report["among others"]) > 1
-        (_, before), (_, after) = asyncio.run(memory(address, process.pid, 1000))[-2:]
-        assert after - before < 60, "MB"
-        assert "Traceback" not in (tmp_path / "explored.txt").read_text()
