@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,18 @@ def test_plain_files_of_gigabytes_are_not_read(tmp_path: Path) -> None:
         file.truncate(2**33)  # a hole in most file systems
     with pytest.raises(ValueError, match="8,589,934,592 bytes, more than"):
         read_plain(tmp_path / "large.json")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"trials": math.nan}, {"trials": 0.5}, {"started": math.nan}, {"started": -1e308}, {"work_at_start": math.inf}],
+)
+def test_a_plan_of_impossible_numbers_is_none(wrong: dict[str, float], tmp_path: Path) -> None:
+    plan = {"jobs": [], "in_session": ["beta=1"], "trials": None, "started": 1.0, "work_at_start": 2.0}
+    (tmp_path / "sweep.json").write_text(json.dumps(plan))
+    assert read_plan(tmp_path) == plan
+    (tmp_path / "sweep.json").write_text(json.dumps(plan | wrong))
+    assert read_plan(tmp_path) == {}
 
 
 def test_a_report_on_a_strangers_sweep(tmp_path: Path) -> None:

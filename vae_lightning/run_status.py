@@ -19,6 +19,7 @@ State = Literal["done", "running", "interrupted", "failed", "not started"]
 STATUS, LOCK, PLAN = "status.json", ".lock", "sweep.json"
 FORMAT = 1  # of status.json and sweep.json; those of before 2026-11-22 do not say it
 MOST_CRASHES = 3  # starts in one session that got no further than the one before
+LATEST = 1e11  # seconds since 1970, in a plan
 PATIENCE_SECONDS = 2.0  # somebody who only looks holds the lock for an instant
 
 
@@ -59,8 +60,13 @@ def _is_a_job(job: Any) -> bool:
 
 def _is_a_plan(plan: dict[str, Any]) -> bool:
     names, trials = plan.get("in_session", []), plan.get("trials")
-    numbers = [plan.get("started", 0.0), plan.get("work_at_start", 0.0), 0 if trials is None else trials]
-    return isinstance(names, list) and all(map(is_a_name, names)) and all(isinstance(n, int | float) for n in numbers)
+    numbers = (plan.get("started", 0.0), plan.get("work_at_start", 0.0))
+    return (
+        isinstance(names, list)
+        and all(map(is_a_name, names))
+        and (trials is None or isinstance(trials, int))
+        and all(isinstance(number, int | float) and 0 <= number <= LATEST for number in numbers)
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
