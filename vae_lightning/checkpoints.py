@@ -20,14 +20,14 @@ from vae_lightning.losses import (
 )
 from vae_lightning.made_with import made_with
 from vae_lightning.models import Autoencoder, ConvVAE, LinearVAE, PatchVAE, ResidualVAE
-from vae_lightning.names import shown
+from vae_lightning.names import LONGEST_REASON, shown
 from vae_lightning.plain_files import read_plain
 from vae_lightning.run_folders import EXPORTED_CONFIG, RunError
 from vae_lightning.tensor_files import UNREADABLE, TensorFileError, read_tensors
 
 EXPORT_FORMAT = 1  # of the config.json of an exported folder
 FORMAT = 2  # 2: the sums of a logging window lie in other tensors, so training cannot go on from 1
-LONGEST_REASON, NAMES_SHOWN = 300, 3  # of a stranger's words in a message
+NAMES_SHOWN = 3  # in a message
 Part = TypeVar("Part", bound=nn.Module)
 # The only classes that a checkpoint may ask for: a stranger's file cannot run anything else.
 MODELS: dict[str, type[Autoencoder]] = {

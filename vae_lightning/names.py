@@ -1,6 +1,7 @@
 """Words that files from anywhere use as names, and that people see in terminals, pages and pictures."""
 
 LONGEST_NAME = 200
+LONGEST_REASON = 300  # of a stranger's words, or a library's, in a message
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # where bytes were no UTF-8
 
 

@@ -7,13 +7,12 @@ from typing import Any
 
 import yaml
 
-from vae_lightning.names import shown
+from vae_lightning.names import LONGEST_REASON, shown
 
 MOST_BYTES = {".json": 64 * 2**20, ".yaml": 2 * 2**20}  # a card with large tables; a resolved configuration has 5 KB
 MOST_VALUES = {".json": 10_000_000, ".yaml": 20_000}  # in YAML a few lines can stand for any number of them
 DEEPEST = 100
 LARGEST_NUMBER = 2**64
-LONGEST_REASON = 300
 
 
 def read_plain(path: Path) -> Any:

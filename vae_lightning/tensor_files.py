@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vae_lightning.names import shown
+from vae_lightning.names import LONGEST_REASON, shown
 
-LONGEST_REASON = 300
 FIRST_BYTES = b"PK\x03\x04"  # of a zip file, which torch.save writes since PyTorch 1.6
 # all that torch.load and zipfile were seen to raise at damaged files
 UNREADABLE = (

@@ -37,7 +37,7 @@ from vae_lightning.data.rendering.attributes import ATTRIBUTE_NAMES, describe_at
 from vae_lightning.data.rendering.drawing import draw_face
 from vae_lightning.data.rendering.factors import FACTOR_RANGES, FaceFactors, Picture, sample_pictures
 from vae_lightning.data.source import DataError
-from vae_lightning.names import is_a_name
+from vae_lightning.names import LONGEST_REASON, is_a_name, shown
 
 logger = logging.getLogger("vae_lightning")
 
@@ -100,7 +100,8 @@ def read_factors(root: Path) -> tuple[tuple[str, ...], Float[np.ndarray, "pictur
         first = header.index("identity") + 1  # a file name and a person stand before them
         values = np.array([row[first:] for row in rows], np.float64).reshape(len(rows), len(header) - first)
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read ({error}): delete {root}, and it is rendered again.") from error
+        reason = shown(str(error), LONGEST_REASON)
+        raise DataError(f"{path} cannot be read ({reason}): delete {root}, and it is rendered again.") from error
     if not np.isfinite(values).all() or not all(map(is_a_name, header[first:])):
         raise DataError(f"{path} holds what is no factor: delete {root}, and it is rendered again.")
     return tuple(header[first:]), values

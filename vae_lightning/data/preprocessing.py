@@ -113,8 +113,11 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers: save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # 16-bit gray, which `convert` would clip to white
-        levels = np.asarray(image).clip(0, 65535).astype(np.int32)
-        image = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+        levels = np.array(image, np.int32)
+        np.clip(levels, 0, 65535, out=levels)
+        levels += 128
+        levels //= 257
+        image = Image.fromarray(levels.astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -148,5 +151,7 @@ def load_jpeg_decoder() -> Callable[[Tensor, int, bool], Tensor] | None:
 
 def _luma(image: UInt8[Tensor, "rgb=3 height width"]) -> UInt8[Tensor, "1 height width"]:
     """ITU-R 601 luma in Pillow's integer arithmetic (Convert.c, L24)."""
-    red, green, blue = image.to(torch.int32)
-    return ((19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16).to(torch.uint8)[None]
+    red, green, blue = image
+    luma = red.to(torch.int32).mul_(19595)  # in place: an image may have 50 million pixels
+    luma.add_(green, alpha=38470).add_(blue, alpha=7471).add_(0x8000)
+    return luma.bitwise_right_shift_(16).to(torch.uint8)[None]
