@@ -94,7 +94,7 @@ def main(config: DictConfig) -> Any:
 
 
 def run_or_skip(config: DictConfig, in_sweep: bool) -> Any:
-    """Trains, unless that is done; what was interrupted goes on. A run that names its checkpoint starts from it."""
+    """Trains, unless that is done; what was interrupted goes on."""
     from lightning.pytorch.utilities import rank_zero_only
 
     from callbacks import say_where_to_look
@@ -118,7 +118,7 @@ def run_or_skip(config: DictConfig, in_sweep: bool) -> Any:
             log.info(f"Go further  python train.py ckpt_path=last {folder} trainer.max_epochs=…")
 
     run_dir, identity = Path(config.run_dir), identity_of(config)
-    if config.ckpt_path is not None and not in_sweep:
+    if continues(config.ckpt_path, run_dir) and not in_sweep:
         metrics = begin() if rank_zero_only.rank > 0 else run_recorded(run_dir, identity, begin)
     elif rank_zero_only.rank > 0:  # the first process keeps the record for all
         metrics = finished_metrics(run_dir, identity) or (go_on() if has_checkpoint(run_dir) else begin())
@@ -128,6 +128,12 @@ def run_or_skip(config: DictConfig, in_sweep: bool) -> Any:
     if None in values:
         log.warning("Training ended before its first validation: there is nothing that a sweep could search by")
     return values[0] if len(values) == 1 else values
+
+
+def continues(ckpt_path: str | None, run_dir: Path) -> bool:
+    """Whether it is a checkpoint of this very run, so that other settings than before are meant."""
+    own = (run_dir / "checkpoints").resolve()
+    return ckpt_path == "last" or (ckpt_path is not None and Path(ckpt_path).expanduser().resolve().parent == own)
 
 
 def train(config: DictConfig) -> dict[str, Any]:

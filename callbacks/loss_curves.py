@@ -69,14 +69,20 @@ class LossCurves(L.Callback):
 
 
 def rate_distortion(rows: list[dict[str, float]], split: str) -> Float[np.ndarray, "epochs 3"]:
-    """Epoch, KL and reconstruction, nats per image; in training the means of the epoch's logging windows."""
+    """Epoch, KL and reconstruction, nats per image; in training means over the epoch's steps."""
     names = (f"{split}/kl_nats", f"{split}/reconstruction_nats")
     found: dict[float, list[list[float]]] = {}
+    num_steps: dict[float, list[float]] = {}  # of the windows, the last of which may be short
+    last_step = 0.0
     for row in rows:
         point = [row[name] for name in names if name in row]
         if len(point) == len(names) and np.isfinite(point).all():
             found.setdefault(row["epoch"], []).append(point)
-    return np.array([(epoch + 1, *np.mean(points, axis=0)) for epoch, points in found.items()]).reshape(-1, 3)
+            num_steps.setdefault(row["epoch"], []).append(row["step"] - last_step if split == "train" else 1.0)
+        if len(point) == len(names):
+            last_step = row["step"]
+    means = {epoch: np.average(points, 0, num_steps[epoch]) for epoch, points in found.items()}
+    return np.array([(epoch + 1, *mean) for epoch, mean in means.items()]).reshape(-1, 3)
 
 
 def draw_rate_distortion(curves: Mapping[str, Float[np.ndarray, "_epochs 3"]]) -> UInt8[np.ndarray, "h w 3"]:

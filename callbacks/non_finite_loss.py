@@ -40,7 +40,7 @@ class NonFiniteLoss(L.Callback):
 
     def __init__(self, run_dir: str) -> None:
         self.run_dir = Path(run_dir)
-        self._window: list[tuple[Tensor, Tensor]] = []  # rows of the training split, loss
+        self._window: list[tuple[Tensor, Tensor, int]] = []  # rows of the training split, loss, optimizer step
         self._rows: Tensor | None = None
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -54,7 +54,7 @@ class NonFiniteLoss(L.Callback):
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         assert self._rows is not None
         if loss.device.type != "cpu":
-            self._window.append((self._rows, loss.detach()))
+            self._window.append((self._rows, loss.detach(), trainer.global_step))
         elif not loss.isfinite():
             self._stop(trainer, self._rows, loss, trainer.global_step)
 
@@ -62,10 +62,10 @@ class NonFiniteLoss(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self._window and pl_module.logs_after_this_batch:
-            losses = torch.stack([loss for _, loss in self._window])
+            losses = torch.stack([loss for _, loss, _ in self._window])
             if not losses.isfinite().all():
                 first = int(losses.isfinite().logical_not().nonzero()[0])
-                self._stop(trainer, *self._window[first], trainer.global_step - len(self._window) + first)
+                self._stop(trainer, *self._window[first])
             self._window.clear()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -111,3 +111,13 @@ def test_how_a_run_steps(settings: str, steps: int, run_training: Callable[..., 
     rows = read_metrics(run / "metrics.csv")
     assert max(row["step"] for row in rows) == steps
     assert [row for row in rows if "val/loss" in row]
+
+
+@pytest.mark.slow
+def test_steps_of_several_batches_have_one_weight_of_the_kl_term_and_one_row(run_training: Callable[..., Path]) -> None:
+    accumulate = "trainer.accumulate_grad_batches=4"  # 6 batches: a step of four, and one of what is left
+    warmup = ["beta_schedule=warmup", "beta_schedule.unit=step", "beta_schedule.duration=4", "beta=8"]
+    run = run_training("run", "trainer.max_epochs=3", accumulate, "trainer.log_every_n_steps=1", *warmup)
+    rows = [row for row in read_metrics(run / "metrics.csv") if "train/loss" in row]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["train/beta"] for row in rows] == [0, 2, 4, 6, 8, 8]

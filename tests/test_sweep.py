@@ -44,13 +44,22 @@ def plan(*arguments: str) -> SweepPlan:
         (["model.latent_dim=128", "beta=4"], ["beta=4"]),
         (["trainer.enable_progress_bar=false", "data.data_dir=/elsewhere", "logger=[csv]", "run_dir=x"], []),
         (["model=conv"], []),
+        (["trainer.limit_train_batches=1.0"], []),
+        (["ckpt_path=last"], []),
+        (["ckpt_path=a.ckpt"], [f"ckpt_path='{Path.cwd()}/a.ckpt'"]),
     ],
 )
 def test_the_same_run_has_one_identity_however_it_is_typed(one: list[str], other: list[str]) -> None:
     assert identity_of(composed(*one)) == identity_of(composed(*other))
 
 
-@pytest.mark.parametrize("change", ["beta=2", "seed=1", "+callbacks=ema", "trainer.max_epochs=11", "data.crop=178"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("beta=2", "seed=1", "+callbacks=ema", "trainer.max_epochs=11", "data.crop=178", "ckpt_path=a.ckpt"),
+        *("trainer.limit_train_batches=1", "trainer.limit_val_batches=1"),  # one batch, where 1.0 are all of them
+    ],
+)
 def test_other_runs_have_other_identities(change: str) -> None:
     assert identity_of(composed(change)) != identity_of(composed())
 

@@ -11,10 +11,18 @@ from omegaconf import OmegaConf
 from vae_lightning.run_status import read_plan, read_status
 
 # where a run lies, how it is shown and what it is searched by: the same run with others is the same run
-NOT_OF_THE_RESULT = ("run_dir", "ckpt_path", "sweep", "logger", "optimized_metric", "hydra")
+NOT_OF_THE_RESULT = ("run_dir", "sweep", "logger", "optimized_metric", "hydra")
 ONLY_SHOWN = (
     *(("trainer", "enable_progress_bar"), ("trainer", "enable_model_summary")),
     *(("data", "data_dir"), ("data", "residence")),
+)
+# of Lightning's, where 1 is a number of batches and 1.0 all of them
+COUNT_OR_SHARE = (
+    "limit_train_batches",
+    "limit_val_batches",
+    "limit_test_batches",
+    "overfit_batches",
+    "val_check_interval",
 )
 SHOWN_DIGITS = 6
 LONGEST_NAME = 150  # bytes of a folder's name; file systems take 255
@@ -28,8 +36,12 @@ def identity_of(config: Any) -> str:
         settings.pop(name, None)
     for group, name in ONLY_SHOWN:
         settings.get(group, {}).pop(name, None)
+    start = settings.pop("ckpt_path", None)
+    if start not in (None, "last"):  # `last` is this run's own
+        settings["starts_from"] = str(Path(start).expanduser().absolute())
     resolved = OmegaConf.to_container(OmegaConf.create({**settings, "run_dir": ""}), resolve=True)
-    text = json.dumps(_alike(resolved), sort_keys=True)
+    assert isinstance(resolved, dict)
+    text = json.dumps({**_alike(resolved), "trainer": _trainer(resolved)}, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
 
@@ -40,6 +52,12 @@ def _alike(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_alike(entry) for entry in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _trainer(resolved: dict[Any, Any]) -> dict[str, Any]:
+    trainer = resolved.get("trainer", {})
+    counts = {name: f"{trainer[name]} batches" for name in COUNT_OR_SHARE if isinstance(trainer.get(name), int)}
+    return {**_alike(trainer), **counts}
 
 
 def folder_name(overrides: str, identity: str) -> str:

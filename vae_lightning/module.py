@@ -67,7 +67,8 @@ class VAEModule(RunModule):
         self.model = model.to(memory_format=torch.channels_last) if channels_last else model
         self.objective = objective
         self.seed = seed
-        self._weight: tuple[KLWeight, KLWeight] | None = None  # numbers, and the same on the device
+        self._weight = objective.final_weight  # of the KL term in the training step under way
+        self._weight_on_device: KLWeight | None = None
         self.kl_nats_per_latent = torch.zeros(model.latent_dim)  # means over the split last validated or tested
         self.register_buffer("pixel_variance", torch.tensor(UNIFORM_PIXEL_VARIANCE))
         # "fit", not "train": a ModuleDict has a method of that name
@@ -89,7 +90,7 @@ class VAEModule(RunModule):
     pixel_variance: Tensor
 
     def on_fit_start(self) -> None:
-        self._weight = None  # the device may be another one now
+        self._weight_on_device = None  # the device may be another one now
         super().on_fit_start()
 
     @property
@@ -102,28 +103,23 @@ class VAEModule(RunModule):
         count = len(batch["images"])
         # of the whole batch, which the processes have parts of: the same training with any number of them
         noise = self._noise(count * self.trainer.world_size, self.seed, step)[count * self.global_rank :][:count]
-        evaluated: Evaluated = self.evaluate_training_batch(batch["images"], noise, self._weight_on_device())
+        evaluated: Evaluated = self.evaluate_training_batch(batch["images"], noise, self._weigh())
         self._add("fit", evaluated, with_likelihood=self.logs_after_this_batch)
         self._calibrate(evaluated.sums, step)
         return evaluated.loss
 
-    def _weight_on_device(self) -> KLWeight:
-        """`weight_now` as tensors, filled there: sending them would wait, and numbers would be compiled in."""
-        weight = self.weight_now
-        if self._weight is None or self._weight[0] != weight:
+    def _weigh(self) -> KLWeight:
+        """This step's weight as tensors, filled there: sending them would wait, and numbers would be compiled in."""
+        weight = self.objective.weight_at(self.current_epoch, self.global_step)
+        if self._weight_on_device is None or self._weight != weight:
             numbers = (weight.beta, weight.capacity_nats)
-            self._weight = (weight, KLWeight(*(torch.full((), float(each), device=self.device) for each in numbers)))
-        return self._weight[1]
+            self._weight_on_device = KLWeight(*(torch.full((), float(each), device=self.device) for each in numbers))
+            self._weight = weight
+        return self._weight_on_device
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if self.logs_after_this_batch:
-            self._log_statistics("train", "fit", self.weight_now)
-
-    @property
-    def weight_now(self) -> KLWeight:
-        """The weight of the KL term in the training step under way."""
-        step = self.trainer.fit_loop.epoch_loop.total_batch_idx // self.trainer.accumulate_grad_batches
-        return self.objective.weight_at(self.current_epoch, step)
+            self._log_statistics("train", "fit", self._weight)
 
     def forget_window(self) -> None:
         self._statistics("fit").reset()

@@ -99,10 +99,13 @@ class RunModule(L.LightningModule):
 
     @property
     def logs_after_this_batch(self) -> bool:
-        """Training logs means over windows of `trainer.log_every_n_steps` batches; an epoch's end ends a window."""
+        """Training logs means over windows of `trainer.log_every_n_steps` steps; an epoch's end ends a window."""
+        if self.trainer.is_last_batch:
+            return True
+        loop, per_step = self.trainer.fit_loop.epoch_loop, self.trainer.accumulate_grad_batches
         interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        num_batches = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1
-        return num_batches % max(interval, 1) == 0 or self.trainer.is_last_batch
+        num_steps = (loop.total_batch_idx + 1) // per_step
+        return (loop.batch_idx + 1) % per_step == 0 and num_steps % max(interval, 1) == 0
 
     def log_now(self, values: Mapping[str, Tensor | float]) -> dict[str, float]:
         """Hands values to all loggers at once, at the number of optimizer steps done.

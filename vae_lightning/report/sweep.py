@@ -204,7 +204,11 @@ def describing(data: Mapping[str, Any]) -> str:
 def split_overrides(lines: Iterable[Any]) -> dict[str, str]:
     """`+model.width=3` -> {"model.width": "3"}, spelt alike however it was typed."""
     pairs = (str(line).lstrip("+~").partition("=") for line in lines)
-    return {key: _spelt_alike(value) for key, _, value in pairs if key not in OF_THE_COMMAND}
+    return {
+        key: _spelt_alike(value)
+        for key, _, value in pairs
+        if key not in OF_THE_COMMAND or (key == "ckpt_path" and value != "last")
+    }
 
 
 def _spelt_alike(value: str) -> str:
