@@ -173,9 +173,11 @@ def test_small_split_is_dealt_out_evenly() -> None:
 def test_fewer_images_than_processes() -> None:
     with pytest.raises(DataError, match="103 training images are too few for 104 processes"):
         TrainingOrder(COUNT, 1, world_size=104)
+    with pytest.raises(DataError, match="103 images to evaluate on are too few for 104 processes"):
+        EvaluationOrder(COUNT, 20, world_size=104)
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 4, 104])
+@pytest.mark.parametrize("world_size", [1, 2, 4, 103])
 def test_evaluation_keeps_order_drops_and_repeats_nothing(world_size: int) -> None:
     orders = [EvaluationOrder(COUNT, 20, rank=rank, world_size=world_size) for rank in range(world_size)]
     shards = [rows_of(order) for order in orders]

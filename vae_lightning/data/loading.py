@@ -94,9 +94,14 @@ class TrainingOrder:
 
 
 class EvaluationOrder:
-    """Every row once, in order; of several processes each takes one contiguous part, equal but for one row."""
+    """Every row once, in order; of several processes each takes one contiguous part, equal but for one row.
+
+    Raises: DataError where a process would have none: the others would wait for its sums for ever.
+    """
 
     def __init__(self, num_rows: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
+        if 0 < num_rows < world_size:
+            raise DataError(f"{num_rows} images to evaluate on are too few for {world_size} processes.")
         self.batch_size = batch_size
         self.first, self.end = (num_rows * part // world_size for part in (rank, rank + 1))
 
