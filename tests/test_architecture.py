@@ -121,7 +121,7 @@ MAY_IMPORT = {
     },
     "devices": set(),
     "latent_statistics": {"distributions", "fitted_file"},
-    "fitted": {"directions", "latent_statistics", "priors"},
+    "fitted": {"directions", "fitted_file", "latent_statistics", "priors"},
     "image_codec": {"distributions", "models", "photographs", "pixels"},
     "runs": {
         "checkpoint_keys",

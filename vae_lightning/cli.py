@@ -130,10 +130,10 @@ def traverse(
         raise ValueError(
             f"--dimensions {dimensions}: {beyond} are not among the latents 0 to {vae.model.latent_dim - 1}"
         )
+    faces = vae.preprocess(open_photographs(photographs)) if photographs else vae.held_out_faces("test", count)
     with progress() as observer:
         statistics = vae.latent_statistics(observer.track)
     chosen = chosen or statistics.most_active(top)
-    faces = vae.preprocess(open_photographs(photographs)) if photographs else vae.held_out_faces("test", count)
     names = [path.stem for path in photographs] if photographs else [f"test_{face}" for face in range(len(faces))]
     if len(set(names)) < len(names):  # of pictures in several folders
         names = [f"{number}_{name}" for number, name in enumerate(names, start=1)]

@@ -42,11 +42,11 @@ class Workplace:
 
     file: Path
     subject: Subject
-    data: Mapping[str, Any]  # the run's configuration of them
+    record: Mapping[str, Any]  # of the checkpoint
 
     @property
     def directions(self) -> DirectionFile:
-        return direction_file(self.file)
+        return direction_file(self.file, self.record["data"], self.subject.data.record())
 
     def recognizer(self, run: str) -> Recognizer:
         """A network that reads this run's faces.
@@ -54,7 +54,7 @@ class Workplace:
         Raises:
             RunError, RecognizerError: no such run, or one that was trained on other crops or sizes.
         """
-        check_sees_alike(run, "best", dict(self.data))
+        check_sees_alike(run, "best", dict(self.record["config"]["data"]))
         return load_recognizer(run, "best", self.subject.device)
 
     def faces(self, photographs: Sequence[Path] | None, count: int, **of_class: bool) -> tuple[Faces, list[str]]:
@@ -98,7 +98,7 @@ def opened(run: str, checkpoint: str, device: str, *, split: str = "test", seed:
     content = read_checkpoint(file)
     with progress() as observer:
         subject = open_subject(file, content, request, choose_device(device), observer.track)
-        yield Workplace(file, subject, content[RECORD_KEY]["config"]["data"])
+        yield Workplace(file, subject, content[RECORD_KEY])
 
 
 def finish(

@@ -41,6 +41,7 @@ def check_record(record: dict[str, Any], file: Path) -> None:
     wrong += [str(name) for name, value in settings.items() if not isinstance(value, SETTINGS.get(name, ()))]
     wrong += [name for name in NUMBERS if not 0 <= settings.get(name, 0) <= LARGEST_NUMBER] if not wrong else []
     wrong += [name for name in ("source", "root") if not isinstance(used.get(name), str)]
+    wrong += [] if isinstance(used.get("content", {}), dict) else ["content"]
     if not wrong and used["source"] not in DATA_NAMES:
         wrong = [used["source"]]
     if wrong:

@@ -53,6 +53,7 @@ class Run(ImageCodec):
     def __init__(self, model: Autoencoder, record: dict[str, Any], path: Path) -> None:
         super().__init__(model, record)
         self.path = path
+        self.data_at_hand: dict[str, Any] | None = None  # what there is to say about its data, once they are open
 
     def sample_latents(
         self, num_samples: int = 16, temperature: float = 1.0, seed: int | None = None, prior: str = "normal"
@@ -129,7 +130,7 @@ class Run(ImageCodec):
                     "to sample from; fit one (vae evaluate RUN --metrics samplers, then prior=gmm), or reconstruct"
                 )
             return StandardNormal(self.model.latent_dim)
-        prior = prior_file(self.path).read(name)
+        prior = prior_file(self.path, self.record["data"]).read(name)
         if prior is None:
             raise RunError(
                 f"prior={name}: not fitted to {self.path} yet; "
@@ -224,7 +225,7 @@ class Run(ImageCodec):
         Raises:
             RunError: nothing yet.
         """
-        directions = direction_file(self.path).read()
+        directions = direction_file(self.path, self.record["data"]).read()
         if directions is None:
             raise RunError(
                 f"no directions were fitted to {self.path} yet; this does it: "
@@ -235,18 +236,20 @@ class Run(ImageCodec):
     def latent_statistics(self, track: Track = untracked) -> LatentStatistics:
         """Where the latents of held-out faces lie; measured on the first call, and kept beside the checkpoint.
 
+        Measured again where the data have been opened (`held_out_faces`) and are others than those measured.
+
         Args:
             track: shows progress.
 
         Raises:
             DataError: not measured yet, and the data is not where it was.
         """
-        file = statistics_file(self.path)
-        statistics = file.read()
+        statistics = statistics_file(self.path, self.record["data"], self.data_at_hand).read()
         if statistics is None:
             parts = self.held_out_faces("val", FACES_FOR_STATISTICS).split(FACES_AT_ONCE)
             numbers = track(range(len(parts)), "Measuring latents of held-out faces", len(parts))
             statistics = latent_statistics([self.encode(parts[number]) for number in numbers])
+            file = statistics_file(self.path, self.record["data"], self.data_at_hand)
             try:
                 file.write(statistics)
             except OSError as error:  # a folder of somebody else's
@@ -263,6 +266,7 @@ class Run(ImageCodec):
 
         datamodule = FaceDataModule(**data_settings(self.record))
         datamodule.prepare_data()
+        self.data_at_hand = datamodule.record()
         return datamodule.held_out_faces(split, count)
 
 

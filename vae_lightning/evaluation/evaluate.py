@@ -92,7 +92,7 @@ def open_subject(file: Path, content: dict[str, Any], request: Request, device: 
         seed=request.seed,
         batch_size=request.batch_size,
         track=track,
-        prior_file=prior_file(file),
+        prior_file=prior_file(file, content[RECORD_KEY]["data"], data.record()),
     )
 
 

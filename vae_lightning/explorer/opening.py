@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import UInt8
 from torch import Tensor
@@ -65,7 +66,7 @@ class Opening:
     fits: bool
     shared: bool
     track: Track
-    _test_faces: dict[str, TestFaces] = field(default_factory=dict)
+    _test_faces: dict[str, tuple[TestFaces, dict[str, Any] | None]] = field(default_factory=dict)
 
     def run(self, file: Path, label: str | None = None) -> OpenedRun:
         """
@@ -101,14 +102,15 @@ class Opening:
         settings = str(data_settings(vae.record))
         if settings not in self._test_faces:
             try:
-                self._test_faces[settings] = vae.held_out_faces("test", TEST_FACES)
+                self._test_faces[settings] = vae.held_out_faces("test", TEST_FACES), vae.data_at_hand
             except (ValueError, OSError) as error:
                 notes.append(f"No test faces, only samples and your own photographs: {self.told(error)}")
                 return None
-        return self._test_faces[settings]
+        faces, vae.data_at_hand = self._test_faces[settings]
+        return faces
 
     def _directions(self, vae: Run, notes: list[str], *, has_data: bool) -> Directions | None:
-        file = direction_file(vae.path)
+        file = direction_file(vae.path, vae.record["data"], vae.data_at_hand)
         try:
             directions = file.read()
             if directions is None and self.fits and has_data:
@@ -126,7 +128,8 @@ class Opening:
 
     def _priors(self, vae: Run, notes: list[str]) -> tuple[str, ...]:
         """Names of those that can be sampled."""
-        names, file = ["normal"] if vae.model.has_prior else [], prior_file(vae.path)
+        names = ["normal"] if vae.model.has_prior else []
+        file = prior_file(vae.path, vae.record["data"], vae.data_at_hand)
         try:
             names += [name for name in PRIORS if name != "normal" and file.read(name) is not None]
         except ValueError as error:

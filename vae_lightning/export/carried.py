@@ -1,6 +1,6 @@
 """What was fitted to a run's latents goes along with its export, under the digest of the new file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -49,32 +49,36 @@ class Carried:
 def carry(vae: Run, weights: Path) -> Carried:
     """Writes the priors, directions and latent statistics of a run beside its exported weights; fits nothing.
 
+    They go on to say which data they were fitted to: whoever uses them need not have these.
     The statistics are measured where the data is at hand: that takes seconds.
 
     Raises:
         ValueError: a file of the run's is damaged.
     """
-    priors, copies = prior_file(vae.path), prior_file(weights)
+    trained_on = vae.record["data"]
+    priors = prior_file(vae.path, trained_on)
+    copies = replace(prior_file(weights), at_hand=priors.fitted_to())
     for name in priors.names():
         prior = priors.read(name)
         assert prior is not None
         copies.write(name, prior)
     frequencies = {}
-    directions = direction_file(vae.path).read()
+    direction_source = direction_file(vae.path, trained_on)
+    directions = direction_source.read()
     if directions is not None:
-        direction_file(weights).write(directions)
+        replace(direction_file(weights), at_hand=direction_source.fitted_to()).write(directions)
         counts = directions.counts_with + directions.counts_without
         shares = dict(zip(directions.names, (directions.counts_with / counts.clamp_min(1)).tolist(), strict=True))
         frequencies = {name: shares[name] for name in directions.fitted_names}
     statistics = _statistics(vae)
     if statistics is not None:
-        statistics_file(weights).write(statistics)
+        replace(statistics_file(weights), at_hand=statistics_file(vae.path).fitted_to()).write(statistics)
     return Carried(tuple(priors.names()), frequencies, statistics is not None)
 
 
 def _statistics(vae: Run) -> LatentStatistics | None:
-    kept = statistics_file(vae.path).read()
     data = vae.record["data"]
+    kept = statistics_file(vae.path, data).read()
     if kept is not None or (data["source"] == "faces" and not Path(data["root"]).is_dir()):
         return kept  # rendered faces that are gone would be drawn again, for a minute
     try:
