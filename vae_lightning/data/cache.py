@@ -23,6 +23,7 @@ from jaxtyping import Int64
 from vae_lightning.data.changes import FILES, METADATA, cached_files, changed_files
 from vae_lightning.data.checksums import list_checksums
 from vae_lightning.data.decoding import CHUNK, Images, Wanted, decoded_chunks, num_processors
+from vae_lightning.data.other_roots import is_of_other_images
 from vae_lightning.data.preprocessing import Preprocessing
 from vae_lightning.data.source import DataError, ImageSource
 
@@ -53,30 +54,45 @@ def open_cache(
 ) -> Decoded:
     """The decoded images of `rows`, NHWC; decoded first where nobody has yet, or where a checksum does not hold.
 
-    The folder's name is a hash of the images' names and content, the preprocessing and CACHE_VERSION. `split`
-    only names the images for people; `fingerprint` is that of the rows, where it is known already.
+    The folder's name is a hash of the files' names and, by sizes, times or checksums, of their content, of the
+    preprocessing and CACHE_VERSION. `split` only names the images for people; `fingerprint` is that of the rows,
+    where it is known already.
 
     Raises: DataError for an image that cannot be used (named, with its row) or a disk without room; nothing
     is left.
     """
     wanted = Wanted(source, rows, preprocessing, split)
     fingerprint = fingerprint or source.fingerprint(rows)
-    metadata = _metadata(wanted, fingerprint)
+    metadata = _metadata_of_these(wanted, fingerprint, cache_dir)
     folder = _folder(cache_dir, metadata)
     decoded = _open(folder, wanted, metadata, logging.DEBUG)  # what is wrong is said once, below
     if decoded is not None:
         return decoded
     cache_dir.mkdir(parents=True, exist_ok=True)
     with _locked(folder.with_name(folder.name + ".lock"), split):
-        decoded = _open(folder, wanted, metadata)  # another process may have built it meanwhile
-        if decoded is None:
-            earlier = [_folder(cache_dir, _metadata(wanted, fingerprint, version)) for version in range(CACHE_VERSION)]
-            for old in filter(Path.exists, earlier):
-                logger.info("%s is of an earlier version, without checksums: decoding once more. Delete it.", old)
-            _build(folder, wanted, metadata)
-            decoded = _open(folder, wanted, metadata)
+        # another process may have built it meanwhile, also from the files of another folder
+        if "root" in metadata or _metadata_of_these(wanted, fingerprint, cache_dir) == metadata:
+            return _open(folder, wanted, metadata) or _built(folder, wanted, metadata, fingerprint)
+    return open_cache(source, rows, preprocessing, cache_dir, split, fingerprint)
+
+
+def _built(folder: Path, wanted: Wanted, metadata: dict[str, Any], fingerprint: str) -> Decoded:
+    earlier = [_folder(folder.parent, _metadata(wanted, fingerprint, version)) for version in range(CACHE_VERSION)]
+    for old in filter(Path.exists, earlier):
+        logger.info("%s is of an earlier version, without checksums: decoding once more. Delete it.", old)
+    _build(folder, wanted, metadata)
+    decoded = _open(folder, wanted, metadata)
     assert decoded is not None
     return decoded
+
+
+def _metadata_of_these(wanted: Wanted, fingerprint: str, cache_dir: Path) -> dict[str, Any]:
+    """With the root where the cache without it is of other images, so that theirs has a folder of its own."""
+    shared = _metadata(wanted, fingerprint)
+    alone = {**shared, "root": str(wanted.source.root.resolve())}
+    if _folder(cache_dir, alone).exists() or is_of_other_images(_folder(cache_dir, shared), wanted):
+        return alone
+    return shared
 
 
 def _metadata(wanted: Wanted, fingerprint: str, version: int = CACHE_VERSION) -> dict[str, Any]:

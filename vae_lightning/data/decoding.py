@@ -66,7 +66,7 @@ def decoded_chunks(wanted: Wanted) -> Generator[DecodedChunk]:
     pool = ThreadPoolExecutor(workers)
     pending: deque[Future[DecodedChunk]] = deque()
     try:
-        with _one_torch_thread(), _progress(f"Decoding {wanted.split} images", len(wanted.rows)) as advance:
+        with _one_torch_thread(), progress_of(f"Decoding {wanted.split} images", len(wanted.rows)) as advance:
             for first in range(0, len(wanted.rows), CHUNK):
                 pending.append(pool.submit(_decode_chunk, wanted, first))
                 if len(pending) >= 4 * workers:
@@ -108,7 +108,7 @@ def _one_torch_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress_of(description: str, total: int) -> Iterator[Callable[[int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         task = progress.add_task(description, total=total)

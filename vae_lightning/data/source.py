@@ -28,11 +28,15 @@ class DataError(ValueError):
 
 @runtime_checkable
 class ImageStore(Protocol):
-    """Where the bytes of images are; both functions may be called from any thread."""
+    """Where the bytes of images are; all functions may be called from any thread."""
 
     def read(self, filename: str) -> bytes: ...
 
     def fingerprint(self, filenames: list[str]) -> str: ...
+
+    def checksum(self, filename: str) -> str:
+        """Of an image's bytes, as `checksum_of` makes it."""
+        return checksum_of(self.read(filename))
 
 
 class FolderStore(ImageStore):

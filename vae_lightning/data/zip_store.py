@@ -77,6 +77,12 @@ class ZipStore(ImageStore):
         start = entry.header_offset + LOCAL_HEADER_BYTES + name_length + extra_length
         return self._unpack(entry, os.pread(descriptor, entry.compress_size, start))
 
+    def checksum(self, filename: str) -> str:
+        """As the archive's directory says; what is read is held against it."""
+        with self._lock:
+            entry = self._entries.get(filename)
+        return super().checksum(filename) if entry is None else f"{entry.CRC:08x}"
+
     def _check_entry(self, entry: zipfile.ZipInfo, num_bytes: int) -> None:
         """Holds what the directory says against what there is, before anything is allocated."""
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or entry.flag_bits & 1:
