@@ -33,6 +33,14 @@ REFUSED = [
 ]
 
 
+def changed(config: DictConfig, setting: str) -> DictConfig:
+    config = config.copy()
+    OmegaConf.set_struct(config, False)
+    name, value = setting.split("=")
+    OmegaConf.update(config, name, OmegaConf.create(f"value: {value}").value)
+    return config
+
+
 @pytest.fixture(scope="module")
 def default_config() -> DictConfig:
     with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
@@ -41,12 +49,38 @@ def default_config() -> DictConfig:
 
 @pytest.mark.parametrize(("setting", "message"), REFUSED)
 def test_what_a_run_cannot_use_is_refused(setting: str, message: str, default_config: DictConfig) -> None:
-    config = default_config.copy()
-    OmegaConf.set_struct(config, False)
-    name, value = setting.split("=")
-    OmegaConf.update(config, name, OmegaConf.create(f"value: {value}").value)
-    with pytest.raises(ConfigError, match=f"{name.split('=')[0]}.*{message}"):
-        to_plain(config)
+    with pytest.raises(ConfigError, match=f"{setting.split('=')[0]}.*{message}"):
+        to_plain(changed(default_config, setting))
+
+
+REFUSED_BY_PARTS = [
+    ("optimizer.lr=-1", r"optimizer\.lr=-1: must be a finite number, 0 or larger"),
+    ("optimizer.lr=.nan", r"optimizer\.lr=nan: must be a finite number, 0 or larger"),
+    ("optimizer.lr=.inf", r"optimizer\.lr=inf: must be a finite number, 0 or larger"),
+    ("optimizer.weight_decay=-1", r"optimizer\.weight_decay=-1: must be a finite number, 0 or larger"),
+    ("optimizer.betas=[0.9,.nan]", r"optimizer\.betas=nan: must be a finite number"),
+    ("optimizer.betas=[2,0.9]", r"optimizer=…: torch\.optim\.Adam refuses .* beta"),
+    ("optimizer.betas=[0.9]", r"optimizer=…: torch\.optim\.Adam refuses"),
+    ("optimizer.foreach=true", r"optimizer=…: .*`fused` and `foreach`"),
+]
+
+
+@pytest.fixture(scope="module")
+def small_config() -> DictConfig:
+    places = ["run_dir=/nowhere", "data=faces", "data.data_dir=/nowhere", "trainer=cpu"]
+    with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
+        return compose("config", [*places, "data.image_size=32", "model.latent_dim=2", "model.widths=[4,8]"])
+
+
+@pytest.mark.parametrize(("setting", "message"), REFUSED_BY_PARTS)
+def test_what_a_part_refuses_is_refused_alike_before_a_run_and_a_sweep(
+    setting: str, message: str, small_config: DictConfig
+) -> None:
+    """A sweep holds each of its jobs against `check` before the first starts."""
+    config = changed(small_config, setting)
+    for refuse in (lambda: train.train(config), lambda: train.check(config, runs_here=True)):
+        with pytest.raises(ConfigError, match=message):
+            refuse()
 
 
 def test_curves_of_numbers_that_nobody_keeps_are_refused() -> None:

@@ -1,6 +1,8 @@
 """A resolved configuration -> the module that it trains: a VAE with its objective, or a network that reads faces."""
 
 import logging
+import math
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
@@ -8,6 +10,8 @@ from hydra.utils import instantiate
 from vae_lightning.signatures import ConfigError
 
 if TYPE_CHECKING:  # torch is imported inside the functions: who asks for help waits for nothing
+    from torch.optim import Optimizer
+
     from vae_lightning.models import Autoencoder
     from vae_lightning.module import VAEModule
     from vae_lightning.recognition.module import RecognizerModule
@@ -16,6 +20,7 @@ if TYPE_CHECKING:  # torch is imported inside the functions: who asks for help w
 log = logging.getLogger("vae_lightning")
 
 PARTS_OF_A_VAE = ("model", "reconstruction", "kl", "beta_schedule", "perceptual")
+NOT_NEGATIVE = ("lr", "weight_decay", "eps")  # of an optimizer; 0 trains nothing, decays nothing
 NEEDED_BY_A_VAE = ("model", "reconstruction", "kl", "beta_schedule")
 
 
@@ -67,7 +72,7 @@ def build_vae(plain: dict[str, Any]) -> "VAEModule":
     return VAEModule(
         model,
         objective,
-        instantiate(plain["optimizer"]),
+        build_optimizer(plain["optimizer"]),
         plain["seed"],
         record_of(plain),
         compile=plain["compile"],
@@ -92,11 +97,44 @@ def build_recognizer(plain: dict[str, Any]) -> "RecognizerModule":
     config["weights"] = str(start or "none")  # recorded as it was
     return RecognizerModule(
         network,
-        instantiate(plain["optimizer"]),
+        build_optimizer(plain["optimizer"]),
         record_of(plain),
         compile=plain["compile"],
         lr_schedule=instantiate(plain["lr_schedule"]),
     )
+
+
+def build_optimizer(config: Any) -> "Callable[..., Optimizer]":
+    """What makes the optimizer of some parameters. Tried on one, because the real ones wait until the data are read.
+
+    Raises:
+        ConfigError: a value that the optimizer refuses, or with which every weight would become nan.
+    """
+    import torch
+
+    for key, number in _numbers("optimizer", config):
+        is_signed = key.rpartition(".")[2] not in NOT_NEGATIVE
+        if not math.isfinite(number) or (number < 0 and not is_signed):
+            raise ConfigError(f"{key}={number}: must be a finite number{'' if is_signed else ', 0 or larger'}")
+    make_optimizer: Callable[..., Optimizer] = instantiate(config)
+    try:
+        make_optimizer([torch.nn.Parameter(torch.zeros(1))])
+    except (ValueError, TypeError, RuntimeError, LookupError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise ConfigError(f"optimizer=…: {config['_target_']} refuses its settings: {first_line}") from error
+    return make_optimizer
+
+
+def _numbers(key: str, value: Any) -> Iterator[tuple[str, float]]:
+    """All numbers in nested dicts and lists, with the keys that they stand under."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield from _numbers(f"{key}.{name}", each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _numbers(key, each)
+    elif isinstance(value, int | float):
+        yield key, value
 
 
 def warn_about_ignored(plain: dict[str, Any], model: "Autoencoder") -> None:
