@@ -23,7 +23,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from vae_lightning.building import build_module
+from vae_lightning.building import build_module, build_trainer, try_trainer
 from vae_lightning.command_line import is_sweep, prepare_command_line, remove_unused_folder
 from vae_lightning.configuration import (
     CONF_DIR,
@@ -162,7 +162,8 @@ def check(config: DictConfig, runs_here: bool) -> None:
         plain = to_plain(config, runs_here=runs_here)
         instantiate(plain["data"])
         quieten_lightning()
-        make_callbacks(plain["callbacks"], build_module(plain))
+        module = build_module(plain)
+        try_trainer(plain["trainer"], module, make_callbacks(plain["callbacks"], module), runs_here=runs_here)
     except (ValueError, InstantiationException) as error:
         raise ConfigError(first_cause(error)) from error
 
@@ -174,7 +175,6 @@ def build(config: DictConfig, plain: dict[str, Any]) -> "tuple[RunModule, FaceDa
         ValueError: parts that do not fit each other, or an argument that its class refuses.
     """
     from callbacks import Continuation, ProgressBar, WholeCheckpoints, quieten_lightning
-    from vae_lightning.run_module import check_trainer
 
     quieten_lightning()
     module = build_module(plain)
@@ -183,14 +183,7 @@ def build(config: DictConfig, plain: dict[str, Any]) -> "tuple[RunModule, FaceDa
     if plain["trainer"].get("enable_progress_bar", True):
         callbacks.append(ProgressBar())
     loggers = [instantiate(node) for node in plain["logger"].values()]
-    trainer = instantiate(
-        plain["trainer"],
-        callbacks=callbacks,
-        logger=loggers or False,
-        plugins=[WholeCheckpoints(), *instantiate(plain["trainer"].get("plugins") or [])],
-        default_root_dir=config.run_dir,
-    )
-    check_trainer(module, trainer, bool(plain["trainer"].get("sync_batchnorm")))
+    trainer = build_trainer(plain["trainer"], module, callbacks, loggers, [WholeCheckpoints()], config.run_dir)
     return module, datamodule, trainer
 
 

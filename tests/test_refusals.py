@@ -28,6 +28,16 @@ REFUSED = [
     ("trainer.accumulate_grad_batches=0", "at least 1"),
     ("trainer.log_every_n_steps=0", "at least 1"),
     ("trainer.check_val_every_n_epoch=-1", "at least 1"),
+    ("trainer.max_epochs=-2", "=-2: must be at least -1"),
+    ("trainer.max_epochs=null", "would train for 1,000 epochs"),
+    ("trainer.limit_val_batches=-1", "=-1: must be a number of batches, or a part of them"),
+    ("trainer.limit_val_batches=.nan", "=nan: must be a number of batches, or a part of them"),
+    ("trainer.limit_train_batches=1.5", r"=1\.5: must be a number of batches, or a part of them"),
+    ("trainer.val_check_interval=0", "=0: must be above 0"),
+    ("trainer.devices=0", "=0: must be how many"),
+    ("trainer.devices=abc", "=abc: must be how many"),
+    ("trainer.devices=[0,0]", r"=\[0, 0\]: must be how many"),
+    ("trainer.accelerator=abc", "=abc: allowed are auto, cpu, gpu"),
     ("trainer.min_epochs=11", "trainer.max_epochs=10"),
     ("trainer.gradient_clip_algorithm=value", "trainer.gradient_clip_val"),
 ]
@@ -62,6 +72,9 @@ REFUSED_BY_PARTS = [
     ("optimizer.betas=[2,0.9]", r"optimizer=…: torch\.optim\.Adam refuses .* beta"),
     ("optimizer.betas=[0.9]", r"optimizer=…: torch\.optim\.Adam refuses"),
     ("optimizer.foreach=true", r"optimizer=…: .*`fused` and `foreach`"),
+    ("trainer.gradient_clip_val=-1", r"trainer\.gradient_clip_val=-1: must be a number above 0"),
+    ("trainer.profiler=abc", r"trainer=…: Lightning refuses .*`profiler`"),
+    ("trainer.enable_checkpointing=false", r"trainer=…: Lightning refuses .*`enable_checkpointing=False`"),
 ]
 
 
@@ -81,6 +94,24 @@ def test_what_a_part_refuses_is_refused_alike_before_a_run_and_a_sweep(
     for refuse in (lambda: train.train(config), lambda: train.check(config, runs_here=True)):
         with pytest.raises(ConfigError, match=message):
             refuse()
+
+
+def test_what_another_machine_runs_is_not_held_against_this_one(
+    small_config: DictConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep may be started inside a SLURM job of four tasks."""
+    for name, value in {"NTASKS": "4", "JOB_NAME": "outer", "JOB_ID": "1"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    gpu = changed(changed(small_config, "trainer.accelerator=gpu"), "trainer.devices=[3]")
+    train.check(gpu, runs_here=False)
+    with pytest.raises(ConfigError, match=r"trainer\.gradient_clip_val=-1"):
+        train.check(changed(gpu, "trainer.gradient_clip_val=-1"), runs_here=False)
+
+
+def test_to_check_a_job_changes_nothing_for_the_others(small_config: DictConfig) -> None:
+    train.check(changed(changed(small_config, "trainer.deterministic=true"), "trainer.benchmark=true"), runs_here=True)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.backends.cudnn.benchmark
 
 
 def test_curves_of_numbers_that_nobody_keeps_are_refused() -> None:

@@ -162,6 +162,12 @@ def test_several_processes_per_job_are_refused(devices: str, tmp_path: Path, mon
         plan("trainer=ddp", "trainer.accelerator=cpu", devices, "beta=1,4")
 
 
+@pytest.mark.parametrize("devices", ["abc", "null", "0", "1.5", "[]"])
+def test_what_is_no_number_of_devices_is_refused_with_its_key(devices: str) -> None:
+    with pytest.raises(ConfigError, match=r"^trainer\.devices=.*must be how many"):
+        engines.refuse_several_devices(OmegaConf.create(f"devices: {devices}"))
+
+
 def test_one_process_per_job_is_none_too_many() -> None:
     config = composed("trainer=ddp", "trainer.accelerator=cpu")
     engines.refuse_several_devices(config.trainer)

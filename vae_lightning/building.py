@@ -5,11 +5,15 @@ import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from vae_lightning.configuration import first_cause
 from vae_lightning.signatures import ConfigError
 
 if TYPE_CHECKING:  # torch is imported inside the functions: who asks for help waits for nothing
+    import lightning as L
+    from lightning.pytorch.loggers import Logger
     from torch.optim import Optimizer
 
     from vae_lightning.models import Autoencoder
@@ -21,6 +25,7 @@ log = logging.getLogger("vae_lightning")
 
 PARTS_OF_A_VAE = ("model", "reconstruction", "kl", "beta_schedule", "perceptual")
 NOT_NEGATIVE = ("lr", "weight_decay", "eps")  # of an optimizer; 0 trains nothing, decays nothing
+OF_THE_WHOLE_PROCESS = ("benchmark", "deterministic")  # a Trainer sets them when it is made, and they stay
 NEEDED_BY_A_VAE = ("model", "reconstruction", "kl", "beta_schedule")
 
 
@@ -135,6 +140,55 @@ def _numbers(key: str, value: Any) -> Iterator[tuple[str, float]]:
             yield from _numbers(key, each)
     elif isinstance(value, int | float):
         yield key, value
+
+
+def build_trainer(
+    settings: dict[str, Any],
+    module: "RunModule",
+    callbacks: "list[L.Callback]",
+    loggers: "list[Logger]",
+    plugins: list[Any],
+    run_dir: str,
+) -> "L.Trainer":
+    """`settings` are the configuration's `trainer`; `plugins` come beside those that they name.
+
+    Raises:
+        ConfigError: what Lightning refuses.
+        ValueError: what would fail after the data have been read.
+    """
+    from vae_lightning.run_module import check_trainer
+
+    try:
+        trainer: L.Trainer = instantiate(
+            settings,
+            callbacks=callbacks,
+            logger=loggers or False,
+            plugins=[*plugins, *instantiate(settings.get("plugins") or [])],
+            default_root_dir=run_dir,
+        )
+    except InstantiationException as error:
+        raise ConfigError(f"trainer=…: Lightning refuses its settings: {first_cause(error)}") from error
+    check_trainer(module, trainer, bool(settings.get("sync_batchnorm")))
+    return trainer
+
+
+def try_trainer(
+    settings: dict[str, Any], module: "RunModule", callbacks: "list[L.Callback]", *, runs_here: bool
+) -> None:
+    """Builds a trainer and throws it away. Where another machine runs it, what that has is not asked for here.
+
+    Raises:
+        ConfigError, ValueError: as `build_trainer`.
+    """
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+
+    tried = {name: value for name, value in settings.items() if name not in OF_THE_WHOLE_PROCESS}
+    plugins = []
+    if not runs_here:
+        tried |= {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto", "precision": "32-true"}
+        tried.pop("plugins", None)
+        plugins.append(LightningEnvironment())  # else it is held against the SLURM job that this may be started in
+    build_trainer({**tried, "enable_progress_bar": False}, module, callbacks, [], plugins, "")
 
 
 def warn_about_ignored(plain: dict[str, Any], model: "Autoencoder") -> None:

@@ -1,11 +1,12 @@
 """What of Lightning's Trainer a run can use: the rest is refused before any data is read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vae_lightning.did_you_mean import did_you_mean
 from vae_lightning.signatures import ConfigError
 
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 SET_ELSEWHERE = {
     "callbacks": "callbacks=[…]",
@@ -21,6 +22,13 @@ FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
     "barebones": ((False,), "it measures nothing and keeps nothing; vae bench tells the speed"),
 }
 
+AT_LEAST = {
+    **{"max_epochs": -1, "max_steps": -1, "num_sanity_val_steps": -1},  # -1: without end, or all
+    **{"min_epochs": 0, "min_steps": 0},
+    **{"log_every_n_steps": 1, "accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "num_nodes": 1},
+}
+LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "val_check_interval")
+
 
 def check_trainer_settings(settings: Mapping[str, Any]) -> None:
     """
@@ -33,24 +41,64 @@ def check_trainer_settings(settings: Mapping[str, Any]) -> None:
     for name, (allowed, reason) in FIXED.items():
         if name in settings and settings[name] not in allowed:
             raise ConfigError(f"trainer.{name}={settings[name]}: leave it out; {reason}")
-    _check_strategy(settings.get("strategy", "auto"))
+    _check_choice("accelerator", settings.get("accelerator", "auto"), ACCELERATORS, "trainer=gpu")
+    # others share out the weights, or train in processes whose metrics never come back
+    _check_choice("strategy", settings.get("strategy", "auto"), STRATEGIES, "trainer=ddp")
+    check_devices(settings)
     _check_numbers(settings)
 
 
-def _check_strategy(strategy: Any) -> None:
-    """Others share out the weights, or train in processes whose metrics never come back."""
-    if strategy not in STRATEGIES:
-        hint = did_you_mean(str(strategy), STRATEGIES)
-        raise ConfigError(f"trainer.strategy={strategy}{hint}: allowed are {', '.join(STRATEGIES)}; see trainer=ddp")
+def _check_choice(name: str, chosen: Any, allowed: Sequence[str], preset: str) -> None:
+    if chosen not in allowed:
+        hint = did_you_mean(str(chosen), allowed)
+        raise ConfigError(f"trainer.{name}={chosen}{hint}: allowed are {', '.join(allowed)}; see {preset}")
+
+
+def check_devices(settings: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        ConfigError: neither a number of devices nor their indices, whatever a machine may have.
+    """
+    devices = settings.get("devices", "auto")
+    named = devices.split(",") if isinstance(devices, str) and "," in devices else devices
+    if isinstance(named, str | int):
+        is_number = str(named).removeprefix("-").isdecimal()
+        fits = named == "auto" or (is_number and (int(named) == -1 or int(named) > 0))
+    else:
+        indices = [str(index).strip() for index in named if str(index).strip()] if isinstance(named, Sequence) else []
+        fits = bool(indices) and all(map(str.isdecimal, indices)) and len(set(indices)) == len(indices)
+    if not fits:
+        raise ConfigError(
+            f"trainer.devices={devices}: must be how many, 1 or more, -1 or auto for all, or their indices, [0,1]"
+        )
 
 
 def _check_numbers(settings: Mapping[str, Any]) -> None:
-    for name in ("log_every_n_steps", "accumulate_grad_batches", "check_val_every_n_epoch"):
+    for name, least in AT_LEAST.items():
         number = settings.get(name)
-        if number is not None and number < 1:
-            raise ConfigError(f"trainer.{name}={number}: must be at least 1")
+        if number is not None and number < least:
+            raise ConfigError(f"trainer.{name}={number}: must be at least {least}")
+    for name in LIMITS:
+        number = settings.get(name)
+        if isinstance(number, int | float) and not _is_limit(number):
+            raise ConfigError(f"trainer.{name}={number}: must be a number of batches, or a part of them, 0.0 to 1.0")
+    if settings.get("val_check_interval") == 0:
+        raise ConfigError("trainer.val_check_interval=0: must be above 0; trainer.limit_val_batches=0 validates never")
     if settings.get("gradient_clip_algorithm") and settings.get("gradient_clip_val") is None:
         raise ConfigError("trainer.gradient_clip_algorithm does nothing alone: set trainer.gradient_clip_val as well")
+    _check_length(settings)
+
+
+def _is_limit(number: int | float) -> bool:
+    return number >= 0 and (isinstance(number, int) or number <= 1)
+
+
+def _check_length(settings: Mapping[str, Any]) -> None:
     at_least, at_most = settings.get("min_epochs"), settings.get("max_epochs")
     if at_least is not None and at_most is not None and 0 <= at_most < at_least:
         raise ConfigError(f"trainer.min_epochs={at_least} with trainer.max_epochs={at_most}: no run can have both")
+    if at_most is None and settings.get("max_steps", -1) == -1 and settings.get("max_time") is None:
+        raise ConfigError(
+            "trainer.max_epochs=null: Lightning would train for 1,000 epochs. Give their number, -1 for a run without "
+            "end, or trainer.max_steps"
+        )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vae_lightning.signatures import ConfigError
+from vae_lightning.trainer_settings import check_devices
 
 EXTRAS = {"ray": "hydra_ray_launcher", "slurm": "hydra_submitit_launcher", "optuna": "hydra_optuna_sweeper"}
 NEEDED_BY = {
@@ -92,8 +93,10 @@ def refuse_several_devices(trainer: Any) -> None:
     """A job of a sweep runs in one process.
 
     Raises:
-        ConfigError: Lightning would start further processes with the command line of the whole sweep.
+        ConfigError: Lightning would start further processes with the command line of the whole sweep; or it is no
+            number of devices at all.
     """
+    check_devices(trainer)
     count = _num_processes(trainer)
     if count > 1:
         raise ConfigError(
@@ -105,7 +108,8 @@ def refuse_several_devices(trainer: Any) -> None:
 
 
 def _num_processes(trainer: Any) -> int:
-    nodes = int(trainer.get("num_nodes") or 1)
+    nodes = trainer.get("num_nodes")
+    nodes = nodes if isinstance(nodes, int) else 1  # what is no number is refused with all that is of another type
     devices = trainer.get("devices", 1)
     if isinstance(devices, str) and "," in devices:
         return nodes * len([part for part in devices.split(",") if part.strip()])
