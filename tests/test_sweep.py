@@ -1,5 +1,6 @@
 """Sweeps without training: identity and folders of jobs, plans, refusals, states, progress."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,32 @@ def test_processes_that_others_start_need_one_folder(monkeypatch: pytest.MonkeyP
     with pytest.raises(ConfigError, match=r"one of 4 processes.*hydra.run.dir"):
         choose_folder(["beta=4"])
     assert choose_folder(["beta=4", "hydra.run.dir=a"]) == ["beta=4", "hydra.run.dir=a"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["hydra.run.dir=no.jpg"], r"no\.jpg is a file, and hydra\.run\.dir=no\.jpg needs a folder"),
+        (["hydra.run.dir=no.jpg/x/y"], r"no\.jpg is a file, and hydra\.run\.dir=no\.jpg/x/y needs a folder"),
+        (["hydra.run.dir=gone"], r"gone is a file"),  # a link to nowhere
+        (["hydra.run.dir=" + "a" * 300], "as long as that"),
+        (["-m", "hydra.sweep.dir=no.jpg"], r"no\.jpg is a file, and hydra\.sweep\.dir=no\.jpg"),
+        (["-m", "sweep=taken"], r"multirun/taken is a file"),
+    ],
+)
+def test_a_file_where_the_folder_would_lie_is_refused_at_once(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "no.jpg").write_text("x")
+    (tmp_path / "gone").symlink_to("nowhere")
+    (tmp_path / "multirun").mkdir()
+    (tmp_path / "multirun" / "taken").write_text("x")
+    with pytest.raises(SystemExit) as ended:
+        prepare_command_line(arguments, train.CONF_DIR)
+    assert ended.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gone", "multirun", "no.jpg"]
 
 
 # ---- plans

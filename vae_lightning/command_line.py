@@ -1,5 +1,6 @@
 """The command line before hydra sees it: misspelt keys, folders of runs and sweeps, going on with the last run."""
 
+import errno
 import itertools
 import os
 import re
@@ -188,13 +189,29 @@ def check_place(arguments: Sequence[str]) -> None:
     """Refuses a place for the run or the sweep before anything is computed.
 
     Raises:
+        ConfigError: no folder can be made there.
         StorageError: nothing can be written there.
     """
+    if is_a_question(arguments):
+        return
     key, default = ("hydra.sweep.dir", "multirun") if is_sweep(arguments) else ("hydra.run.dir", "outputs")
     named = [argument for argument in arguments if argument.startswith(f"{key}=")]
-    folder = typed_path(named[-1]) if named else Path(default)
-    if not is_a_question(arguments) and "${" not in str(folder):
+    sweeps = [argument for argument in arguments if argument.startswith("sweep=") and is_sweep(arguments)]
+    folder = typed_path(named[-1]) if named else Path(default, *map(typed_path, sweeps[-1:]))
+    if "${" not in str(folder):
+        _check_is_no_file(folder, key)
         check_writable(folder)
+
+
+def _check_is_no_file(folder: Path, key: str) -> None:
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.is_symlink() or path.exists())
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise ConfigError(f"{key}={folder}: no folder can have a name as long as that") from error
+    if not there.is_dir():
+        raise ConfigError(f"{there} is a file, and {key}={folder} needs a folder: name another, or rename the file")
 
 
 def prepare_command_line(arguments: Sequence[str], conf_dir: Path) -> list[str]:
