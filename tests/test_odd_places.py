@@ -30,6 +30,7 @@ from vae_lightning.fitted import digest_of
 from vae_lightning.run_folders import newest_run, newest_sweep
 from vae_lightning.signatures import ConfigError
 from vae_lightning.sweep.progress import look, time_left
+from vae_lightning.terminal import show_what_can_be_shown
 from vae_lightning.typed_paths import path_override, quote_paths, typed_path
 
 ODD = "o d=d, [é] 'q' %s $HOME #x e\N{COMBINING ACUTE ACCENT} 顔 (2) {a} \"z\" & ; 100%"
@@ -281,3 +282,13 @@ def test_a_read_only_folder_is_refused_with_one_line(tmp_path: Path) -> None:
             (line,) = train(*words, cwd=disk.folder, expect=1).stderr.splitlines()
             assert "cannot be written: the file system is read-only; choose another place" in line
         assert "model: conv" in train("--help", cwd=disk.folder).stdout
+
+
+def test_a_closed_output_takes_words_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python starts with None where a shell has closed an output: `train.py --help >&-`."""
+    for name in ("stdout", "stderr"):
+        with monkeypatch.context() as closed:
+            closed.setattr(sys, name, None)
+            show_what_can_be_shown()
+            with getattr(sys, name) as output:
+                assert output.write("é") == 1

@@ -103,9 +103,12 @@ def test_commands_of_one_second_get_folders_of_their_own(tmp_path: Path, monkeyp
         (["hparams_search=beta_grid"], "add -m"),
         (["-m", "sweep=../a"], "name of a folder"),
         (["-m", "sweep=.hidden"], "name of a folder"),
+        (["run_dir=xx"], r"run_dir=xx: .*set hydra\.run\.dir=xx"),
+        (["++run_dir=xx", "hydra.run.dir=yy"], r"set hydra\.run\.dir=xx"),
+        (["-m", "run_dir=xx"], r"set hydra\.sweep\.dir=xx"),
     ],
 )
-def test_names_of_sweeps_are_checked(arguments: list[str], message: str) -> None:
+def test_names_of_folders_are_checked(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         choose_folder(arguments)
     assert not is_sweep(["-m", "--cfg", "job"])

@@ -67,9 +67,16 @@ def choose_folder(arguments: Sequence[str]) -> list[str]:
     """Adds the folder of the run or the sweep, made here so that two commands of one second never share one.
 
     Raises:
-        ConfigError: `sweep=NAME` or a search without -m, a name that is no folder's, or several processes without one.
+        ConfigError: `sweep=NAME` or a search without -m, a name that is no folder's, several processes without one,
+            or a folder for half of the run.
     """
-    values = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    values = dict(argument.lstrip("+").split("=", 1) for argument in arguments if "=" in argument)
+    if values.get("run_dir") != values.get("hydra.run.dir") and "run_dir" in values:
+        instead = "hydra.sweep.dir" if is_sweep(arguments) else "hydra.run.dir"
+        raise ConfigError(
+            f"run_dir={values['run_dir']}: hydra's log and settings would lie in another folder; "
+            f"set {instead}={values['run_dir']}"
+        )
     if not SWEEP_FLAGS & set(arguments):
         for key in ("sweep", "hparams_search"):
             if key in values:
