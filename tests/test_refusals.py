@@ -28,6 +28,8 @@ REFUSED = [
     ("trainer.accumulate_grad_batches=0", "at least 1"),
     ("trainer.log_every_n_steps=0", "at least 1"),
     ("trainer.check_val_every_n_epoch=-1", "at least 1"),
+    ("seed=99999999999999999999", "=99999999999999999999: must be a whole number from 0 to 4294967295"),
+    ("seed=-1", "=-1: must be a whole number from 0"),
     ("trainer.max_epochs=-2", "=-2: must be at least -1"),
     ("trainer.max_epochs=null", "would train for 1,000 epochs"),
     ("trainer.limit_val_batches=-1", "=-1: must be a number of batches, or a part of them"),

@@ -2,6 +2,7 @@
 
 import doctest
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tiny_runs import write_run
 
 from vae_lightning import load_run, runs
 from vae_lightning.checkpoint_keys import BEST_KEY, RECORD_KEY
-from vae_lightning.checkpoints import EXPORT_FORMAT
+from vae_lightning.checkpoints import EXPORT_FORMAT, checkpoint_to_resume
 from vae_lightning.devices import DeviceError
 from vae_lightning.latent_statistics import LatentStatistics, LatentStatisticsError
 from vae_lightning.pixels import to_pil
@@ -115,3 +116,19 @@ def test_statistics_of_latents_belong_to_one_checkpoint(tmp_path: Path) -> None:
     file.path.write_bytes(b"rubbish")
     with pytest.raises(LatentStatisticsError, match="delete it to fit them again"):
         load_run(tmp_path).latent_statistics()
+
+
+def test_what_to_start_from_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("the best face")
+    (tmp_path / "empty").mkdir()
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.touch()
+    for path, words in {
+        "notes.txt": r"notes\.txt is no checkpoint that can be read safely: no file of PyTorch's",
+        "empty": r"empty is a folder; there is no last\.ckpt in it",
+        "run": rf"run is a folder; name the checkpoint in it, ckpt_path={re.escape(str(last))}",
+        "gone": r"there is no file",
+    }.items():
+        with pytest.raises(RunError, match=rf"ckpt_path={re.escape(str(tmp_path / path))}: .*{words}"):
+            checkpoint_to_resume(str(tmp_path / path), tmp_path)

@@ -216,6 +216,10 @@ def checkpoint_to_resume(ckpt_path: str | None, run_dir: Path) -> Path | None:
     if ckpt_path is None:
         return None
     path = run_dir / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path).expanduser()
+    if path.is_dir():
+        inside = [file for file in (path / "checkpoints" / "last.ckpt", path / "last.ckpt") if file.is_file()]
+        how = f"name the checkpoint in it, ckpt_path={inside[0]}" if inside else "there is no last.ckpt in it"
+        raise RunError(f"ckpt_path={ckpt_path}: {path} is a folder; {how}")
     if not path.is_file():
         raise RunError(f"ckpt_path={ckpt_path}: there is no file {path}")
     try:

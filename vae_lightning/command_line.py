@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
@@ -71,16 +71,7 @@ def choose_folder(arguments: Sequence[str]) -> list[str]:
             or a folder for half of the run.
     """
     values = dict(argument.lstrip("+").split("=", 1) for argument in arguments if "=" in argument)
-    if values.get("run_dir") != values.get("hydra.run.dir") and "run_dir" in values:
-        instead = "hydra.sweep.dir" if is_sweep(arguments) else "hydra.run.dir"
-        raise ConfigError(
-            f"run_dir={values['run_dir']}: hydra's log and settings would lie in another folder; "
-            f"set {instead}={values['run_dir']}"
-        )
-    if not SWEEP_FLAGS & set(arguments):
-        for key in ("sweep", "hparams_search"):
-            if key in values:
-                raise ConfigError(f"{key}={values[key]} is about a sweep of several jobs: add -m")
+    _check_folder_keys(arguments, values)
     if is_a_question(arguments) or ("hydra.sweep.dir" if is_sweep(arguments) else "hydra.run.dir") in values:
         return list(arguments)
     for variable in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
@@ -99,6 +90,19 @@ def choose_folder(arguments: Sequence[str]) -> list[str]:
             f"sweep={name}: expected is the name of a folder in multirun/: letters, digits, space . + - _"
         )
     return list(arguments)
+
+
+def _check_folder_keys(arguments: Sequence[str], values: Mapping[str, str]) -> None:
+    if values.get("run_dir") != values.get("hydra.run.dir") and "run_dir" in values:
+        instead = "hydra.sweep.dir" if is_sweep(arguments) else "hydra.run.dir"
+        raise ConfigError(
+            f"run_dir={values['run_dir']}: hydra's log and settings would lie in another folder; "
+            f"set {instead}={values['run_dir']}"
+        )
+    if not SWEEP_FLAGS & set(arguments):
+        for key in ("sweep", "hparams_search"):
+            if key in values:
+                raise ConfigError(f"{key}={values[key]} is about a sweep of several jobs: add -m")
 
 
 def new_folder(parent: Path) -> Path:

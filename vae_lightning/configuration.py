@@ -22,6 +22,7 @@ SHOWN_METRICS = ("loss", "elbo_nats", "reconstruction_nats", "kl_nats", "bits_pe
 READ_METRICS = ("loss", "accuracy", "balanced_accuracy", "auc", "r_squared")  # of a network that reads faces
 CONF_DIR = Path(__file__).parents[1] / "conf"
 OF_HYDRA = (Path("hydra/help"), Path("hydra/job_logging"), Path("hydra/hydra_logging"))  # groups with nothing to choose
+LARGEST_SEED = 2**32 - 1  # NumPy takes no other
 METRICS_OF_KL = ("elbo_nats", "kl_nats", "bits_per_dim")
 
 
@@ -93,6 +94,8 @@ def to_plain(config: Any, *, runs_here: bool = True) -> dict[str, Any]:
     container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
     plain = {str(name): value for name, value in container.items()}
+    if not 0 <= plain["seed"] <= LARGEST_SEED:
+        raise ConfigError(f"seed={plain['seed']}: must be a whole number from 0 to {LARGEST_SEED}")
     for name in optimized_metrics(plain):
         check_optimized_metric(name, measured_metrics(plain))
     if runs_here:

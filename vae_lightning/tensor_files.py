@@ -51,8 +51,8 @@ def read_tensors(file: Path, *, may_repeat: bool = False) -> Any:
             raise
         raise TensorFileError("PyTorch finds no table of its parts") from error
     except UNREADABLE as error:
-        # torch's own words advise to read the file unsafely
-        is_torchs = isinstance(error, pickle.UnpicklingError) or not str(error)
+        # torch's own words advise to read the file unsafely; a LookupError's are the number of a byte
+        is_torchs = isinstance(error, pickle.UnpicklingError | LookupError) or not str(error)
         reason = (
             "no file of PyTorch's, or more than plain data in it"
             if is_torchs

@@ -14,6 +14,6 @@ def show_what_can_be_shown() -> None:
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (until the end)
     if isinstance(sys.stdout, io.TextIOWrapper):  # sys.stderr is so already
         sys.stdout.reconfigure(errors="replace")
