@@ -30,7 +30,9 @@ def describe(module: RunModule, datamodule: FaceDataModule, trainer: L.Trainer, 
 
 def say_where_to_look(run_dir: Path, metrics: dict[str, Any]) -> None:
     """The last words of a run: the numbers that compare runs, and the commands that show the pictures."""
-    for split, name in (("val", "validation, best epoch"), ("test", "test, best epoch")):
+    kept = [name for name in ("best", "last") if (run_dir / "checkpoints" / f"{name}.ckpt").is_file()]
+    tested = "test, best epoch" if "best" in kept else "test, last weights"  # without validation none is the best
+    for split, name in (("val", "validation, best epoch"), ("test", tested)):
         if f"{split}/loss" in metrics:
             shown = [key for key in dict.fromkeys((*SHOWN_METRICS, *READ_METRICS)) if f"{split}/{key}" in metrics]
             values = (f"{key} {metrics[f'{split}/{key}']:.4g}" for key in shown)
@@ -38,14 +40,20 @@ def say_where_to_look(run_dir: Path, metrics: dict[str, Any]) -> None:
     here = Path.cwd()
     run_dir = run_dir.relative_to(here) if run_dir.is_relative_to(here) else run_dir
     pictures = [str(path) for name in PICTURES if (path := run_dir / name).exists()]
-    folder = shlex.quote(str(run_dir))
-    draws = "sample" if "val/kl_nats" in metrics else "reconstruct"
-    uses = f"vae {draws} {folder}  and  vae evaluate {folder}  and  vae explore {folder}"
-    if not {"val/mse", "test/mse"} & set(metrics):
-        uses = f"vae edit guide RUN ATTRIBUTE --classifier {folder}  or  vae edit score RUN ATTRIBUTE --judge {folder}"
     has_events = any(run_dir.glob("events.out.tfevents.*"))
     log.info(
         f"\nPictures    {'  and  '.join(pictures) or 'none: callbacks=[…] draws none'}\n"
         f"Dashboard   {tensorboard_command(run_dir) if has_events else 'none: logger=[…] is without tensorboard'}\n"
-        f"Use it      {uses}"
+        f"Use it      {_uses(run_dir, metrics, kept)}"
     )
+
+
+def _uses(run_dir: Path, metrics: dict[str, Any], kept: list[str]) -> str:
+    if not kept:
+        return "not possible: the run has kept no checkpoint"
+    folder = shlex.quote(str(run_dir))
+    if not {"val/mse", "test/mse"} & set(metrics):
+        return f"vae edit guide RUN ATTRIBUTE --classifier {folder}  or  vae edit score RUN ATTRIBUTE --judge {folder}"
+    draws = "sample" if {"val/kl_nats", "test/kl_nats"} & set(metrics) else "reconstruct"
+    which = "" if "best" in kept else " --checkpoint last"
+    return "  and  ".join(f"vae {verb} {folder}{which}" for verb in (draws, "evaluate", "explore"))

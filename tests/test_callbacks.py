@@ -20,6 +20,7 @@ from callbacks import (
     TemperatureGrid,
     TraversalGrid,
     log_hyperparameters,
+    say_where_to_look,
 )
 from callbacks.loss_curves import draw_loss_curves
 from vae_lightning.charts import draw_kl_per_latent
@@ -227,3 +228,23 @@ def test_profile_of_too_short_a_run_says_so(
 ) -> None:
     run_training("run", "trainer.max_epochs=1", "callbacks=[profile]", "trainer.log_every_n_steps=50")
     assert "saw 1 logging windows and needs two" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kept", "said", "uses"),
+    [
+        (["best", "last"], "test, best epoch:", "vae sample RUN  and  vae evaluate RUN  and"),
+        (["last"], "test, last weights:", "vae sample RUN --checkpoint last  and  vae evaluate RUN --checkpoint last"),
+        ([], "test, last weights:", "the run has kept no checkpoint"),
+    ],
+)
+def test_a_run_without_validation_says_what_it_has_tested(
+    kept: list[str], said: str, uses: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for name in kept:
+        (tmp_path / "checkpoints" / f"{name}.ckpt").touch()
+    with caplog.at_level(logging.INFO, "vae_lightning"):
+        say_where_to_look(tmp_path, {"test/loss": 1.0, "test/mse": 0.1, "test/kl_nats": 2.0})
+    assert said in caplog.text
+    assert uses.replace("RUN", str(tmp_path)) in caplog.text

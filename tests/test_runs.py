@@ -132,3 +132,11 @@ def test_what_to_start_from_is_refused_in_words(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(RunError, match=rf"ckpt_path={re.escape(str(tmp_path / path))}: .*{words}"):
             checkpoint_to_resume(str(tmp_path / path), tmp_path)
+
+
+def test_a_run_that_was_never_validated_has_its_last_checkpoint(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    (tmp_path / "checkpoints" / "best.ckpt").rename(tmp_path / "checkpoints" / "last.ckpt")
+    with pytest.raises(RunError, match=r"there are checkpoints/last\.ckpt\. Take the last one: --checkpoint last"):
+        load_run(tmp_path)
+    assert load_run(tmp_path, checkpoint="last").sample(1, seed=0).shape[0] == 1

@@ -96,6 +96,8 @@ def checkpoint_file(path: Path, checkpoint: str = "best", *, reads_faces: bool =
         raise RunError(f"{path}: there is no such file or folder; a run is a folder in outputs/ or multirun/<sweep>/")
     others = sorted(str(other.relative_to(path)) for other in path.glob("**/*.ckpt"))[:5]
     there = f"there are {', '.join(others)}" if others else "there are no checkpoints in it"
+    if (path / "checkpoints" / "last.ckpt").is_file():
+        there += ". Take the last one: --checkpoint last, in Python checkpoint='last'"
     raise RunError(f"{path} has no checkpoints/{checkpoint}.ckpt; {there}")
 
 
