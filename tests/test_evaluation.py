@@ -10,17 +10,19 @@ import pytest
 import torch
 from conftest import train_tiny
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
-from written_sweeps import Page, read_csv
+from written_sweeps import Page, measured, read_csv, write_job
 
-from vae_lightning import load_run
+from vae_lightning import evaluation_command, load_run
 from vae_lightning.checkpoint_keys import RECORD_KEY
 from vae_lightning.checkpoints import FORMAT
 from vae_lightning.cli import app
 from vae_lightning.data.source import DataError
 from vae_lightning.devices import DeviceError
+from vae_lightning.editing_command import as_table
 from vae_lightning.evaluation import METRIC_NAMES
-from vae_lightning.evaluation.card import Card, Section, read_card, shown, to_markdown
+from vae_lightning.evaluation.card import Card, Section, read_card, shown, to_markdown, to_rich
 from vae_lightning.evaluation.evaluate import evaluate_run
 from vae_lightning.evaluation.latents import LatentSpace
 from vae_lightning.evaluation.likelihood import Likelihood
@@ -28,6 +30,7 @@ from vae_lightning.evaluation.measured import EvaluationError, Measured, Metric,
 from vae_lightning.evaluation.request import METRICS, Request
 from vae_lightning.metrics_csv import read_metrics
 from vae_lightning.run_folders import RunError
+from vae_lightning.tracking import Observer
 
 QUICK = ("likelihood", "latents", "pictures")
 
@@ -260,6 +263,32 @@ def test_celeba_may_lie_elsewhere_now(
 # The command
 
 
+def test_brackets_are_words_and_no_markup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    values, said = ["[early_stopping]", "[plots]"], iter(["[/bold] is no face", ""])
+    about = {"model": "m", "checkpoint": "best.ckpt", "count": 9, "split": "test", "seed": 0, "data": "[/red]"}
+    card = Card(about, [Section("latents", "Latents", [Value("[/x]", 3.0), Value.missing("[/y]", "none")])])
+    jobs = [write_job(tmp_path, [f"callbacks={value}"], measured(-100.0, 0.02)) for value in [*values, "[b]", "[i]"]]
+
+    def evaluate(folder: Path, *_: object, observer: Observer, **__: object) -> Card:
+        observer.metric("Latents")
+        list(observer.track([1], f"of {folder.name}", 1))
+        if folder in jobs[2:]:
+            raise RuntimeError(next(said))
+        return card
+
+    monkeypatch.setattr(evaluation_command, "evaluate_run", evaluate)
+    result = CliRunner().invoke(app, ["evaluate", str(tmp_path)], env={"COLUMNS": "160"})
+    assert result.exit_code == 0, result.output
+    assert all(f"callbacks={value}" in result.stdout for value in values)
+    assert {"callbacks=[b]: [/bold] is no face", "callbacks=[i]: RuntimeError"} <= set(result.stdout.splitlines())
+    assert "3/4 callbacks=[i]: Latents" in result.stderr
+    console = Console(width=160)
+    with console.capture() as shown_words:
+        console.print(to_rich(card, 80))
+        console.print(as_table("scores", [{"[/name]": "[/bold].png", "score": 1.0}], ["[/name]", "score"]))
+    assert all(word in shown_words.get() for word in ("[/red]", "[/x]", "[/y]", "[/name]", "[/bold].png"))
+
+
 def test_the_command_prints_the_card_and_where_it_lies(trained: Path, tmp_path: Path) -> None:
     words = ["evaluate", str(trained), "--metrics", "likelihood", "--checkpoint", "last", "--out", str(tmp_path)]
     result = CliRunner().invoke(app, words, env={"COLUMNS": "160"})
@@ -303,8 +332,6 @@ def test_a_sweep_is_evaluated_run_by_run_and_joins_the_report(tmp_path: Path, ti
 
 
 def test_cards_of_different_protocols_do_not_compare_in_silence(tmp_path: Path) -> None:
-    from written_sweeps import measured, write_job
-
     from vae_lightning.report import write_report
 
     for number, split in enumerate(("test", "val")):

@@ -12,6 +12,7 @@ import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from vae_lightning.checkpoint_keys import RECORD_KEY
 from vae_lightning.checkpoints import read_checkpoint
@@ -144,10 +145,10 @@ def as_table(title: str, rows: Sequence[Mapping[str, Cell]], columns: Sequence[s
     for number, name in enumerate(columns):
         is_word = number == 0 or any(isinstance(row[name], str) for row in rows)
         table.add_column(
-            name.replace("_", " "), justify="left" if is_word else "right", min_width=LEAST_WIDTH, overflow="fold"
+            Text(name.replace("_", " ")), justify="left" if is_word else "right", min_width=LEAST_WIDTH, overflow="fold"
         )
     for row in rows[:ROWS_SHOWN]:
-        table.add_row(*(_shown(row[name]) for name in columns))
+        table.add_row(*(Text(_shown(row[name])) for name in columns))  # brackets in a file's name are no markup
     return table
 
 

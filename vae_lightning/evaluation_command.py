@@ -1,5 +1,6 @@
 """`vae evaluate` as a person sees it: progress, the card or the table of a sweep, where they lie."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from vae_lightning.evaluation.card import Card, shown, to_rich
 from vae_lightning.evaluation.evaluate import FOLDER, evaluate_run
 from vae_lightning.evaluation.request import Request
+from vae_lightning.names import reason_of
 from vae_lightning.report import write_report
 from vae_lightning.report.sweep import Sweep, read_sweep
 from vae_lightning.run_folders import checkpoint_file, run_folder
@@ -42,7 +45,7 @@ def show_evaluation(run: str, request: Request, checkpoint: str, out: Path | Non
         cards, problems = evaluate_sweep(sweep, request, checkpoint, observer)
     console.print(comparison(cards))
     for line in (*problems, write_report(path)):
-        console.print(line, soft_wrap=True, highlight=False)
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
     if not cards:
         raise ValueError(f"{run}: none of its {len(sweep.jobs)} runs could be evaluated")
 
@@ -58,17 +61,18 @@ def is_sweep(path: Path) -> bool:
 
 def evaluate_sweep(
     sweep: Sweep, request: Request, checkpoint: str, observer: Observer
-) -> tuple[dict[str, Card], list[str]]:
-    """The cards of all runs, and of those that cannot be evaluated the reason: they do not stop the others."""
-    cards: dict[str, Card] = {}
+) -> tuple[list[tuple[str, Card]], list[str]]:
+    """The cards of all runs with their labels, which may be equal; of those that cannot be evaluated the reason."""
+    cards: list[tuple[str, Card]] = []
     problems: list[str] = []
     for number, job in enumerate(sweep.jobs, start=1):
         at = f"{number}/{len(sweep.jobs)} {job.name}"
         watched = replace(observer, metric=partial(_tell, observer, at))
         try:
-            cards[sweep.label(job)] = evaluate_run(job.folder, request, checkpoint=checkpoint, observer=watched)
+            card = evaluate_run(job.folder, request, checkpoint=checkpoint, observer=watched)
+            cards.append((sweep.label(job), card))
         except (ValueError, OSError, RuntimeError) as error:  # no checkpoint, lost data, memory that ran out
-            problems.append(f"{job.name}: {str(error).splitlines()[0]}")
+            problems.append(f"{job.name}: {reason_of(error)}")
     return cards, problems
 
 
@@ -76,15 +80,15 @@ def _tell(observer: Observer, at: str, title: str) -> None:
     observer.metric(f"{at}: {title}")
 
 
-def comparison(cards: dict[str, Card]) -> Table:
+def comparison(cards: Sequence[tuple[str, Card]]) -> Table:
     """A row per number, a column per run."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
-    for label in cards:
-        table.add_column(label, justify="right")
-    by_name = [{value.name: value for section in card.sections for value in section.values} for card in cards.values()]
+    for label, _ in cards:
+        table.add_column(Text(label), justify="right")  # brackets of a list are no markup
+    by_name = [{value.name: value for section in card.sections for value in section.values} for _, card in cards]
     for name in dict.fromkeys(name for values in by_name for name in values):
         cells = [shown(values[name])[0] if name in values else "" for values in by_name]
         if set(cells) - {"–", ""}:
-            table.add_row(name, *cells)
+            table.add_row(Text(name), *cells)
     return table

@@ -1,5 +1,7 @@
 """Words that files from anywhere use as names, and that people see in terminals, pages and pictures."""
 
+import re
+
 LONGEST_NAME = 200
 LONGEST_REASON = 300  # of a stranger's words, or a library's, in a message
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # where bytes were no UTF-8
@@ -16,3 +18,15 @@ def shown(text: str, longest: int = 80) -> str:
     """The text, but not the whole of a long line, and nothing in it that a terminal would obey."""
     short = text if len(text) <= longest else f"{text[:longest]}…"
     return short if short.isprintable() else repr(short)
+
+
+def as_markdown(text: str) -> str:
+    """The text in a line or a cell of a page in Markdown, where no tag, link, code or column begins with it."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text)
+    escaped = re.sub(r"([\\`|\[\]])", r"\\\1", line)
+    return escaped.replace("<", "&lt;").replace(">", "&gt;")
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what an error says, or what it is where it says nothing."""
+    return str(error).strip().split("\n")[0] or type(error).__name__

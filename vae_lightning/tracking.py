@@ -26,7 +26,7 @@ class Observer:
 @contextmanager
 def progress() -> Iterator[Observer]:
     """A bar for what is under way, on stderr."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
 
         def track(steps: Iterable[int], description: str, total: int) -> Iterator[int]:
@@ -38,4 +38,4 @@ def progress() -> Iterator[Observer]:
             finally:
                 bars.remove_task(task)
 
-        yield Observer(track, lambda title: bars.console.print(title, highlight=False))
+        yield Observer(track, lambda title: bars.console.print(title, markup=False, highlight=False))

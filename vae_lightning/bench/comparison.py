@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 PART_NAMES = {
     "cache_build": "cache build",
@@ -87,7 +88,7 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> RenderableType:
         shares = [figures.get("share_of_limit") for figures in (one, other)]
         ratios = [f"{new / old:.2f}" if old and new else "" for old, new in (speeds, shares)]
         table.add_row(model, PART_NAMES[part], *(f"{speed:,.0f}" for speed in speeds), *ratios)
-    return Group(table, *_differences(before, after))
+    return Group(table, *(Text(words, style="yellow") for words in _differences(before, after)))
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
@@ -95,11 +96,11 @@ def _differences(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]
     for name in before["machine"].keys() & after["machine"].keys():
         one, other = before["machine"][name], after["machine"][name]
         if one != other:
-            yield f"[yellow]{name}: {one} → {other}[/]"
+            yield f"{name}: {one} → {other}"
     if before["overrides"] != after["overrides"]:
-        yield f"[yellow]overrides: {before['overrides']} → {after['overrides']}[/]"
+        yield f"overrides: {before['overrides']} → {after['overrides']}"
     for model in before["models"].keys() & after["models"].keys():
         for name in ("precision", "batch_size", "compile", "image_size"):
             one, other = before["models"][model][name], after["models"][model][name]
             if one != other:
-                yield f"[yellow]{model} {name}: {one} → {other}[/]"
+                yield f"{model} {name}: {one} → {other}"

@@ -159,7 +159,7 @@ def to_rich(card: Card, columns: int) -> Group:
     Where it has few columns, what a number is stands in card.md alone, and what is missing below the table.
     """
     is_wide = columns >= WIDE
-    table = Table(box=box.SIMPLE_HEAD, title=_heading(card), title_justify="left", pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, title=Text(_heading(card)), title_justify="left", pad_edge=False)
     table.add_column("", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("95 %", no_wrap=True)
@@ -171,7 +171,7 @@ def to_rich(card: Card, columns: int) -> Group:
             continue
         table.add_row(Text(section.title, style="bold"), "", "", *([f"{section.seconds:.1f} s"] if is_wide else []))
         for names, value in _joined(section.values):
-            table.add_row("  " + names, *map(Text, shown(value)), *([Text(value.note)] if is_wide else []))
+            table.add_row(Text("  " + names), *map(Text, shown(value)), *([Text(value.note)] if is_wide else []))
             if value.value is None and not is_wide:
                 remarks.append(Text(f"• {names}: {value.note}"))
         table.add_section()

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from vae_lightning.names import reason_of
 from vae_lightning.pixels import to_uint8
 from vae_lightning.report.sweep import Job, Sweep
 from vae_lightning.report.traversals import Latents, Match, match_latents, measure_latents, traversal_row
@@ -83,7 +84,7 @@ def exhibit_sweep(sweep: Sweep) -> Exhibition:
             exhibits[job.name] = show_traversals(run, exhibit, latents, reference[1])
         # ValueError: a damaged checkpoint (RunError), lost data (DataError), arguments that a model refuses
         except (ValueError, OSError, RuntimeError, LookupError, TypeError, AttributeError) as error:
-            problems[job.name] = str(error).splitlines()[0] if str(error) else type(error).__name__
+            problems[job.name] = reason_of(error)
     shown = [exhibits[job.name] for job in sweep.jobs if job.name in exhibits]
     if reference is None:
         return Exhibition(shown, problems)
