@@ -200,6 +200,7 @@ MAY_IMPORT = {
         "tracking",
     },
     "export": {
+        "names",
         "plain_files",
         "run_data",
         "checkpoint_keys",
@@ -236,7 +237,7 @@ MAY_IMPORT = {
         "models",
         "evaluation",
     },
-    "evaluation_command": {"tracking", "evaluation", "report", "run_folders"},
+    "evaluation_command": {"names", "tracking", "evaluation", "report", "run_folders"},
     "identity": {"run_status"},
     "signatures": {"did_you_mean"},
     "hardware": {"did_you_mean", "signatures"},

@@ -185,6 +185,7 @@ MALFORMED: dict[str, Damage] = {
     "weight without content": replace_weight(lambda weights: weights.to("meta")),
     "complex weight": replace_weight(lambda weights: weights.to(torch.complex64)),
     "epoch": lambda content: content.update(epoch="x"),
+    "epoch before the first": lambda content: content.update(epoch=-5),
     "no data": lambda content: content[RECORD].update(data=None),
     "data": lambda content: content[RECORD]["config"].update(data="x"),
     "setting of the data": lambda content: content[RECORD]["config"]["data"].update(unknown=1),

@@ -1,20 +1,26 @@
 """The card of an exported model says what it is, how good it is, what its data are and how to use it."""
 
+import ast
 import json
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
+import pytest
+import torch
 import yaml
 from PIL import Image
 from tiny_runs import PRIVATE, checkpoint, fit_everything, write_run
 
+from vae_lightning.checkpoint_keys import BEST_KEY, RECORD_KEY
 from vae_lightning.checkpoints import RECONSTRUCTIONS
 from vae_lightning.data.resolution import SOURCES
-from vae_lightning.export import export_run
+from vae_lightning.export import ExportError, export_run
 from vae_lightning.export.data_statement import STATEMENTS, USES
 from vae_lightning.export.model_card import KL_TERMS, PIXEL_TERMS
-from vae_lightning.fitted import digest_of
+from vae_lightning.fitted import digest_of, direction_file
 from vae_lightning.run_data import DATA_NAMES
 
 
@@ -67,18 +73,101 @@ def test_scores_are_those_of_this_checkpoint(tmp_path: Path) -> None:
     assert "Not evaluated yet" in card
 
 
-def write_evaluation(run: Path, digest: str) -> None:
+def write_evaluation(
+    run: Path, digest: str, *, note: str = "per pixel", title: str = "Reconstructions", **others: str
+) -> None:
     values = [
-        {"name": "mse", "value": 0.0123, "note": "per pixel", "interval": [0.0120, 0.0126], "better": "lower"},
+        {"name": "mse", "value": 0.0123, "note": note, "interval": [0.0120, 0.0126], "better": "lower"},
         {"name": "fid", "value": None, "note": f"no weights in {PRIVATE}", "interval": None, "better": "lower"},
     ]
     words = dict.fromkeys(("data_fingerprint", "color", "device", "precision", "versions", "date"), "x")
     about = {**words, "model": "ConvVAE", "checkpoint": "best.ckpt", "epoch": 3, "split": "test", "count": 945}
     about |= {"data": "celeba", "crop": 148, "image_size": 32, "seed": 0, "run": PRIVATE, "checkpoint_digest": digest}
-    section = {"name": "reconstructions", "title": "Reconstructions", "values": values, "remarks": [PRIVATE]}
+    about |= others
+    section = {"name": "reconstructions", "title": title, "values": values, "remarks": [PRIVATE]}
     (run / "evaluation").mkdir(exist_ok=True)
     card = {"format": 1, "about": about, "sections": [{**section, "pictures": ["faces.png"]}]}
     (run / "evaluation" / "card.json").write_text(json.dumps(card))
+
+
+MALICIOUS = "1 |\n\n# Owned\n<script>alert(1)</script> [click](javascript:alert(1)) ``` \\[x](http://evil)"
+
+
+def test_a_strangers_words_are_words_on_the_card(tmp_path: Path) -> None:
+    """No tag, heading, link, code or column of the card comes out of a checkpoint, its directions or its evaluation."""
+    run = write_run(tmp_path / "run")
+    attribute = '"); import os; os.abort() #<b>['
+    rewrite(run, lambda config: config["optimizer"].update(betas=MALICIOUS), {MALICIOUS: MALICIOUS}, {MALICIOUS: 1.0})
+    rewrite(run, lambda config: config["trainer"].update(precision=MALICIOUS), fingerprint=MALICIOUS, color=MALICIOUS)
+    directions, _ = fit_everything(run)
+    direction_file(checkpoint(run)).write(replace(directions, names=(attribute, "Rare")))
+    cards = [(export_run(run, tmp_path / "trained").folder / "README.md").read_text()]
+    about = {"data_fingerprint": MALICIOUS, "device": MALICIOUS, "model": MALICIOUS}
+    write_evaluation(run, digest_of(checkpoint(run)), note=MALICIOUS, title=MALICIOUS, **about)
+    cards.append((export_run(run, tmp_path / "measured").folder / "README.md").read_text())
+    plain = (export_run(write_run(tmp_path / "other"), tmp_path / "plain").folder / "README.md").read_text()
+    for card in cards:
+        body = re.sub(r"```python\n.*?```", "", card, count=1, flags=re.DOTALL)
+        assert "Owned" in body
+        assert not re.search(r"^# Owned|<|(?<!\\)\[(?!unselected)|(?<!\\)```", body, re.MULTILINE)
+        code = re.findall(r"```python\n(.*?)```", card, re.DOTALL)[0]
+        assert {node.value.id for node in ast.walk(ast.parse(code)) if is_attribute_of_a_name(node)} == {"vae"}
+    assert cards[0].count("\n| ") == plain.count("\n| ")
+
+
+def is_attribute_of_a_name(node: ast.AST) -> TypeGuard[Any]:
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+
+
+def rewrite(
+    run: Path,
+    change: Callable[[dict[str, Any]], object] = lambda config: None,
+    versions: dict[str, Any] | None = None,
+    best: dict[str, Any] | None = None,
+    **data: Any,
+) -> None:
+    """Another configuration, record of the data, versions or numbers in a run's checkpoint."""
+    content = torch.load(checkpoint(run), weights_only=True)
+    record = content[RECORD_KEY]
+    change(record["config"])
+    record["data"].update(data)
+    record["versions"] = versions or record["versions"]
+    content[BEST_KEY] = best or content[BEST_KEY]
+    torch.save(content, checkpoint(run))
+
+
+def test_numbers_that_are_words_are_named(tmp_path: Path) -> None:
+    for number, (change, message) in enumerate(
+        [
+            (lambda run: rewrite(run, lambda config: config.update(beta="<b>")), "beta is '<b>', no number"),
+            (lambda run: rewrite(run, best={"val/loss": "low"}), "val/loss is 'low', no number"),
+            (lambda run: rewrite(run, train_count="many"), "train_count is 'many', no number"),
+        ]
+    ):
+        run = write_run(tmp_path / str(number))
+        change(run)
+        with pytest.raises(ExportError, match=f"does not say of itself.*{message}"):
+            export_run(run, tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
+
+
+def test_an_evaluation_that_does_not_say_of_what_is_not_quoted(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    write_evaluation(run, digest_of(checkpoint(run)))
+    file = run / "evaluation" / "card.json"
+    card = json.loads(file.read_text())
+    for gone in ("checkpoint_digest", "device"):
+        file.write_text(
+            json.dumps({**card, "about": {name: card["about"][name] for name in card["about"] if name != gone}})
+        )
+        if gone == "device":
+            with pytest.raises(ExportError, match=r"card\.json does not say device"):
+                export_run(run, tmp_path / gone)
+        else:
+            assert "Not evaluated yet" in (export_run(run, tmp_path / gone).folder / "README.md").read_text()
+    file.write_text(json.dumps({**card, "about": {**card["about"], "count": "many"}}))
+    with pytest.raises(ValueError, match=r"card\.json is no card that can be read"):
+        export_run(run, tmp_path / "exported")
 
 
 def test_the_test_that_ended_training_is_quoted(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def _check_content(file: Path, content: dict[str, Any]) -> None:
     whole = {
         f"{RECORD_KEY}.config": isinstance(record, dict) and _is_by_name(record.get("config")),
         "state_dict": _is_by_name(weights) and all(isinstance(each, Tensor) for each in weights.values()),  # type: ignore[union-attr]
-        "epoch": isinstance(content.get("epoch", 0), int),
+        "epoch": isinstance(content.get("epoch", 0), int) and content.get("epoch", 0) >= 0,
         BEST_KEY: _is_by_name(content.get(BEST_KEY) or {}),
     }
     broken = [name for name, is_whole in whole.items() if not is_whole]

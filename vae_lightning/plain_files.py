@@ -13,6 +13,7 @@ MOST_BYTES = {".json": 64 * 2**20, ".yaml": 2 * 2**20}  # a card with large tabl
 MOST_VALUES = {".json": 10_000_000, ".yaml": 20_000}  # in YAML a few lines can stand for any number of them
 DEEPEST = 100
 LARGEST_NUMBER = 2**64
+LARGEST_MEASURED = 1e100  # no sum of float32 comes near; of larger ones sums and axes overflow
 
 
 def read_plain(path: Path) -> Any:

@@ -13,9 +13,9 @@ from rich.text import Text
 
 from vae_lightning.evaluation.measured import Cell, Measured, Metric, Value
 from vae_lightning.files import replacing, write_json
-from vae_lightning.names import is_a_name
+from vae_lightning.names import as_markdown, is_a_name
 from vae_lightning.names import shown as shown_name
-from vae_lightning.plain_files import read_plain
+from vae_lightning.plain_files import LARGEST_MEASURED, read_plain
 
 FORMAT = 1
 WIDE = 110  # columns of a terminal
@@ -104,7 +104,7 @@ def read_card(file: Path) -> Card:
         if plain["format"] > FORMAT:
             raise ValueError(f"format {plain['format']}, this version reads up to {FORMAT}")
         about, sections = plain["about"], [Section.from_plain(section) for section in plain["sections"]]
-        if not all(isinstance(about[name], str | int) for name in ("split", "count", "seed")):
+        if not all(isinstance(about[name], kind) for name, kind in (("split", str), ("count", int), ("seed", int))):
             raise ValueError("it does not say what was evaluated")
         return Card(about, sections)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -121,7 +121,8 @@ def _check_section(section: Section) -> None:
     numbers += [end for value in section.values for end in value.interval or ()]
     texts = [section.name, section.title, *section.remarks, *(value.note for value in section.values)]
     rows = [row for table in section.tables.values() for row in table]
-    if not all(isinstance(number, int | float) for number in [*numbers, section.seconds]):
+    numbers.append(section.seconds)
+    if not all(isinstance(number, int | float) and abs(number) <= LARGEST_MEASURED for number in numbers):
         raise ValueError(f"{shown_name(section.name)}: a number is none")
     if any(value.interval is not None and len(value.interval) != 2 for value in section.values):
         raise ValueError(f"{shown_name(section.name)}: an interval needs two ends")
@@ -149,7 +150,7 @@ def shown(value: Value) -> tuple[str, str]:
         return _digits(value.value, 4), ""
     low, high = value.interval
     width = high - low
-    decimals = max(0, min(6, 1 - math.floor(math.log10(width)))) if width > 0 else 4
+    decimals = max(0, min(6, 1 - math.floor(math.log10(width)))) if 0 < width < math.inf else 4
     return f"{value.value:.{decimals}f}", f"{low:.{decimals}f} to {high:.{decimals}f}"
 
 
@@ -180,11 +181,11 @@ def to_rich(card: Card, columns: int) -> Group:
 
 def to_markdown(card: Card) -> str:
     """The same as a page, with protocols, tables and pictures."""
-    lines = [f"# {_heading(card)}", ""]
-    lines += [f"- **{name}**: {_plain(value)}" for name, value in card.about.items()]
+    lines = [f"# {as_markdown(_heading(card))}", ""]
+    lines += [f"- **{as_markdown(name)}**: {as_markdown(_plain(value))}" for name, value in card.about.items()]
     for section in card.sections:
-        lines += ["", f"## {section.title}", ""]
-        lines += [f"{remark}\n" for remark in section.remarks]
+        lines += ["", f"## {as_markdown(section.title)}", ""]
+        lines += [f"{as_markdown(remark)}\n" for remark in section.remarks]
         if section.values:
             rows = []
             for names, value in _joined(section.values):
@@ -193,12 +194,10 @@ def to_markdown(card: Card) -> str:
             lines += _markdown_table(["", "value", "95 %", "what it is"], rows)
         lines += [f"\n![{picture}]({picture})" for picture in section.pictures]
         for name, table in section.tables.items():
-            lines += ["", f"### {name}", "", *_rows_as_markdown(table)]
+            lines += ["", f"### {as_markdown(name)}", "", *_rows_as_markdown(table)]
         if section.protocol:
-            lines += [
-                "",
-                "Protocol: " + "; ".join(f"{name} = {_plain(value)}" for name, value in section.protocol.items()),
-            ]
+            settings = "; ".join(f"{name} = {_plain(value)}" for name, value in section.protocol.items())
+            lines += ["", f"Protocol: {as_markdown(settings)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -232,8 +231,8 @@ def _rows_as_markdown(table: list[dict[str, Cell]]) -> list[str]:
 
 
 def _markdown_table(head: list[str], rows: list[list[str]]) -> list[str]:
-    body = [f"| {' | '.join(cell.replace('|', '¦') for cell in row)} |" for row in rows]
-    return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *body]
+    first, *body = [f"| {' | '.join(map(as_markdown, row))} |" for row in (head, *rows)]
+    return [first, f"|{'---|' * len(head)}", *body]
 
 
 def _plain(value: Any) -> str:

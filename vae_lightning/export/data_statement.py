@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from vae_lightning.names import as_markdown
 from vae_lightning.run_data import CELEBA_PAGE, DATA_NAMES
 
 CELEBA_LICENCE = (
@@ -59,13 +60,13 @@ def data_section(data: Mapping[str, Any], frequencies: Mapping[str, float]) -> s
         frequencies: attribute -> share of the training images that have it; empty where nobody has counted.
     """
     crop = "the largest centred square" if data["crop"] is None else f"crop {data['crop']}"
-    lines = [
+    facts = (
         f"{DATA_NAMES[data['source']]}: {data['train_count']:,} images for training, {data['val_count']:,} for "
         f"validation, {data['test_count']:,} for testing ({data['partition']}); {crop}, "
         f"{data['image_size']}×{data['image_size']} pixels, {data['color']}. "
-        f"Fingerprint of the files: `{data['fingerprint']}`.",
-        STATEMENTS[data["source"]],
-    ]
+        f"Fingerprint of the files: {data['fingerprint']}."
+    )
+    lines = [as_markdown(facts), STATEMENTS[data["source"]]]
     if data["source"] == "celeba":
         lines.append(f"**Licence.** {CELEBA_LICENCE}")
     if frequencies:
@@ -81,4 +82,4 @@ def _frequencies_in_words(frequencies: Mapping[str, float]) -> str:
 
 
 def _listed(shares: list[tuple[str, float]]) -> str:
-    return ", ".join(f"{name} ({share:.1%})" for name, share in shares)
+    return ", ".join(f"{as_markdown(name)} ({share:.1%})" for name, share in shares)

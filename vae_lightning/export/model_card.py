@@ -14,10 +14,11 @@ from vae_lightning.checkpoint_keys import BEST_KEY
 from vae_lightning.evaluation.card import Card, read_card, to_markdown
 from vae_lightning.evaluation.evaluate import FOLDER
 from vae_lightning.export.carried import Carried
-from vae_lightning.export.contents import DEMO, SAMPLES
+from vae_lightning.export.contents import DEMO, SAMPLES, ExportError
 from vae_lightning.export.data_statement import USES, data_front_matter, data_section
 from vae_lightning.export.onnx_files import OnnxFile
 from vae_lightning.fitted import digest_of
+from vae_lightning.names import as_markdown
 from vae_lightning.plain_files import read_plain
 from vae_lightning.run_data import DATA_NAMES
 from vae_lightning.run_folders import EXPORTED_CONFIG, EXPORTED_WEIGHTS, run_folder
@@ -61,6 +62,7 @@ def model_card(
         folder: that the card will lie in, with everything else in it.
         hub_name: OWNER/NAME, where the folder will be found.
     """
+    _check_numbers(config)
     record, size = config["record"], vae.model.image_size
     data = record["data"]
     sections = {
@@ -78,6 +80,19 @@ def model_card(
         lines += [f"## {title}", ""] if title else []
         lines += [text, ""] if text else []
     return "\n".join(lines)
+
+
+def _check_numbers(config: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        TypeError: what is shown as a number is none.
+    """
+    run, data = config["record"]["config"], config["record"]["data"]
+    numbers = {name: data[name] for name in ("train_count", "val_count", "test_count", "image_size")}
+    numbers |= {"beta": run["beta"], **{f"{BEST_KEY} {name}": value for name, value in config[BEST_KEY].items()}}
+    for name, value in numbers.items():
+        if not isinstance(value, int | float):
+            raise TypeError(f"{name} is {value!r}, no number")
 
 
 def _front_matter(source: str) -> str:
@@ -114,7 +129,8 @@ def _code(vae: Run, carried: Carried, hub_name: str | None) -> str:
     ]
     if carried.attributes:
         attribute = "Smiling" if "Smiling" in carried.attributes else next(iter(carried.attributes))
-        lines.append(f'edited = vae.edit(photograph, "{attribute}", strength=1.0, as_pil=True)')
+        quoted = json.dumps(attribute, ensure_ascii=False)  # a stranger's name stays a word of Python
+        lines.append(f"edited = vae.edit(photograph, {quoted}, strength=1.0, as_pil=True)")
     return "\n".join(["```python", *lines, "```"])
 
 
@@ -157,7 +173,11 @@ def _model(vae: Run, config: Mapping[str, Any]) -> str:
         "precision": run["trainer"]["precision"],
         "seed": run["seed"],
     }
-    table = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items() if value is not None)]
+    table = [
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {as_markdown(str(value))} |" for name, value in rows.items() if value is not None),
+    ]
     return "\n".join([_objective(vae, run), "", *table])
 
 
@@ -190,13 +210,15 @@ def _scores(vae: Run, config: Mapping[str, Any]) -> str:
     """Of an evaluation of this very checkpoint, or the numbers that training left, or how to get some."""
     file = run_folder(vae.path) / FOLDER / "card.json"
     card = read_card(file) if file.is_file() else None
-    if card is not None and card.about["checkpoint_digest"] == digest_of(vae.path):
+    if card is not None and card.about.get("checkpoint_digest") == digest_of(vae.path):
+        if missing := [name for name in ABOUT if name not in card.about]:
+            raise ExportError(f"{file} does not say {', '.join(missing)} of what was evaluated; evaluate the run again")
         return _as_section(card)
     text = "Not evaluated yet: `vae evaluate` on this folder measures likelihood, faces, latents and samplers."
     split, numbers = _numbers_of_training(vae, config)
     if not numbers:
         return text
-    rows = [f"| {name} | {value:.5g} |" for name, value in numbers.items()]
+    rows = [f"| {as_markdown(name)} | {value:.5g} |" for name, value in numbers.items()]
     words = f"What training itself measured on the {split} split:"
     return "\n".join([text, "", words, "", "| | |", "|---|---:|", *rows])
 
@@ -226,4 +248,4 @@ def _as_section(card: Card) -> str:
 
 def _versions(record: Mapping[str, Any]) -> str:
     made = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
-    return f"Exported by vae-lightning {version('vae-lightning')}. Trained with {made}."
+    return f"Exported by vae-lightning {version('vae-lightning')}. Trained with {as_markdown(made)}."
