@@ -13,6 +13,7 @@ from chromium import CHROMIUM, FLAGS, needs_browser
 from typer.testing import CliRunner
 from written_sweeps import Page, measured, read_csv, write_job, write_recognizer, write_status
 
+from vae_lightning import report
 from vae_lightning.cli import app
 from vae_lightning.report import write_report
 from vae_lightning.report.curves import draw_rate_distortion
@@ -226,6 +227,31 @@ def test_numbers_that_are_none_stand_below_all_others(tmp_path: Path) -> None:
     assert [row["beta"] for row in rows] == ["2", "1"]
     assert "nan or inf" in rows[1]["problems"]
     assert "with beta=2" in Page(path).text
+
+
+def test_numbers_beyond_all_measure_do_not_cost_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed, extreme in enumerate((1e308, -1e308)):
+        folder = write_job(tmp_path, ["beta=1", f"seed={seed}"], {**measured(1e308, 1e308), "test/kl_nats": extreme})
+        (folder / "metrics.csv").write_text(f"step,val/loss,val/mse\n1,2.0,{extreme}\n{extreme},2.0,0.1\n")
+    write_job(tmp_path, ["beta=2", "seed=0"], measured(-500.0, 0.5), beta=2.0)
+    value = {"name": "fid", "value": 1.0, "note": "", "better": "", "interval": [-1e308, 1e308]}
+    card = {"about": {"split": "test", "count": 1, "seed": 0}, "format": 1}
+    (folder / "evaluation").mkdir()
+    section = {"name": "fidelity", "title": "Fidelity", "values": [value]}
+    (folder / "evaluation" / "card.json").write_text(json.dumps({**card, "sections": [section]}))
+    page = Page(write_report(tmp_path))
+    assert "with beta=2" in page.text
+    assert "beyond all that can be measured" in page.text
+    assert "fidelity: a number is none" in page.text
+    assert {"rate_distortion.png", "training_curves.png"} <= {path.name for path in (tmp_path / "report").iterdir()}
+
+    def overflow(table: object) -> None:
+        raise OverflowError("no axis for these")
+
+    monkeypatch.setattr(report, "draw_rate_distortion", overflow)
+    page = Page(write_report(tmp_path))
+    assert "Rate and distortion: no axis for these" in page.text
+    assert any("optimizer steps" in alt for alt, _ in page.pictures)
 
 
 def test_an_interrupted_seed_does_not_move_the_mean(tmp_path: Path) -> None:

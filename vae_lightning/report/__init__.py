@@ -3,9 +3,13 @@
 Reads what runs left on disk; nothing is trained.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from vae_lightning.charts import Chart
 from vae_lightning.files import replacing
+from vae_lightning.names import reason_of
 from vae_lightning.pictures import write_picture
 from vae_lightning.report.curves import draw_rate_distortion, draw_training_curves
 from vae_lightning.report.evaluations import (
@@ -62,8 +66,9 @@ def write_report(sweep: Path) -> Path:
     evaluations = read_evaluations(table)
     if evaluations.rows:
         write_evaluations_csv(content.folder / PICTURES / "evaluation.csv", evaluations)
-    figures = [*_charts(content, table, evaluations), *_faces(content, exhibition)]
-    problems = [*_not_drawn(content, exhibition), *evaluations.problems]
+    charts, no_charts = _charts(content, table, evaluations)
+    figures = [*charts, *_faces(content, exhibition)]
+    problems = [*no_charts, *_not_drawn(content, exhibition), *evaluations.problems]
     page = page_html(content, table, summarise(content, table), problems, figures, evaluations_html(evaluations))
     path = content.folder / "report.html"
     with replacing(path) as unfinished:
@@ -78,32 +83,39 @@ def _remove_earlier_pictures(folder: Path) -> None:
             path.unlink(missing_ok=True)  # another report of the same sweep may be doing the same
 
 
-def _charts(sweep: Sweep, table: Table, evaluations: Evaluations) -> list[Figure]:
-    drawn = {
+def _charts(sweep: Sweep, table: Table, evaluations: Evaluations) -> tuple[list[Figure], list[str]]:
+    """What could be drawn, and of the others the reason: one chart does not cost the page."""
+    plans: dict[str, tuple[Callable[[], Chart | None], str, str, str]] = {
         "rate_distortion": (
-            draw_rate_distortion(table),
+            partial(draw_rate_distortion, table),
             "Rate and distortion",
             "Each point is a finished setting, each line one architecture and latent size over β.",
             "Curve of reconstruction error against KL, points labelled with their beta.",
         ),
         "training_curves": (
-            draw_training_curves(sweep),
+            partial(draw_training_curves, sweep),
             "Training",
             "Validation after each epoch. The first, far worse ones may lie outside.",
             "Validation terms of all runs over optimizer steps, a line per run.",
         ),
         "evaluation": (
-            draw_against_beta(table, evaluations),
+            partial(draw_against_beta, table, evaluations),
             "Evaluation against β",
             "From the cards of the runs. ↑ higher is better, ↓ lower is.",
             "A panel per number of the evaluation, over beta.",
         ),
     }
-    return [
-        Figure(write_picture(sweep.folder / PICTURES / f"{name}.png", picture), title, caption, alt, is_chart=True)
-        for name, (picture, title, caption, alt) in drawn.items()
-        if picture is not None
-    ]
+    figures, problems = [], []
+    for name, (draw, title, caption, alt) in plans.items():
+        try:
+            picture = draw()
+        except (ValueError, ArithmeticError) as error:  # numbers that matplotlib has no axis for
+            problems.append(f"{title}: {reason_of(error)}")
+            continue
+        if picture is not None:
+            png = write_picture(sweep.folder / PICTURES / f"{name}.png", picture)
+            figures.append(Figure(png, title, caption, alt, is_chart=True))
+    return figures, problems
 
 
 def _faces(sweep: Sweep, exhibition: Exhibition) -> list[Figure]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from vae_lightning.metrics_csv import read_metrics
-from vae_lightning.plain_files import read_plain
+from vae_lightning.names import reason_of
+from vae_lightning.plain_files import LARGEST_MEASURED, read_plain
 from vae_lightning.run_folders import RunError
 from vae_lightning.run_status import State, read_plan, read_status, state_of
 
@@ -149,7 +150,7 @@ def read_job(folder: Path) -> Job:
         metrics = best_epoch(history)
     config, data = (_read(folder / name, problems) for name in ("config.yaml", "data.json"))
     if not all(map(math.isfinite, metrics.values())):
-        problems.append("some of its numbers are nan or inf")
+        problems.append("some of its numbers are nan or inf, or beyond all that can be measured")
     if status == "failed":
         problems.append(str(read_status(folder).get("reason")))
     problems += [f"would not come out the same now: {change}" for change in _words(read_status(folder).get("changed"))]
@@ -246,15 +247,15 @@ def _read(path: Path, problems: list[str]) -> Any:
     try:
         return read_plain(path)
     except (ValueError, OSError) as error:
-        problems.append(f"{path.name} is damaged: {str(error).splitlines()[0]}")
+        problems.append(f"{path.name} is damaged: {reason_of(error)}")
         return None
 
 
 def _read_history(path: Path, problems: list[str]) -> list[dict[str, float]]:
     try:
-        return [row for row in read_metrics(path) if "step" in row]
+        return [_numbers(row) for row in read_metrics(path) if "step" in row]
     except (ValueError, OSError) as error:
-        problems.append(f"{path.name} is damaged: {str(error).splitlines()[0]}")
+        problems.append(f"{path.name} is damaged: {reason_of(error)}")
         return []
 
 
@@ -265,4 +266,5 @@ def _words(content: Any) -> list[str]:
 def _numbers(content: Any) -> dict[str, float]:
     if not isinstance(content, dict):
         return {}
-    return {str(name): float(value) for name, value in content.items() if isinstance(value, int | float)}
+    numbers = {str(name): float(value) for name, value in content.items() if isinstance(value, int | float)}
+    return {name: value if abs(value) <= LARGEST_MEASURED else math.nan for name, value in numbers.items()}
