@@ -151,6 +151,19 @@ def test_a_comparison_says_what_else_differs() -> None:
         compare(report_of(1.0), {**report_of(1.0), "format": 2})
 
 
+def test_files_without_figures_are_named(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.json", tmp_path / "bad.txt"
+    good.write_text(json.dumps(report_of(500.0)))
+    assert "1.00" in CliRunner().invoke(app, ["bench", "--compare", str(good), str(good)]).output
+    for content in ("{}", "[]", "no", '{"data": {"parts": {"x": {}}}, "models": {}}', "[" * 100_000):
+        bad.write_text(content)
+        refused = CliRunner().invoke(app, ["bench", "--compare", str(good), str(bad)])
+        assert refused.exit_code == 2
+        assert refused.stderr.startswith(f"{bad} holds no figures that vae bench wrote")
+    gone = CliRunner().invoke(app, ["bench", "--compare", str(good), str(tmp_path / "gone.json")])
+    assert (gone.exit_code, "gone.json" in gone.stderr) == (2, True)
+
+
 def test_overrides_that_train_py_refuses_are_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"beta_|betta"):
         bench(["betta=1"], ["conv"], repeats=1, seconds=0.1)

@@ -259,8 +259,6 @@ def bench(
     ] = None,
 ) -> None:
     """Images per second of every part, and how near they are to what the device can do."""
-    import json
-
     from rich.console import Console
 
     from vae_lightning import bench as benchmark
@@ -268,7 +266,7 @@ def bench(
 
     console = Console()
     if compare:
-        console.print(benchmark.compare(*(json.loads(path.read_text(encoding="utf-8")) for path in compare)))
+        console.print(benchmark.compare(*map(benchmark.read_report, compare)))
         return
     with console.status("composing") as status:
         report = benchmark.bench(

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vae_lightning.bench.comparison import compare, tables
+from vae_lightning.bench.comparison import compare, read_report, tables
 from vae_lightning.bench.full_stack import full_stack_speed, sharing_speeds
 from vae_lightning.bench.limits import Limits, measure_limits
 from vae_lightning.bench.parts import (
@@ -23,7 +23,7 @@ from vae_lightning.bench.parts import (
 from vae_lightning.bench.peer import peer_speed
 from vae_lightning.bench.subject import Subject, subject_of
 
-__all__ = ["FORMAT", "bench", "compare", "tables"]
+__all__ = ["FORMAT", "bench", "compare", "read_report", "tables"]
 FORMAT = 1
 CELEBA_TRAINING_IMAGES = 162_770
 

@@ -1,11 +1,15 @@
 """A benchmark's figures as tables, by themselves or beside those of another one."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from vae_lightning.names import LONGEST_REASON, reason_of, shown
 
 PART_NAMES = {
     "cache_build": "cache build",
@@ -63,6 +67,22 @@ def _sentences(report: dict[str, Any]) -> Iterator[str]:
             yield f"{name} / peer: {step_rate / report['peer']['images_per_second']:.1f}"
     for count, speed in report.get("sharing", {}).items():
         yield f"{count} runs at once: {speed:,.0f} images/s together"
+
+
+def read_report(file: Path) -> dict[str, Any]:
+    """The figures that `vae bench` wrote.
+
+    Raises:
+        ValueError: it holds none.
+        OSError: it cannot be opened.
+    """
+    try:
+        report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        compare(report, report)  # which reads all that a comparison with another one needs
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {shown(reason_of(error), LONGEST_REASON)}"
+        raise ValueError(f"{file} holds no figures that vae bench wrote with --out ({reason})") from error
+    return report
 
 
 def compare(before: dict[str, Any], after: dict[str, Any]) -> RenderableType:
