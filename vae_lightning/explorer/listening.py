@@ -1,5 +1,6 @@
 """Where the page listens. Found out before anything is loaded."""
 
+import errno
 import socket
 from ipaddress import ip_address
 
@@ -34,6 +35,10 @@ def open_socket(host: str, port: int | None) -> socket.socket:
         except OSError as error:
             listener.close()
             reason = str(error.strerror or error)
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                raise ExplorerError(
+                    f"--host {host}: {reason}; name an address of this machine (127.0.0.1), or 0.0.0.0 for all"
+                ) from error
             continue
         return listener
     where = f"--port {port}" if port is not None else f"ports {FIRST_PORT} to {LAST_PORT}"
