@@ -1,5 +1,6 @@
 """What all verbs share, and the short ones, on models with random weights."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 from tiny_runs import write_run
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
-from vae_lightning import load_run
+from vae_lightning import cli, load_run
 from vae_lightning.cli import app
 from vae_lightning.fitted import statistics_file
 from vae_lightning.grids import labelled_grid
@@ -56,3 +57,95 @@ def test_traverse_sets_the_latents_that_are_asked_for(tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, [*command, "--dimensions", "6"])
     assert refused.exit_code == 2
     assert "0 to 5" in refused.stderr
+
+
+def typed(*words: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "300", "TERMINAL_WIDTH": "300"})
+
+
+@pytest.mark.parametrize(
+    ("error", "fix"),
+    [
+        (MemoryError(), "a smaller --count is needed (MemoryError)"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried 3 TB"), "a smaller --count or --device cpu is needed (CUDA"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator\nframe 1"), "--count is needed ([enf"),
+    ],
+)
+def test_too_little_memory_ends_in_one_line(
+    error: BaseException, fix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "_load", fail)
+    result = typed("sample", tmp_path)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+    assert "not enough memory: " in result.stderr
+    assert fix in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("sample run --out run", "is a directory"),
+        ("sample run --out file/x.png", "file is a file and no folder"),
+        ("traverse run --out file", "is a file"),
+        ("edit amplify run --out file", "is a file"),
+        ("evaluate run --out file", "is a file"),
+        ("bench --out run", "is a directory"),
+        ("prepare --faces --data-dir file", "is a file"),
+        ("prepare --faces --data-dir file/x", "file is a file and no folder"),
+        ("prepare --faces --image-size ²", "--image-size ²: expected pixels"),
+        ("interpolate run --frames 100000000", "--frames"),
+        ("traverse run --steps 100000", "--steps"),
+        ("sample run --temperature inf", "--temperature inf: a finite number is expected"),
+        ("traverse run --range inf", "--range inf: a finite number is expected"),
+        ("edit amplify run --steps 0", "--steps"),
+        ("edit amplify run --images 0", "--images"),
+        ("edit amplify run --range nan", "--range"),
+        ("bench data=noise --sharing abc", "--sharing abc: whole numbers by comma"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_the_name_that_was_typed(
+    words: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no run: nothing is loaded before the refusal."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "file").write_text("mine")
+    result = typed(*words.split())
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_other_errors_of_torch_keep_their_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(cli, "_load", fail)
+    assert "mat1" in str(typed("sample", tmp_path).exception)
+
+
+def test_long_names_of_photographs_are_cut(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    photographs = [tmp_path / f"{'ü' * 110}{number}.png" for number in range(3)]
+    for photograph in photographs:
+        Image.effect_noise((90, 120), 80).save(photograph)
+    result = typed("reconstruct", tmp_path, *photographs)
+    assert result.exit_code == 0, result.output
+    assert Path(result.stdout.strip()).name == f"reconstruct_{'_'.join(['ü' * 20] * 3)}.png"
+    statistics = LatentStatistics(torch.zeros(6), torch.ones(6), torch.arange(6.0))
+    statistics_file(load_run(tmp_path).path).write(statistics)
+    result = typed("traverse", tmp_path, *photographs, "--steps", "2", "--top", "1")
+    assert len({*result.stdout.split()}) == 3, result.output
+
+
+def test_a_full_standard_output_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cli, "_load", fail)
+    result = typed("sample", tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("standard output, or a file of the result, cannot be written: [Errno 28] No space")

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vae_lightning.edit_verbs import edit
+from vae_lightning.edit_verbs import Folder, edit
 from vae_lightning.evaluation import METRIC_NAMES
 from vae_lightning.explore_verb import explore
 from vae_lightning.export_verb import export
+from vae_lightning.names import short_stem
 from vae_lightning.prepare_verb import prepare
 from vae_lightning.score_verb import score
 from vae_lightning.verbs import (
@@ -31,6 +32,7 @@ if TYPE_CHECKING:  # torch is imported inside the verbs: --help and shell comple
     from vae_lightning.runs import Run
 
 COLUMNS = 8
+MOST_STEPS = 1_000  # in a row of a picture
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,7 +41,9 @@ app = typer.Typer(
     "file, a folder that `vae export` wrote, or `last`.",
 )
 
-Out = Annotated[Path | None, typer.Option(help="Where the picture goes. Default: into the run's images folder.")]
+Out = Annotated[
+    Path | None, typer.Option(dir_okay=False, help="Where the picture goes. Default: into the run's images folder.")
+]
 
 
 app.command(epilog="Example: vae prepare /path/to/celeba")(prepare)
@@ -89,7 +93,7 @@ def reconstruct(
     vae = _load(run, checkpoint, device)
     if photographs:
         originals = vae.preprocess(open_photographs(photographs))
-        name = "reconstruct_" + "_".join(path.stem for path in photographs[:3])
+        name = "_".join(["reconstruct", *map(short_stem, photographs[:3])])
     else:
         originals = vae.held_out_faces("test", count)
         name = "reconstruct_test"
@@ -110,9 +114,11 @@ def traverse(
     dimensions: Annotated[str, typer.Option(help="Which latents, by comma. Default: the most active ones.")] = "",
     top: Annotated[int, typer.Option(min=1, help="How many of the most active ones.")] = 8,
     limit: Annotated[float, typer.Option("--range", min=0.01, help="From minus this to this.")] = 3.0,
-    steps: Annotated[int, typer.Option(min=2, help="Values of each latent.")] = 9,
+    steps: Annotated[int, typer.Option(min=2, max=MOST_STEPS, help="Values of each latent.")] = 9,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many test faces, a picture each.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Folder for the pictures. Default: the run's images folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Folder for the pictures. Default: the run's images folder.")
+    ] = None,
     checkpoint: Which = "best",
     device: Device = "auto",
 ) -> None:
@@ -134,7 +140,9 @@ def traverse(
     with progress() as observer:
         statistics = vae.latent_statistics(observer.track)
     chosen = chosen or statistics.most_active(top)
-    names = [path.stem for path in photographs] if photographs else [f"test_{face}" for face in range(len(faces))]
+    names = (
+        [short_stem(path) for path in photographs] if photographs else [f"test_{face}" for face in range(len(faces))]
+    )
     if len(set(names)) < len(names):  # of pictures in several folders
         names = [f"{number}_{name}" for number, name in enumerate(names, start=1)]
     for name, face in zip(names, faces.to(vae.device), strict=True):
@@ -152,13 +160,13 @@ def interpolate(
     run: RunPath,
     photographs: Photographs = None,
     path: Annotated[str, typer.Option(help="linear, spherical, or both by comma.")] = "linear,spherical",
-    steps: Annotated[int, typer.Option(min=2, help="Pictures on each way, in the grid.")] = 9,
+    steps: Annotated[int, typer.Option(min=2, max=MOST_STEPS, help="Pictures on each way, in the grid.")] = 9,
     loop: Annotated[bool, typer.Option("--loop", help="Back to the first at the end.")] = False,
-    frames: Annotated[int, typer.Option(min=2, help="Of the animation, on each way.")] = 24,
+    frames: Annotated[int, typer.Option(min=2, max=10_000, help="Of the animation, on each way.")] = 24,
     fps: Annotated[float, typer.Option(min=0.1, max=50, help="Frames per second.")] = 12.0,
     mp4: Annotated[bool, typer.Option("--mp4", help="Also as MP4; needs the extra `video`.")] = False,
     count: Annotated[int, typer.Option("--count", "-n", min=2, help="How many test faces as key frames.")] = 4,
-    out: Annotated[Path | None, typer.Option(help="Folder for the result. Default: edits/… in the run's.")] = None,
+    out: Folder = None,
     checkpoint: Which = "best",
     device: Device = "auto",
 ) -> None:
@@ -178,7 +186,8 @@ def interpolate(
         faces, names = workplace.faces(photographs, count)
         outcome = draw(subject, faces, names, num_steps=steps, paths=paths, loop=loop)
         moving = {each: frames_through(subject, faces, num_steps=frames, path=each, loop=loop) for each in paths}
-    folder = finish(workplace, outcome, "interpolate_" + "_".join(names[:3]), out, settings)
+    name = "_".join(["interpolate", *(short_stem(Path(name)) for name in names[:3])])
+    folder = finish(workplace, outcome, name, out, settings)
     for each, pictures in moving.items():
         for suffix, write in writers.items():
             write(folder / f"{each}.{suffix}", pictures, fps)
@@ -224,7 +233,9 @@ def evaluate(
         int | None, typer.Option(min=1, help="Images at once; lower it where memory is short.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of all noise, resampling and fitting.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder for the card. Default: evaluation/ in the run's.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Folder for the card. Default: evaluation/ in the run's.")
+    ] = None,
 ) -> None:
     """Measure how good a run is: likelihood, faces, latents, disentanglement, probes, samplers, on one card."""
     from vae_lightning.evaluation.request import Request
@@ -253,7 +264,7 @@ def bench(
     seconds: Annotated[float, typer.Option(min=0.1, help="Of each measurement.")] = 10.0,
     peer: Annotated[bool, typer.Option("--peer", help="Also the best-known repository's network and loader.")] = False,
     sharing: Annotated[str, typer.Option(help="Also so many runs at once on the device: 1,2,4,8.")] = "",
-    out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("bench.json"),
+    out: Annotated[Path, typer.Option(dir_okay=False, help="Where the figures go.")] = Path("bench.json"),
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option(help="Measure nothing, set two such files side by side.")
     ] = None,
@@ -268,6 +279,7 @@ def bench(
     if compare:
         console.print(benchmark.compare(*map(benchmark.read_report, compare)))
         return
+    counts = whole_numbers("sharing", sharing)
     with console.status("composing") as status:
         report = benchmark.bench(
             overrides or [],
@@ -275,7 +287,7 @@ def bench(
             repeats=repeats,
             seconds=seconds,
             with_peer=peer,
-            sharing=[int(count) for count in split_by_comma(sharing)],
+            sharing=counts,
             progress=lambda part: status.update(f"measuring {part}"),
         )
     write_json(out, report)

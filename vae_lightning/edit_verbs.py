@@ -24,7 +24,9 @@ edit = typer.Typer(
 )
 
 Attribute = Annotated[str, typer.Argument(help="As the data call it: Smiling, Eyeglasses, Male, …")]
-Folder = Annotated[Path | None, typer.Option(help="Folder for the result. Default: edits/… in the run's.")]
+Folder = Annotated[
+    Path | None, typer.Option(file_okay=False, help="Folder for the result. Default: edits/… in the run's.")
+]
 Split = Annotated[str, typer.Option(help="Whose faces: train, val or test.")]
 Remove = Annotated[bool, typer.Option("--remove", help="Take it away from those who have it.")]
 
@@ -40,9 +42,9 @@ def amplify(
     attribute: Annotated[str | None, typer.Option(help="For --by correlation.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many latents.")] = 4,
     dimensions: Annotated[str, typer.Option(help="These latents, by comma, whatever --by.")] = "",
-    limit: Annotated[float, typer.Option("--range", help="α goes from minus this to this.")] = 3.0,
-    steps: Annotated[int, typer.Option(help="Values of α.")] = 10,
-    images: Annotated[int, typer.Option(help="Training images that latents are ranked by.")] = 1_000,
+    limit: Annotated[float, typer.Option("--range", min=0.01, help="α goes from minus this to this.")] = 3.0,
+    steps: Annotated[int, typer.Option(min=2, max=1_000, help="Values of α.")] = 10,
+    images: Annotated[int, typer.Option(min=2, help="Training images that latents are ranked by.")] = 1_000,
     count: Count = 8,
     split: Split = "test",
     out: Folder = None,

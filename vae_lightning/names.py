@@ -1,8 +1,10 @@
 """Words that files from anywhere use as names, and that people see in terminals, pages and pictures."""
 
 import re
+from pathlib import Path
 
 LONGEST_NAME = 200
+LONGEST_STEM_BYTES = 40  # file systems allow 255 for a name, with what a file is called while it is written
 LONGEST_REASON = 300  # of a stranger's words, or a library's, in a message
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # where bytes were no UTF-8
 
@@ -20,6 +22,11 @@ def shown(text: str, longest: int = 80) -> str:
     return short if short.isprintable() else repr(short)
 
 
+def short_stem(file: Path) -> str:
+    """A file's name without its suffix, cut so that three of them make another file's name."""
+    return file.stem.encode()[:LONGEST_STEM_BYTES].decode(errors="ignore")
+
+
 def as_markdown(text: str) -> str:
     """The text in a line or a cell of a page in Markdown, where no tag, link, code or column begins with it."""
     line = "".join(letter if letter.isprintable() else " " for letter in text)
@@ -27,6 +34,6 @@ def as_markdown(text: str) -> str:
     return escaped.replace("<", "&lt;").replace(">", "&gt;")
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """The first line of what an error says, or what it is where it says nothing."""
     return str(error).strip().split("\n")[0] or type(error).__name__

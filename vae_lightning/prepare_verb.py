@@ -34,7 +34,9 @@ def prepare(
     image_size: Annotated[str, typer.Option(help="Of the decoded images; several by comma.")] = "64",
     crop: Annotated[str, typer.Option(help="Side of the centred square, null, or four edges in brackets.")] = "148",
     color: Annotated[str, typer.Option(help="rgb or gray.")] = "rgb",
-    data_dir: Annotated[Path, typer.Option(help="Where rendered faces and decoded images go.")] = DATA_DIR,
+    data_dir: Annotated[
+        Path, typer.Option(file_okay=False, help="Where rendered faces and decoded images go.")
+    ] = DATA_DIR,
 ) -> None:
     """Check CelebA (or --download it, or draw --faces), and decode it for training. Exit code 1: the data are wrong."""
     from vae_lightning.data.source import DataError
@@ -64,7 +66,7 @@ def _forms(image_sizes: str, crop: str, color: str) -> "list[Preprocessing]":
     from vae_lightning.data.preprocessing import Preprocessing, as_crop
 
     sizes = split_by_comma(image_sizes)
-    if not sizes or not all(size.isdigit() for size in sizes):
+    if not sizes or not all(size.isdecimal() for size in sizes):
         raise ValueError(f"--image-size {image_sizes}: expected pixels, several by comma, as in 64,128")
     try:
         parsed = yaml.safe_load(crop)

@@ -1,6 +1,7 @@
 """What all verbs of `vae` share: arguments by the same names, and how they end on an error."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec
@@ -8,9 +9,22 @@ from typing import Annotated, Any, ParamSpec
 import typer
 
 from vae_lightning.files import storage_error
+from vae_lightning.names import LONGEST_REASON, reason_of, shown
 from vae_lightning.terminal import show_what_can_be_shown
 
 P = ParamSpec("P")
+PLACES = ("out", "data_dir", "folder")  # arguments that something is written to
+SIZES = ("count", "samples", "batch_size", "images", "frames", "steps")  # arguments that memory grows with
+TYPED_OTHERWISE = {"limit": "range"}  # arguments whose options have other names
+NAMELESS = Path("standard output, or a file of the result,")  # where an error names no file
+SIGNS_OF_THE_CPU = (
+    *("DefaultCPUAllocator", "alloc_cpu", "std::bad_alloc"),
+    *("Storage size calculation overflowed", "integer multiplication overflow"),  # more than there are addresses
+)
+SIGNS_OF_NO_MEMORY = (
+    *SIGNS_OF_THE_CPU,
+    *("out of memory", "ALLOC_FAILED"),
+)
 
 
 def _starting(incomplete: str, candidates: Iterable[str]) -> list[str]:
@@ -73,11 +87,20 @@ def ends_with_one_line(verb: Callable[P, None]) -> Callable[P, None]:
         try:
             for name, value in kwargs.items():
                 kwargs[name] = _at_home(value)  # shells leave the ~ of --out=~/x
+                _check_argument(name, kwargs[name])
             verb(*args, **kwargs)
         except (ValueError, OSError) as error:
-            stuck = storage_error(error, Path("the result"))
-            typer.secho(str(stuck or error), fg="red", err=True)
+            stuck = storage_error(error, NAMELESS)
+            nameless = stuck is not None and stuck.filename == str(NAMELESS)
+            typer.secho(
+                f"{NAMELESS} cannot be written: {error}" if nameless else str(stuck or error), fg="red", err=True
+            )
             raise typer.Exit(2 if stuck is None else 1) from error
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
+            typer.secho(_without_memory(error, kwargs), fg="red", err=True)
+            raise typer.Exit(1) from error
 
     return guarded
 
@@ -97,6 +120,38 @@ def _at_home(value: Any) -> Any:
     except RuntimeError as error:
         name = Path(value).parts[0]
         raise ValueError(f"{value}: there is no user {name[1:]} here; a folder of that name is ./{name}") from error
+
+
+def _check_argument(name: str, value: Any) -> None:
+    """
+    Raises:
+        ValueError: a number that is none, or a place in a file.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{_option(name)} {value}: a finite number is expected")
+    if name in PLACES and isinstance(value, Path):
+        for parent in value.absolute().parents:
+            if parent.exists() and not parent.is_dir():
+                raise ValueError(f"{value}: {parent} is a file and no folder")
+
+
+def _option(name: str) -> str:
+    """How a person types an argument."""
+    return f"--{TYPED_OTHERWISE.get(name, name).replace('_', '-')}"
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the machine or of an accelerator; asked without torch, which may not be loaded."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in SIGNS_OF_NO_MEMORY)
+
+
+def _without_memory(error: BaseException, arguments: Mapping[str, Any]) -> str:
+    smaller = ", ".join(_option(name) for name in SIZES if arguments.get(name) is not None)
+    fixes = [f"a smaller {smaller}"] if smaller else []
+    on_cpu = isinstance(error, MemoryError) or any(sign in str(error) for sign in SIGNS_OF_THE_CPU)
+    fixes += ["--device cpu"] if "device" in arguments and not on_cpu else []
+    reason = shown(reason_of(error), LONGEST_REASON)
+    return f"There is not enough memory: {' or '.join(fixes) or 'a machine with more of it'} is needed ({reason})"
 
 
 def split_by_comma(text: str) -> list[str]:
