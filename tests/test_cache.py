@@ -207,8 +207,9 @@ def test_what_is_no_image_is_named(tiny_celeba: Celeba, tmp_path: Path, content:
 def test_image_smaller_than_the_crop_is_named(tmp_path: Path, crop: int | Box, message: str) -> None:
     write_images(tmp_path / "images", ["a.jpg", "b.jpg"])
     write_images(tmp_path / "images", ["small.png"], size=(100, 120))
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as refused:
         open_all(read_folder(tmp_path / "images"), tmp_path / "cache", Preprocessing(crop))
+    assert "whole copy" not in str(refused.value)  # nothing is wrong with the image
 
 
 def test_no_space_is_found_before_anything_is_written(

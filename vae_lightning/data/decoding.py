@@ -22,7 +22,7 @@ from rich.progress import (
 )
 
 from vae_lightning.data.checksums import checksum_of
-from vae_lightning.data.preprocessing import Preprocessing, load_jpeg_decoder
+from vae_lightning.data.preprocessing import Preprocessing, TooSmallError, load_jpeg_decoder
 from vae_lightning.data.source import DataError, ImageSource
 
 CHUNK = 64  # images per task, about 20 ms of work; and per checksum
@@ -89,9 +89,15 @@ def _decode_chunk(wanted: Wanted, first: int) -> DecodedChunk:
         try:
             image[...] = wanted.preprocessing(encoded).numpy()
         except DataError as error:
+            is_whole = isinstance(error, TooSmallError)
+            how = (
+                "Where the others are larger, remove it"
+                if is_whole
+                else "Replace the image by a whole copy, or remove it"
+            )
             raise DataError(
                 f"row {row} of {source.root}: the image {source.filenames[row]} ({len(encoded):,} bytes) "
-                f"cannot be used: {error}. Replace the image by a whole copy, or remove it and its rows."
+                f"cannot be used: {error}. {how} and its rows."
             ) from error
     return DecodedChunk(images, zlib.crc32(images.data), files)
 

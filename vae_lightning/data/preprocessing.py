@@ -19,6 +19,10 @@ IMAGE_SIZES = (8, 1024)  # what Preprocessing accepts, both ends included
 Crop = int | tuple[int, int, int, int] | None
 
 
+class TooSmallError(DataError):
+    """The crop reaches beyond the image, which may be as it should be."""
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """Crop first, then resize; the result equals Pillow's `crop(box).resize(size, BILINEAR)`.
@@ -70,7 +74,7 @@ class Preprocessing:
     def _box(self, width: int, height: int) -> tuple[int, int, int, int]:
         if isinstance(self.crop, tuple):
             if self.crop[2] > width or self.crop[3] > height:
-                raise DataError(
+                raise TooSmallError(
                     f"it has {width}x{height} pixels, and the crop box {list(self.crop)} reaches beyond "
                     "them: choose data.crop inside the images, or data.crop=null for the largest centred "
                     "square"
@@ -78,7 +82,7 @@ class Preprocessing:
             return self.crop
         side = min(width, height) if self.crop is None else self.crop
         if side > min(width, height):
-            raise DataError(
+            raise TooSmallError(
                 f"it has {width}x{height} pixels, less than the crop of {side}: choose a smaller data.crop, "
                 "or data.crop=null for the largest centred square"
             )
