@@ -74,6 +74,8 @@ REFUSED_BY_PARTS = [
     ("optimizer.betas=[2,0.9]", r"optimizer=…: torch\.optim\.Adam refuses .* beta"),
     ("optimizer.betas=[0.9]", r"optimizer=…: torch\.optim\.Adam refuses"),
     ("optimizer.foreach=true", r"optimizer=…: .*`fused` and `foreach`"),
+    ("model.latent_dim=1000000000000", r"model\.latent_dim=1000000000000, .*do not fit into memory \([^\[]*allocate"),
+    ("model.latent_dim=99999999999999999999", r"model\.latent_dim=99999999999999999999, .*do not fit into memory"),
     ("trainer.gradient_clip_val=-1", r"trainer\.gradient_clip_val=-1: must be a number above 0"),
     ("trainer.profiler=abc", r"trainer=…: Lightning refuses .*`profiler`"),
     ("trainer.enable_checkpointing=false", r"trainer=…: Lightning refuses .*`enable_checkpointing=False`"),

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # torch is imported inside the functions: who asks for help w
 
 log = logging.getLogger("vae_lightning")
 
+NO_MEMORY = re.compile(r"not enough memory|allocate|[Oo]verflow|out of memory")  # PyTorch has no class of error for it
 PARTS_OF_A_VAE = ("model", "reconstruction", "kl", "beta_schedule", "perceptual")
 NOT_NEGATIVE = ("lr", "weight_decay", "eps")  # of an optimizer; 0 trains nothing, decays nothing
 OF_THE_WHOLE_PROCESS = ("benchmark", "deterministic")  # a Trainer sets them when it is made, and they stay
@@ -65,7 +67,7 @@ def build_vae(plain: dict[str, Any]) -> "VAEModule":
     from vae_lightning.losses import Objective
     from vae_lightning.module import VAEModule
 
-    model = instantiate(plain["model"])
+    model = build_model(plain["model"])
     objective = Objective(
         reconstruction=instantiate(plain["reconstruction"]),
         beta=plain["beta"],
@@ -83,6 +85,25 @@ def build_vae(plain: dict[str, Any]) -> "VAEModule":
         compile=plain["compile"],
         lr_schedule=instantiate(plain["lr_schedule"]),
     )
+
+
+def build_model(config: dict[str, Any]) -> "Autoencoder":
+    """
+    Raises:
+        ConfigError: there is no memory for the weights.
+        InstantiationException: an argument that the class refuses.
+    """
+    try:
+        model: Autoencoder = instantiate(config)
+    except InstantiationException as error:
+        reason = first_cause(error).partition("\n")[0].rpartition("Allocator: ")[2]
+        if not NO_MEMORY.search(reason):
+            raise
+        sizes = ", ".join(
+            f"model.{name}={config[name]}" for name in ("latent_dim", "widths", "decoder_widths") if name in config
+        )
+        raise ConfigError(f"{sizes}: the weights do not fit into memory ({reason})") from error
+    return model
 
 
 def build_recognizer(plain: dict[str, Any]) -> "RecognizerModule":
