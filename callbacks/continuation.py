@@ -1,23 +1,45 @@
-"""Logs of a run that was interrupted: nothing twice, nothing lost."""
+"""A run that was interrupted goes on where it was: no epoch and no log twice, none lost."""
 
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loops.loop import _Loop
+from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.dashboard import begin_session
 from callbacks.metrics_csv import MetricsCsv
+from vae_lightning.training_position import position_in
 
 
 class Continuation(L.Callback):
-    """Keeps the loggers in step with the checkpoint that training goes on from, or with its beginning.
+    """Keeps loops and loggers in step with the checkpoint that training goes on from, or with its beginning.
+
+    A checkpoint of an epoch's end is written while Lightning takes that epoch for unfinished: with `max_steps` it would
+    end it a second time, and count one that was never trained. One that `max_steps` cut short it takes for finished:
+    a longer run would miss the rest.
 
     What was logged after that moment is dropped, since those steps are trained again. What was logged before is on
     disk by then: TensorBoard's writer keeps events back for two minutes, which a killed process would take with it.
-    To be called before all that log.
+    To be called before all that log, or read how many epochs are done.
     """
 
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        batches = position_in(checkpoint["loops"]).batches
+        goes_on = trainer.max_steps == -1 or checkpoint["global_step"] < trainer.max_steps
+        counted = checkpoint["loops"]["fit_loop"]["epoch_progress"]
+        for counter in (counted["current"], counted["total"]):
+            if batches is None or not goes_on:  # the epoch has ended, be it before its last batch
+                counter["completed"] = counter["processed"]
+            else:
+                counter["processed"] = counter["completed"]
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        epoch = trainer.fit_loop.state_dict()["epoch_progress"]["current"]
+        if epoch["ready"] == epoch["processed"]:  # between two: nothing is begun again, which its own setter overlooks
+            _Loop.restarting.fset(trainer.fit_loop, False)  # type: ignore[attr-defined]
         if not trainer.is_global_zero:
             return
         for logger in trainer.loggers:

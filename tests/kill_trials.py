@@ -94,6 +94,7 @@ PHASES = {
     "vae report": Phase((VAE, "report", "multirun/s"), "picture", 8, made_by=(TRAIN, *SWEEP, *SMALL)),
     "vae evaluate": Phase((VAE, "evaluate", "run", "--metrics", MEASURED), "picture", 4, made_by=(TRAIN, *RUN)),
     "vae export": Phase((VAE, "export", "run", "exported", "--overwrite"), "rename", 12, made_by=(TRAIN, *RUN)),
+    "a number of steps": phase([*RUN, "trainer.max_steps=15"], "training step", 15, least=2),
 }
 
 

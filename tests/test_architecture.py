@@ -128,6 +128,7 @@ MAY_IMPORT = {
         "made_with",
         "run_folders",
     },
+    "training_position": set(),
     "devices": set(),
     "latent_statistics": {"distributions", "fitted_file"},
     "fitted": {"directions", "fitted_file", "latent_statistics", "priors"},
