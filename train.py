@@ -174,12 +174,12 @@ def build(config: DictConfig, plain: dict[str, Any]) -> "tuple[RunModule, FaceDa
     Raises:
         ValueError: parts that do not fit each other, or an argument that its class refuses.
     """
-    from callbacks import Continuation, ProgressBar, WholeCheckpoints, quieten_lightning
+    from callbacks import Continuation, LastValidation, ProgressBar, WholeCheckpoints, quieten_lightning
 
     quieten_lightning()
     module = build_module(plain)
     datamodule = instantiate(plain["data"])
-    callbacks = [Continuation(), *make_callbacks(plain["callbacks"], module)]
+    callbacks = [Continuation(), LastValidation(), *make_callbacks(plain["callbacks"], module)]
     if plain["trainer"].get("enable_progress_bar", True):
         callbacks.append(ProgressBar())
     loggers = [instantiate(node) for node in plain["logger"].values()]

@@ -12,6 +12,7 @@ from callbacks.events import Events
 from callbacks.image_grid import ImageGrid
 from callbacks.interpolation import InterpolationGrid
 from callbacks.kl_per_latent import KLPerLatent
+from callbacks.last_validation import LastValidation
 from callbacks.loss_curves import LossCurves
 from callbacks.metrics_csv import MetricsCsv
 from callbacks.non_finite_loss import NonFiniteLoss, NonFiniteLossError
@@ -37,6 +38,7 @@ __all__ = [
     "InterpolationGrid",
     "KLPerLatent",
     "LastCheckpoint",
+    "LastValidation",
     "LossCurves",
     "MetricsCsv",
     "NonFiniteLoss",

@@ -3,7 +3,7 @@
 import json
 import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +64,9 @@ def differing_parts(whole: Path, parts: Path, name: str = "last") -> list[str]:
     return [name for name in names if not same_as(one[name], other[name])]
 
 
-def rows_of(run: Path, left_out: Sequence[str] = ()) -> list[dict[str, float]]:
-    dropped = {"train/images_per_second", *left_out}
-    return [{name: row[name] for name in row if name not in dropped} for row in read_metrics(run / "metrics.csv")]
+def rows_of(run: Path) -> list[dict[str, float]]:
+    rows = read_metrics(run / "metrics.csv")
+    return [{name: row[name] for name in row if name != "train/images_per_second"} for row in rows]
 
 
 def epochs_of(run: Path) -> int:
@@ -140,3 +140,12 @@ def test_a_run_made_longer_is_the_longer_run(first: str, then: str, run_training
         missing = {name: other[name] for name in other if name not in one}
         assert not missing or one["step"] == at_the_end_of_the_first
         assert one == {name: other[name] for name in one}
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_within_an_epoch_is_validated_there(run_training: Train) -> None:
+    run = run_training("run", *BARE, *f"{STEPS}2".split())
+    (validated,) = (row for row in rows_of(run) if "val/loss" in row)
+    assert validated["step"] == 2
+    assert torch.load(run / "checkpoints" / "best.ckpt")["global_step"] == 2
+    assert json.loads((run / "metrics.json").read_text())["val/loss"] == pytest.approx(validated["val/loss"], rel=1e-6)
