@@ -208,9 +208,12 @@ def run(
     from callbacks import describe, log_hyperparameters, say_where_to_look, times_of_fit
     from vae_lightning.checkpoints import checkpoint_to_resume, data_of
     from vae_lightning.files import replacing, write_json
+    from vae_lightning.training_position import check_position
 
     run_dir = Path(config.run_dir)
     resume_from = checkpoint_to_resume(config.ckpt_path, run_dir)
+    if resume_from is not None:
+        check_position(resume_from, plain)
     if trainer.is_global_zero:
         with replacing(run_dir / "config.yaml") as unfinished:
             unfinished.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -128,7 +128,7 @@ MAY_IMPORT = {
         "made_with",
         "run_folders",
     },
-    "training_position": set(),
+    "training_position": {"checkpoint_keys", "checkpoints", "run_folders"},
     "devices": set(),
     "latent_statistics": {"distributions", "fitted_file"},
     "fitted": {"directions", "fitted_file", "latent_statistics", "priors"},

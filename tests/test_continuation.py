@@ -12,6 +12,7 @@ import torch
 
 from vae_lightning.metrics_csv import read_metrics
 from vae_lightning.module import VAEModule
+from vae_lightning.run_folders import RunError
 
 BARE = ["test=false", "callbacks=[checkpoint]", "logger=[csv]"]
 WARMUP = ["beta_schedule=warmup", "beta_schedule.duration=3", "data.horizontal_flip=true"]
@@ -149,3 +150,20 @@ def test_a_run_that_ends_within_an_epoch_is_validated_there(run_training: Train)
     assert validated["step"] == 2
     assert torch.load(run / "checkpoints" / "best.ckpt")["global_step"] == 2
     assert json.loads((run / "metrics.json").read_text())["val/loss"] == pytest.approx(validated["val/loss"], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_the_rest_of_an_epoch_is_not_cut_into_other_batches(run_training: Train, train_until: Train) -> None:
+    train_until(3, signal.SIGTERM, "run", *BARE, "trainer.max_epochs=1")
+    with pytest.raises(RunError, match=r"batch_size=16: .*3 batches of 8 images in epoch 1.*batch_size=8.*epochs=1\)"):
+        run_training("run", *BARE, "trainer.max_epochs=2", "data.batch_size=16", "ckpt_path=last")
+    run_training("run", *BARE, "trainer.max_epochs=1", "ckpt_path=last")
+    run = run_training("run", *BARE, "trainer.max_epochs=2", "data.batch_size=16", "ckpt_path=last")
+    assert torch.load(run / "checkpoints" / "last.ckpt")["global_step"] == 6 + 3
+
+
+@pytest.mark.slow
+def test_a_run_is_not_made_shorter(run_training: Train) -> None:
+    run_training("run", *BARE, "trainer.max_epochs=2", "trainer.limit_train_batches=1")
+    with pytest.raises(RunError, match=r"max_epochs=1: .*2 epochs behind it"):
+        run_training("run", *BARE, "trainer.max_epochs=1", "trainer.limit_train_batches=1", "ckpt_path=last")
