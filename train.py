@@ -231,8 +231,9 @@ def run(
     metrics |= {**times_of_fit(trainer), **module.best_validation}
     if config.test:
         best = run_dir / "checkpoints" / "best.ckpt"
+        has_best = best.is_file() and bool(module.best_validation)  # else it is that of another objective
         with stoppable(trainer, run_dir):
-            trainer.test(module, datamodule, str(best) if best.is_file() else None, verbose=False, weights_only=True)
+            trainer.test(module, datamodule, str(best) if has_best else None, verbose=False, weights_only=True)
         tested = {name: float(value) for name, value in trainer.callback_metrics.items()}
         metrics |= {name: value for name, value in tested.items() if name.startswith("test/")}
     if trainer.is_global_zero:

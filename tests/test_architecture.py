@@ -52,7 +52,8 @@ MAY_IMPORT = {
     "losses": {"tensor_files", "distributions", "pixels", "processes"},
     "statistics": {"distributions", "losses"},
     "lr_schedule": set(),
-    "run_module": {"checkpoint_keys", "lr_schedule"},
+    "best_so_far": set(),
+    "run_module": {"best_so_far", "checkpoint_keys", "lr_schedule"},
     "recognition": {
         "names",
         "run_data",

@@ -1,22 +1,30 @@
 """What every LightningModule of a run does, whatever it learns: optimizer, logging windows, what checkpoints say."""
 
+import logging
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from vae_lightning.best_so_far import changes_of_the_loss, moved
 from vae_lightning.checkpoint_keys import BEST_KEY, RECORD_KEY
 from vae_lightning.lr_schedule import Constant as ConstantLR
 from vae_lightning.lr_schedule import LRSchedule
+
+log = logging.getLogger("vae_lightning")
 
 
 class RunModule(L.LightningModule):
@@ -131,11 +139,43 @@ class RunModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[BEST_KEY] = self.best_validation
+        checkpoint[RECORD_KEY] = self._record_with_data()
+
+    def _record_with_data(self) -> dict[str, Any]:
         data = getattr(self.trainer, "datamodule", None)
-        checkpoint[RECORD_KEY] = {**self.record, "data": data.record() if data is not None else None}
+        return {**self.record, "data": data.record() if data is not None else None}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.best_validation = dict(checkpoint.get(BEST_KEY, {}))
+        """The same run keeps its best epoch, wherever its folder lies now; any other counts from its own first on.
+
+        Lightning forgets the score of a folder that was moved, and keeps that of another objective.
+        """
+        states = checkpoint.get("callbacks", {})
+        keepers = [each for each in self.trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
+        kept = {
+            each: moved(states.pop(each.state_key), str(each.dirpath)) for each in keepers if each.state_key in states
+        }
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            return  # a test says nothing about the best epoch
+        reason = self._why_the_best_is_not_kept(checkpoint, kept)
+        self.best_validation = {} if reason else dict(checkpoint.get(BEST_KEY, {}))
+        if not reason:
+            states |= {each.state_key: state for each, state in kept.items()}
+        elif checkpoint.get(BEST_KEY):
+            rank_zero_only(log.info)(f"The best epoch is counted anew from here: {reason}")
+
+    def _why_the_best_is_not_kept(
+        self, checkpoint: Mapping[str, Any], kept: Mapping[ModelCheckpoint, Mapping[str, Any]]
+    ) -> str:
+        """In words; empty where it is kept."""
+        file = Path(str(self.trainer.ckpt_path)).resolve()
+        if file.parent.parent != Path(self.trainer.default_root_dir).resolve():
+            return f"{file} is another run's"
+        changes = changes_of_the_loss(checkpoint[RECORD_KEY], self._record_with_data())
+        if changes:
+            return f"val/loss says another thing than before ({', '.join(changes)})"
+        best = [state["best_model_path"] for each, state in kept.items() if each.monitor and state["best_k_models"]]
+        return ", ".join(f"{path} is gone" for path in best if not Path(path).is_file())
 
 
 def check_trainer(module: RunModule, trainer: L.Trainer, sync_batchnorm: bool) -> None:
