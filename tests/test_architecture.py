@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "statistics": {"distributions", "losses"},
     "lr_schedule": set(),
     "best_so_far": set(),
-    "run_module": {"best_so_far", "checkpoint_keys", "lr_schedule"},
+    "run_module": {"best_so_far", "checkpoint_keys", "lr_schedule", "run_folders"},
     "recognition": {
         "names",
         "run_data",

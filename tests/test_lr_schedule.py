@@ -9,6 +9,7 @@ import torch
 
 from vae_lightning.lr_schedule import Constant, WarmupDecay
 from vae_lightning.module import VAEModule
+from vae_lightning.run_folders import RunError
 
 
 def test_known_values() -> None:
@@ -28,25 +29,79 @@ def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
         WarmupDecay(**arguments)
 
 
-def test_the_optimizer_follows_also_after_an_interruption(
-    run_training: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """60 images give 6 batches of 8 an epoch: 18 steps, of which the first 9 warm up."""
-    rates: list[float] = []
+@pytest.fixture
+def rates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The learning rate of every step."""
+    seen: list[float] = []
     step = VAEModule.training_step
 
     def spy(self: VAEModule, batch: Any, batch_idx: int) -> torch.Tensor:
-        rates.append(self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+        seen.append(self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(VAEModule, "training_step", spy)
-    settings = ["lr_schedule=decay", "lr_schedule.warmup=0.5", "optimizer.lr=0.01", "test=false"]
-    run_training("run", *settings, "trainer.max_epochs=3")
-    expected = [0.01 * WarmupDecay(warmup=0.5).factor((number + 0.5) / 18) for number in range(18)]
-    assert rates == pytest.approx(expected)
+    return seen
+
+
+def decay(steps: range, num_steps: int) -> Any:
+    return pytest.approx([0.01 * WarmupDecay(warmup=0.5).factor((step + 0.5) / num_steps) for step in steps])
+
+
+QUICK = ["optimizer.lr=0.01", "test=false", "callbacks=[checkpoint]", "logger=[csv]"]
+DECAY = ["lr_schedule=decay", "lr_schedule.warmup=0.5"]
+
+
+def test_the_optimizer_follows_also_after_an_interruption(
+    run_training: Callable[..., Path], rates: list[float]
+) -> None:
+    """60 images give 6 batches of 8 an epoch: 18 steps, of which the first 9 warm up; then a run of 24."""
+    run_training("run", *QUICK, *DECAY, "trainer.max_epochs=3")
+    assert rates == decay(range(18), 18)
     rates.clear()
-    run_training("run", *settings, "trainer.max_epochs=4", "ckpt_path=last")
-    assert rates[1:] == pytest.approx([0.01 * WarmupDecay(warmup=0.5).factor((n + 0.5) / 24) for n in range(19, 24)])
+    run_training("run", *QUICK, *DECAY, "trainer.max_epochs=4", "ckpt_path=last")
+    assert rates == decay(range(18, 24), 24)
+
+
+@pytest.mark.slow
+def test_a_schedule_may_come_and_go(run_training: Callable[..., Path], rates: list[float]) -> None:
+    """Whatever there was before: the rate is that of the step reached."""
+    run_training("run", *QUICK, "trainer.max_epochs=1")
+    run_training("run", *QUICK, *DECAY, "trainer.max_epochs=2", "ckpt_path=last")
+    run_training("run", *QUICK, "trainer.max_epochs=3", "ckpt_path=last")
+    assert rates[:6] == rates[12:] == [0.01] * 6
+    assert rates[6:12] == decay(range(6, 12), 12)
+    rates.clear()
+    run_training("run", *DECAY, *QUICK, "optimizer.lr=0.02", "trainer.max_epochs=4", "ckpt_path=last")
+    assert [rate / 2 for rate in rates] == decay(range(18, 24), 24)
+
+
+@pytest.mark.parametrize("start", ["last", pytest.param("a file", marks=pytest.mark.slow)])
+def test_settings_of_the_optimizer_take_effect_where_a_run_goes_on(
+    start: str, run_training: Callable[..., Path]
+) -> None:
+    first = run_training("run", *QUICK, "trainer.max_epochs=1") / "checkpoints" / "last.ckpt"
+    before = torch.load(first)["optimizer_states"][0]
+    changed = ["optimizer.lr=0.5", "optimizer.weight_decay=0.25", "+optimizer.betas=[0.5,0.75]", "+optimizer.eps=0.125"]
+    name, checkpoint = ("run", "last") if start == "last" else ("another", first)
+    run_dir = run_training(name, *QUICK, *changed, "trainer.max_epochs=2", f"ckpt_path={checkpoint}")
+    after = torch.load(run_dir / "checkpoints" / "last.ckpt")["optimizer_states"][0]
+    (group,) = after["param_groups"]
+    assert {name: group[name] for name in ("lr", "weight_decay", "betas", "eps")} == {
+        "lr": 0.5,
+        "weight_decay": 0.25,
+        "betas": (0.5, 0.75),
+        "eps": 0.125,
+    }
+    assert [state["step"] for state in after["state"].values()] == [
+        2 * state["step"] for state in before["state"].values()
+    ]
+
+
+@pytest.mark.slow
+def test_what_the_optimizer_has_no_memory_for_is_refused(run_training: Callable[..., Path]) -> None:
+    run_training("run", *QUICK, "trainer.max_epochs=1")
+    with pytest.raises(RunError, match=r"optimizer\.amsgrad=true: the checkpoint has not kept what that needs"):
+        run_training("run", *QUICK, "+optimizer.amsgrad=true", "trainer.max_epochs=2", "ckpt_path=last")
 
 
 def test_a_run_without_end_has_no_decay(run_training: Callable[..., Path]) -> None:

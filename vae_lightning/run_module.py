@@ -23,7 +23,9 @@ from vae_lightning.best_so_far import changes_of_the_loss, moved
 from vae_lightning.checkpoint_keys import BEST_KEY, RECORD_KEY
 from vae_lightning.lr_schedule import Constant as ConstantLR
 from vae_lightning.lr_schedule import LRSchedule
+from vae_lightning.run_folders import RunError
 
+NEED_MORE_STATE = ("amsgrad", "centered")  # of torch.optim: switched on, they look for what no step has left there
 log = logging.getLogger("vae_lightning")
 
 
@@ -52,6 +54,8 @@ class RunModule(L.LightningModule):
         self.best_validation: dict[str, float] = {}
         self.last_logged: dict[str, float] = {}
         self._compiled_evaluate: Callable[..., Any] | None = None
+        self._settings: list[dict[str, Any]] = []  # of the optimizer, per group of parameters
+        self._num_steps: float = math.inf
 
     @property
     @abstractmethod
@@ -68,11 +72,41 @@ class RunModule(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.make_optimizer(self.parameters())
+        self._settings = [
+            {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
+        ]
+        optimizer.register_load_state_dict_pre_hook(self._keep_settings)
         if isinstance(self.lr_schedule, ConstantLR):
             return optimizer
-        num_steps = self.trainer.estimated_stepping_batches
-        scheduler = LambdaLR(optimizer, lambda step: self.lr_schedule.factor((step + 0.5) / num_steps))
+        self._settings = [{**settings, "initial_lr": settings["lr"]} for settings in self._settings]
+        self._num_steps = self.trainer.estimated_stepping_batches
+        scheduler = LambdaLR(optimizer, lambda step: self.lr_schedule.factor((step + 0.5) / self._num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _keep_settings(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        """Takes moments and counts out of a checkpoint, and leaves the settings to this run."""
+        groups = []
+        for loaded, settings in zip(state["param_groups"], self._settings, strict=True):
+            for name in NEED_MORE_STATE:
+                if settings.get(name) and not loaded.get(name):
+                    raise RunError(f"optimizer.{name}=true: the checkpoint has not kept what that needs; leave it out")
+            groups.append({**settings, "params": loaded["params"]})
+        return {**state, "param_groups": groups}
+
+    def on_train_start(self) -> None:
+        """Brings the schedule to the step reached; what a checkpoint says of it may be of another, or of none."""
+        for config in self.trainer.lr_scheduler_configs:
+            scheduler = config.scheduler
+            assert isinstance(scheduler, LambdaLR)
+            self._num_steps = self.trainer.estimated_stepping_batches  # the batches may be others by now
+            scheduler.base_lrs = [settings["lr"] for settings in self._settings]
+            scheduler.last_epoch = self.global_step
+            scheduler._last_lr = [
+                rate * factor(self.global_step)
+                for rate, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+            ]
+            for group, rate in zip(scheduler.optimizer.param_groups, scheduler._last_lr, strict=True):
+                group["lr"] = rate
 
     def on_fit_start(self) -> None:
         if self.compile_mode != "off":
