@@ -1,5 +1,4 @@
 import json
-import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +25,6 @@ from callbacks.loss_curves import draw_loss_curves
 from vae_lightning.charts import draw_kl_per_latent
 from vae_lightning.metrics_csv import read_metrics
 from vae_lightning.models import ConvVAE
-from vae_lightning.module import VAEModule
 from vae_lightning.pixels import to_pixel_range, to_uint8
 
 
@@ -186,26 +184,6 @@ def test_hparams_name_what_a_sweep_varies(tmp_path: Path) -> None:
     experiment = HParamsPluginData.FromString(contents["_hparams_/experiment"].plugin_data.content)
     metrics = {info.name.tag for info in experiment.experiment.metric_infos}
     assert metrics == {"test/loss", "test/kl_nats"}
-
-
-def test_batch_size_finder_trains_with_what_fits(
-    run_training: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Of 8, 16 and 32 images the last is too much, as a device would say."""
-    step = VAEModule.training_step
-
-    def small_device(self: VAEModule, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        if len(batch["images"]) > 16:
-            raise RuntimeError("CUDA out of memory.")
-        return step(self, batch, batch_idx)
-
-    monkeypatch.setattr(VAEModule, "training_step", small_device)
-    with caplog.at_level(logging.INFO, "vae_lightning"):
-        settings = ["trainer.max_epochs=1", "+callbacks=batch_size_finder", "callbacks.batch_size_finder.init_val=8"]
-        run_dir = run_training("run", *settings)
-    assert "data.batch_size=16" in caplog.text
-    rows = [row for row in read_metrics(run_dir / "metrics.csv") if "val/loss" in row]
-    assert rows[-1]["step"] == 3  # 48 training images
 
 
 def test_profile_counts_what_a_gpu_would_wait_for(run_training: Callable[..., Path]) -> None:
