@@ -15,6 +15,7 @@ from vae_lightning.best_so_far import changes_of_the_loss, moved
 from vae_lightning.checkpoint_keys import RECORD_KEY
 from vae_lightning.metrics_csv import read_metrics
 from vae_lightning.module import VAEModule
+from vae_lightning.run_folders import RunError
 
 Train = Callable[..., Path]
 QUICK = ["callbacks=[checkpoint]", "logger=[csv]"]
@@ -195,3 +196,24 @@ def test_files_that_lie_elsewhere_are_forgotten() -> None:
         "best_k_models": {"/mine/a/epoch=1.ckpt": 1.0},
         "best_model_score": 1.0,
     }
+
+
+DAMAGE: list[Callable[[dict[str, Any]], object]] = [
+    lambda content: content.update(callbacks=[1]),
+    lambda content: [content["callbacks"].update({key: 5}) for key in list(content["callbacks"])],
+    lambda content: [state.update(best_model_path=5) for state in content["callbacks"].values()],
+    lambda content: [state.update(best_k_models=5) for state in content["callbacks"].values()],
+    lambda content: [state.clear() for state in content["callbacks"].values()],
+]
+
+
+@pytest.mark.slow
+def test_a_damaged_account_of_the_best_is_refused_in_words(run_training: Train) -> None:
+    run_dir = run_training("run", *QUICK, "test=false", "trainer.max_epochs=1")
+    last = run_dir / "checkpoints" / "last.ckpt"
+    for damage in DAMAGE:
+        content = saved(run_dir, "last")
+        damage(content)
+        torch.save(content, last.with_name("damaged.ckpt"))
+        with pytest.raises(RunError, match=r"damaged\.ckpt is damaged: what it says of the best checkpoints"):
+            run_training("run", *QUICK, "trainer.max_epochs=2", f"ckpt_path={last.with_name('damaged.ckpt')}")

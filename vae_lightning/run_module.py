@@ -184,15 +184,17 @@ class RunModule(L.LightningModule):
 
         Lightning forgets the score of a folder that was moved, and keeps that of another objective.
         """
-        states = checkpoint.get("callbacks", {})
         keepers = [each for each in self.trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
-        kept = {
-            each: moved(states.pop(each.state_key), str(each.dirpath)) for each in keepers if each.state_key in states
-        }
+        try:
+            checkpoint["callbacks"] = states = dict(checkpoint.get("callbacks", {}))
+            found = [each for each in keepers if each.state_key in states]
+            kept = {each: moved(states.pop(each.state_key), str(each.dirpath)) for each in found}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{self.trainer.ckpt_path} is damaged: what it says of the best checkpoints makes no sense") from error
         if self.trainer.state.fn != TrainerFn.FITTING:
             return  # a test says nothing about the best epoch
         reason = self._why_the_best_is_not_kept(checkpoint, kept)
-        self.best_validation = {} if reason else dict(checkpoint.get(BEST_KEY, {}))
+        self.best_validation = {} if reason else dict(checkpoint.get(BEST_KEY) or {})
         if not reason:
             states |= {each.state_key: state for each, state in kept.items()}
         elif checkpoint.get(BEST_KEY):
