@@ -190,7 +190,9 @@ class RunModule(L.LightningModule):
             found = [each for each in keepers if each.state_key in states]
             kept = {each: moved(states.pop(each.state_key), str(each.dirpath)) for each in found}
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{self.trainer.ckpt_path} is damaged: what it says of the best checkpoints makes no sense") from error
+            raise RunError(
+                f"{self.trainer.ckpt_path} is damaged: what it says of the best checkpoints makes no sense"
+            ) from error
         if self.trainer.state.fn != TrainerFn.FITTING:
             return  # a test says nothing about the best epoch
         reason = self._why_the_best_is_not_kept(checkpoint, kept)
