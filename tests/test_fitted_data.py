@@ -119,7 +119,7 @@ def test_statistics_are_measured_anew_on_faces_that_have_changed(
     assert "were fitted to other images than the checkpoint was trained on" in caplog.text
 
 
-@pytest.mark.parametrize("is_changed", [False, True])
+@pytest.mark.parametrize("is_changed", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_an_export_carries_along_which_data_its_fitted_files_are_of(
     is_changed: bool,
     checkpoint: Path,

@@ -61,6 +61,7 @@ def test_files_alike_but_for_their_content_are_other_images(
     assert warnings(caplog) == []
 
 
+@pytest.mark.slow
 def test_one_file_that_differs_is_enough(tmp_path: Path) -> None:
     black = write_bitmaps(tmp_path / "black", 0)
     open_all(read_folder(black), tmp_path / "cache", Preprocessing(None, 16))
@@ -113,6 +114,7 @@ def test_another_copy_of_a_zip_file_is_compared_by_its_directory(
     np.testing.assert_array_equal(open_all(copied, tmp_path / "cache"), before)
 
 
+@pytest.mark.slow
 def test_two_that_start_together_get_their_own_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
