@@ -1,4 +1,5 @@
 import json
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path

@@ -213,7 +213,7 @@ def test_other_devices_are_asked_once_per_window(
 
     def elsewhere(self: Any, trainer: Any, module: Any, loss: torch.Tensor) -> None:
         original(self, trainer, module, loss.detach().as_subclass(OnAnotherDevice))
-        self._window[-1] = (self._window[-1][0], loss.detach())
+        self._window[-1] = (self._window[-1][0], loss.detach(), trainer.global_step)
 
     monkeypatch.setattr(callbacks.NonFiniteLoss, "on_before_backward", elsewhere)
     with pytest.raises(NonFiniteLossError, match="at step 2,"):
