@@ -74,6 +74,7 @@ def test_a_killed_sweep_goes_on_and_ends_as_if_nothing_had_happened(quick: list[
     assert log.count("ConvVAE (") == 2  # both attempts are in the job's own log
 
 
+@pytest.mark.slow
 def test_two_sweeps_of_one_second_share_nothing_but_the_decoded_images(quick: list[str], tmp_path: Path) -> None:
     both = [start_training("-m", "beta=1", "trainer.max_epochs=1", *quick, cwd=tmp_path) for _ in range(2)]
     outputs = [process.communicate(timeout=400)[0] for process in both]
