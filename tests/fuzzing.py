@@ -7,12 +7,12 @@ number when one fails. Where a decoder written in C brings the process down, the
 pytest's temporary folder.
 """
 
-import functools
 import os
 import resource
 import sys
 import warnings
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ MOST_MEMORY = 1.25 * 2**30  # libwebp takes 1.1 GiB for 50 million pixels, which
 def fuzzed(test: Callable[..., None]) -> Callable[..., None]:
     """The test gets its argument `number` INPUTS times."""
 
-    @functools.wraps(test)
+    @wraps(test)
     def with_little_memory(*arguments: Any, **named: Any) -> None:
         before = _most_memory_so_far()
         with warnings.catch_warnings():
@@ -51,9 +51,8 @@ def check_words(error: Exception) -> None:
     assert 10 < len(str(error)) < 2_000
 
 
-_folders: dict[int, Path] = {}
-
-
 def folder_of_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One for all inputs: hypothesis runs many in one test."""
-    return _folders.setdefault(id(tmp_path_factory), tmp_path_factory.mktemp("fuzz"))
+    folder = tmp_path_factory.getbasetemp() / "fuzz"
+    folder.mkdir(exist_ok=True)
+    return folder
