@@ -194,7 +194,7 @@ MALFORMED: dict[str, Damage] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor", "ignore:Sparse invariant checks")
 @pytest.mark.parametrize("what", MALFORMED)
 def test_a_checkpoint_that_is_not_as_it_should_be_ends_in_one_line(what: str, run: Path) -> None:
     with pytest.raises(RunError) as caught:

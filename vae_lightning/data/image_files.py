@@ -4,6 +4,7 @@ import io
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from PIL import Image, UnidentifiedImageError
 
@@ -28,9 +29,16 @@ def opened_image(encoded: bytes) -> Iterator[Image.Image]:
     Raises:
         DataError: no image, or too large, or damaged. It does not name the file.
     """
-    with explained_decoding(), Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+    with explained_decoding(), Image.open(io.BytesIO(encoded), formats=readable_formats()) as image:
         check_size(image.size)
         yield image
+
+
+@cache
+def readable_formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow has a decoder for: asked for another, it would refuse every file."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 @contextmanager
