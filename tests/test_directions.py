@@ -1,5 +1,6 @@
 """Latents with planted structure: which way an attribute lies is known."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -101,6 +102,15 @@ def test_strength_one_goes_from_the_mean_without_to_the_mean_with(directions: Di
     vector = held.vector.double()
     assert moved(without, held, 1.0, "class") @ vector == pytest.approx(float(with_it @ vector), abs=1e-6)
     assert not held.shift(0.0).any()
+
+
+def test_no_deviation_may_be_rounded_below_zero_and_a_damaged_covariance_is_refused(directions: Directions) -> None:
+    variances = torch.ones(LATENT, dtype=torch.float64)
+    variances[0] = -1e-12
+    assert replace(directions, covariance=variances.diag())._deviation(torch.eye(LATENT).double()[0]) == 0
+    for damaged in (-directions.covariance, directions.covariance * torch.nan):
+        with pytest.raises(DirectionError, match="the covariance of the latents is none"):
+            replace(directions, covariance=damaged).direction("Smiling", "means")
 
 
 def test_strength_one_is_one_standard_deviation_of_the_latents() -> None:

@@ -16,6 +16,7 @@ from vae_lightning.names import is_a_name
 METHODS = ("means", "probe")
 UNITS = ("class", "std")
 LEAST_LEFT = 1e-3  # of a direction's length, once it is orthogonal to others: below, what is left is rounding and noise
+ROUNDING = 1e-9  # of the variance of all latents together
 
 
 class DirectionError(ValueError):
@@ -153,10 +154,17 @@ class Directions:
             others,
             vector.float(),
             float(gap @ vector),
-            math.sqrt(float(vector @ self.covariance @ vector)),
+            self._deviation(vector),
             self._cosines(vector, target),
             self.images_per_class,
         )
+
+    def _deviation(self, vector: Float[Tensor, " latent"]) -> float:
+        """How far the latents of all training images spread along a vector of length 1."""
+        variance = float(vector @ self.covariance @ vector)
+        if not variance >= -ROUNDING * float(self.covariance.diagonal().abs().sum()):
+            raise DirectionError("the covariance of the latents is none: delete the file of directions and fit again")
+        return math.sqrt(max(variance, 0.0))
 
     def _cosines(self, vector: Float[Tensor, " latent"], target: int) -> dict[str, float]:
         kept = self.have_both_classes.tolist()
