@@ -23,26 +23,19 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from vae_lightning.building import build_module, build_trainer, try_trainer
-from vae_lightning.command_line import is_sweep, prepare_command_line, remove_unused_folder
-from vae_lightning.configuration import (
-    CONF_DIR,
-    first_cause,
-    optimized_metrics,
-    swept_overrides,
-    to_plain,
-)
-from vae_lightning.files import storage_error
-from vae_lightning.help_page import help_page
-from vae_lightning.interruption import sigterm_of_the_system, stop_by_exception
-from vae_lightning.signatures import ConfigError
-from vae_lightning.terminal import show_what_can_be_shown
+from vae_lightning.launch.building import build_module, build_trainer, try_trainer
+from vae_lightning.launch.command_line import help_page, is_sweep, prepare_command_line, remove_unused_folder
+from vae_lightning.launch.configuration import CONF_DIR, first_cause, optimized_metrics, swept_overrides, to_plain
+from vae_lightning.launch.signatures import ConfigError
+from vae_lightning.system.interruption import sigterm_of_the_system, stop_by_exception
+from vae_lightning.system.terminal import show_what_can_be_shown
+from vae_lightning.system.whole_files import storage_error
 
 if TYPE_CHECKING:  # torch and numpy are imported inside the functions: --help and shell completion answer at once
     import lightning as L
 
     from vae_lightning.data import FaceDataModule
-    from vae_lightning.run_module import RunModule
+    from vae_lightning.training.run_module import RunModule
 
 CTRL_C_EXIT_CODE = 130
 log = logging.getLogger("vae_lightning")
@@ -58,9 +51,9 @@ def main(config: DictConfig) -> Any:
     """
     from callbacks import NonFiniteLossError, quieten_event_writer
     from vae_lightning.data import DataError
-    from vae_lightning.run_folders import RunError
-    from vae_lightning.run_status import describe_error
-    from vae_lightning.sweep import has_checkpoint, release_memory
+    from vae_lightning.launch.sweep import has_checkpoint, release_memory
+    from vae_lightning.runs.layout import RunError
+    from vae_lightning.runs.status import describe_error
 
     hydra_config = HydraConfig.get()
     in_sweep = hydra_config.mode == RunMode.MULTIRUN
@@ -98,8 +91,8 @@ def run_or_skip(config: DictConfig, in_sweep: bool) -> Any:
     from lightning.pytorch.utilities import rank_zero_only
 
     from callbacks import say_where_to_look
-    from vae_lightning.identity import identity_of
-    from vae_lightning.sweep import finished_metrics, has_checkpoint, run_job, run_recorded
+    from vae_lightning.launch.sweep import finished_metrics, has_checkpoint, run_job, run_recorded
+    from vae_lightning.runs.identity import identity_of
 
     def go_on() -> dict[str, Any]:
         config.ckpt_path = "last"  # also where the job once started from a named checkpoint
@@ -206,9 +199,9 @@ def run(
 ) -> dict[str, Any]:
     """Fits, tests the best checkpoint, writes what the run folder holds; returns the final metrics."""
     from callbacks import describe, log_hyperparameters, say_where_to_look, times_of_fit
-    from vae_lightning.checkpoints import checkpoint_to_resume, data_of
-    from vae_lightning.files import replacing, write_json
-    from vae_lightning.training_position import check_position
+    from vae_lightning.runs.checkpoints import checkpoint_to_resume, data_of
+    from vae_lightning.system.whole_files import replacing, write_json
+    from vae_lightning.training.resuming import check_position
 
     run_dir = Path(config.run_dir)
     resume_from = checkpoint_to_resume(config.ckpt_path, run_dir)
@@ -283,7 +276,7 @@ def start(typed: list[str]) -> int:
         finally:
             remove_unused_folder(sys.argv[1:], typed)
         return 0
-    from vae_lightning.sweep import conduct
+    from vae_lightning.launch.sweep import conduct
 
     return conduct(sys.argv[1:], typed, CONF_DIR, check, main)
 

@@ -1,32 +1,23 @@
 """Lightning callbacks and a logger: pictures, curves, speed, numbers."""
 
-from callbacks.announcement import describe, say_where_to_look
 from callbacks.batch_size_finder import BatchSizeFinder
-from callbacks.checkpoint_files import WholeCheckpoints
-from callbacks.console import ProgressBar, quieten_event_writer, quieten_lightning
-from callbacks.continuation import Continuation
+from callbacks.console import ProgressBar, describe, quieten_event_writer, quieten_lightning, say_where_to_look
+from callbacks.continuation import Continuation, LastValidation, WholeCheckpoints
 from callbacks.dashboard import event_folders, log_hyperparameters, tensorboard_command
 from callbacks.ema import EMA
 from callbacks.evaluation import Evaluation
-from callbacks.events import Events
-from callbacks.image_grid import ImageGrid
-from callbacks.interpolation import InterpolationGrid
+from callbacks.image_grids import ImageGrid, InterpolationGrid, ReconstructionGrid, TemperatureGrid, TraversalGrid
 from callbacks.kl_per_latent import KLPerLatent
-from callbacks.last_validation import LastValidation
+from callbacks.loggers import Events, MetricsCsv
 from callbacks.loss_curves import LossCurves
-from callbacks.metrics_csv import MetricsCsv
 from callbacks.non_finite_loss import NonFiniteLoss, NonFiniteLossError
 from callbacks.posterior_collapse import PosteriorCollapse
 from callbacks.profile import Profile
 from callbacks.projector import Projector
 from callbacks.recognition_scores import RecognitionScores
-from callbacks.reconstruction import ReconstructionGrid
 from callbacks.selection import select_callbacks
-from callbacks.slurm import queue_again, under_submitit
-from callbacks.stop_after_batch import LastCheckpoint, StopAfterBatch
-from callbacks.temperature import TemperatureGrid
+from callbacks.stopping import LastCheckpoint, StopAfterBatch, queue_again, under_submitit
 from callbacks.throughput import Throughput, times_of_fit
-from callbacks.traversal import TraversalGrid
 
 __all__ = [
     "EMA",

@@ -1,15 +1,21 @@
 """A run that was interrupted goes on where it was: no epoch and no log twice, none lost."""
 
+import io
+from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.dashboard import begin_session
-from callbacks.metrics_csv import MetricsCsv
-from vae_lightning.training_position import position_in
+from callbacks.loggers import MetricsCsv
+from vae_lightning.system.whole_files import write_bytes
+from vae_lightning.training.resuming import position_in
 
 
 class Continuation(L.Callback):
@@ -53,3 +59,31 @@ class Continuation(L.Callback):
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.flush()
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place, onto the disk, and then moves it there.
+
+    Lightning's own way goes through the folder for temporary files. Where that is another file system the move is a
+    copy, and a process that is killed, or a disk that is full, leaves half a checkpoint in the place of a whole one.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
+        content = io.BytesIO()  # on a full disk torch.save ends with an internal error that does not say so
+        torch.save(checkpoint, content)
+        with content.getbuffer() as encoded:  # let go of at once: collected late, it would hold its owner open
+            write_bytes(Path(path), encoded)
+
+
+class LastValidation(L.Callback):
+    """Validates after step `trainer.max_steps` too, where `trainer.check_val_every_n_epoch` asks for this epoch.
+
+    Lightning does so at the epoch's last batch only: the steps since would count neither for best.ckpt nor for a
+    search, and a run of less than an epoch would have no number at all.
+    """
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == trainer.max_steps:
+            trainer.should_stop = True  # before this kind of end it validates

@@ -11,10 +11,10 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import hparams
 
-from vae_lightning.configuration import METRICS_OF_KL, READ_METRICS, SHOWN_METRICS
-from vae_lightning.module import VAEModule
 from vae_lightning.recognition.module import RecognizerModule
-from vae_lightning.run_module import RunModule
+from vae_lightning.training.run_module import RunModule
+from vae_lightning.training.statistics import METRICS_OF_KL, READ_METRICS, SHOWN_METRICS
+from vae_lightning.training.vae_module import VAEModule
 
 SPEED = "images_per_second"
 # a chart per metric, with its curves of training and validation

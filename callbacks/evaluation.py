@@ -9,8 +9,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from callbacks.dashboard import show_picture
 from vae_lightning.data import FaceDataModule
 from vae_lightning.evaluation.measured import Measured
-from vae_lightning.module import VAEModule
-from vae_lightning.pictures import write_picture
+from vae_lightning.pictures.grids import write_picture
+from vae_lightning.training.vae_module import VAEModule
 
 
 class Evaluation(L.Callback):
@@ -72,7 +72,7 @@ class Evaluation(L.Callback):
 
     def _measure(self, trainer: L.Trainer, module: VAEModule, epoch: int) -> dict[str, float]:
         from vae_lightning.evaluation.evaluate import measure
-        from vae_lightning.evaluation.subject import Subject
+        from vae_lightning.runs.opened import Subject
 
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(datamodule, FaceDataModule)

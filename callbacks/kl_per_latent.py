@@ -7,9 +7,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.dashboard import show_picture
-from vae_lightning.charts import draw_kl_per_latent
-from vae_lightning.module import VAEModule
-from vae_lightning.pictures import write_picture
+from vae_lightning.pictures.charts import draw_kl_per_latent
+from vae_lightning.pictures.grids import write_picture
+from vae_lightning.training.vae_module import VAEModule
 
 
 class KLPerLatent(L.Callback):

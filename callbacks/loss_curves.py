@@ -10,10 +10,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
 
 from callbacks.dashboard import order_charts, show_picture
-from vae_lightning.charts import COLORS, figure_pixels
-from vae_lightning.metrics_csv import read_metrics
-from vae_lightning.pictures import write_picture
-from vae_lightning.run_module import RunModule
+from vae_lightning.pictures.charts import COLORS, figure_pixels
+from vae_lightning.pictures.grids import write_picture
+from vae_lightning.runs.metrics_csv import read_metrics
+from vae_lightning.training.run_module import RunModule
 
 PANELS = {"loss": "loss", "reconstruction_nats": "reconstruction", "kl_nats": "KL"}
 

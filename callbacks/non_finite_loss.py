@@ -10,8 +10,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from vae_lightning.data import FaceDataModule
-from vae_lightning.files import replacing
-from vae_lightning.run_module import RunModule
+from vae_lightning.system.whole_files import replacing
+from vae_lightning.training.run_module import RunModule
 
 NAMES_SHOWN = 8
 SAVED_AS = "before_non_finite_loss.ckpt"

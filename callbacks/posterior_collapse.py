@@ -6,7 +6,7 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
 from vae_lightning.losses import Constant, FreeBits
-from vae_lightning.module import VAEModule
+from vae_lightning.training.vae_module import VAEModule
 
 log = logging.getLogger("vae_lightning")
 

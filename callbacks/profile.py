@@ -10,8 +10,8 @@ import lightning as L
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import profile, record_function
 
-from vae_lightning.files import write_json
-from vae_lightning.run_module import RunModule
+from vae_lightning.system.whole_files import write_json
+from vae_lightning.training.run_module import RunModule
 
 logger = logging.getLogger("vae_lightning")
 OPERATIONS_SHOWN = 12

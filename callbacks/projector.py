@@ -16,10 +16,10 @@ from torch import Tensor
 
 from callbacks.dashboard import event_folders
 from vae_lightning.data import FaceDataModule
-from vae_lightning.evaluation.subject import Subject
-from vae_lightning.files import replacing
-from vae_lightning.module import VAEModule
-from vae_lightning.pictures import write_picture
+from vae_lightning.pictures.grids import write_picture
+from vae_lightning.runs.opened import Subject
+from vae_lightning.system.whole_files import replacing
+from vae_lightning.training.vae_module import VAEModule
 
 logger = logging.getLogger("vae_lightning")
 

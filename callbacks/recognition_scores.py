@@ -7,12 +7,12 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.dashboard import show_picture
-from vae_lightning.data.source import Split
-from vae_lightning.evaluation.attribute_scores import draw_bars
-from vae_lightning.files import replacing
-from vae_lightning.pictures import write_picture
+from vae_lightning.data.sources.source import Split
+from vae_lightning.pictures.grids import write_picture
 from vae_lightning.recognition.module import RecognizerModule
 from vae_lightning.recognition.readings import draw_r_squared
+from vae_lightning.scores.attribute_scores import draw_bars
+from vae_lightning.system.whole_files import replacing
 
 
 class RecognitionScores(L.Callback):

@@ -7,13 +7,13 @@ import lightning as L
 
 from callbacks.ema import EMA
 from callbacks.evaluation import Evaluation
-from callbacks.image_grid import ImageGrid
+from callbacks.image_grids import ImageGrid
 from callbacks.kl_per_latent import KLPerLatent
 from callbacks.posterior_collapse import PosteriorCollapse
 from callbacks.projector import Projector
 from callbacks.recognition_scores import RecognitionScores
-from vae_lightning.module import VAEModule
-from vae_lightning.run_module import RunModule
+from vae_lightning.training.run_module import RunModule
+from vae_lightning.training.vae_module import VAEModule
 
 logger = logging.getLogger("vae_lightning")
 

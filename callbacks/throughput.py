@@ -5,7 +5,7 @@ from typing import Any
 
 import lightning as L
 
-from vae_lightning.run_module import RunModule
+from vae_lightning.training.run_module import RunModule
 
 WARM_UP_BATCHES = 3  # of a compiled step: it is compiled in the first, and recorded as a CUDA graph in the next two
 

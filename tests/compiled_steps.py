@@ -14,9 +14,9 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import train
-from vae_lightning.configuration import to_plain
+from vae_lightning.launch.configuration import to_plain
 from vae_lightning.losses import KLWeight
-from vae_lightning.module import VAEModule
+from vae_lightning.training.vae_module import VAEModule
 
 NUM_STEPS = 6
 SMALL = ["data.image_size=32", "model.latent_dim=6", "callbacks=[]", "logger=[]", "trainer.accelerator=cpu"]

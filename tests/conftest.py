@@ -114,9 +114,9 @@ TINY_RUN = [
 def train_tiny(root: Path, data_dir: Path, run_dir: Path, *overrides: str, fixed: Sequence[str] = TINY_RUN) -> Path:
     """Trains on the CelebA at `root` and returns the run folder."""
     import train
-    from vae_lightning.configuration import to_plain
-    from vae_lightning.identity import identity_of
-    from vae_lightning.sweep import run_recorded
+    from vae_lightning.launch.configuration import to_plain
+    from vae_lightning.launch.sweep import run_recorded
+    from vae_lightning.runs.identity import identity_of
 
     places = [f"run_dir='{run_dir}'", f"data.data_dir='{data_dir}'", f"data.root='{root}'"]
     with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):

@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vae_lightning.directions import Directions
-from vae_lightning.fitted import direction_file, prior_file, statistics_file
-from vae_lightning.latent_statistics import LatentStatistics
+from vae_lightning.latents.directions import Directions
+from vae_lightning.latents.priors import FittedGaussian, GaussianMixture
+from vae_lightning.latents.statistics import LatentStatistics
 from vae_lightning.models import Autoencoder, ConvVAE
-from vae_lightning.priors import FittedGaussian, GaussianMixture
-from vae_lightning.runs import Run
+from vae_lightning.runs.fitted import direction_file, prior_file, statistics_file
+from vae_lightning.runs.load import Run
 
 LATENTS = 14
 ATTRIBUTES = ("Bald", "Never", "Young", "Smiling")

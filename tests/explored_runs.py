@@ -13,7 +13,7 @@ from conftest import write_celeba
 from PIL import Image
 from tiny_runs import write_run
 
-from vae_lightning.checkpoint_keys import RECORD_KEY
+from vae_lightning.runs.layout import RECORD_KEY
 
 
 def write_explored_run(folder: Path, root: Path, data_dir: Path, seed: int = 0, **model: Any) -> Path:

@@ -92,9 +92,9 @@ def _pause_around(name: str, pause: Callable[[], None]) -> None:
 
 
 def prepare(moment: str, pause: Callable[[], None]) -> None:
-    from vae_lightning.data import decoding
-    from vae_lightning.module import VAEModule
+    from vae_lightning.data.decoded import decoding
     from vae_lightning.recognition.module import RecognizerModule
+    from vae_lightning.training.vae_module import VAEModule
 
     steps = {"training step": "training_step", "validation": "validation_step", "test": "test_step"}
     if moment in steps:

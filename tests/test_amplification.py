@@ -10,20 +10,20 @@ from stand_ins import noise_images, subject_of
 from torch import Tensor
 
 from vae_lightning.data.loading import SplitImages
-from vae_lightning.distributions import Deterministic, DiagonalGaussian
-from vae_lightning.editing import amplification
-from vae_lightning.editing.amplification import (
+from vae_lightning.editing.attributes import amplification
+from vae_lightning.editing.attributes.amplification import (
     amplify,
     best_dimensions,
     correlation_picture,
     correlations,
-    draw_signed,
     rank_dimensions,
     subject_correlations,
 )
 from vae_lightning.editing.outcome import EditError
-from vae_lightning.evaluation.subject import Subject
 from vae_lightning.models import Autoencoder
+from vae_lightning.models.distributions import Deterministic, DiagonalGaussian
+from vae_lightning.pictures.heat_map import draw_signed
+from vae_lightning.runs.opened import Subject
 
 NAMES = ("Second", "Third_not", "Coin", "Never")
 SCALES = torch.tensor([0.5, 2.0, 1.0, 0.25])  # of the latents, whose standard deviations follow

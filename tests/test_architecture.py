@@ -9,24 +9,22 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vae_lightning"
 LIGHTNING_ALLOWED = {
     "train.py",
-    "vae_lightning/building.py",
-    "vae_lightning/run_module.py",
-    "vae_lightning/module.py",
+    "vae_lightning/launch/building.py",
+    "vae_lightning/training/run_module.py",
+    "vae_lightning/training/vae_module.py",
     "vae_lightning/recognition/module.py",
     "vae_lightning/data/datamodule.py",
 }
 HYDRA_ALLOWED = {
     "train.py",
-    "vae_lightning/building.py",
-    "vae_lightning/configuration.py",
-    "vae_lightning/signatures.py",
-    "vae_lightning/help_page.py",
-    "vae_lightning/command_line.py",
-    "vae_lightning/stored_overrides.py",
-    "vae_lightning/typed_paths.py",
-    "vae_lightning/identity.py",
-    "vae_lightning/sweep/plan.py",
-    "vae_lightning/sweep/ray_engine.py",
+    "vae_lightning/launch/building.py",
+    "vae_lightning/launch/configuration.py",
+    "vae_lightning/launch/signatures.py",
+    "vae_lightning/launch/command_line.py",
+    "vae_lightning/launch/overrides.py",
+    "vae_lightning/runs/identity.py",
+    "vae_lightning/launch/sweep/plan.py",
+    "vae_lightning/launch/sweep/ray_engine.py",
 }
 # what each part may import of ours, besides itself
 MAY_IMPORT = {

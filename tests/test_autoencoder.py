@@ -10,11 +10,11 @@ import torch
 
 from callbacks import TraversalGrid
 from vae_lightning import load_run
-from vae_lightning.metrics_csv import read_metrics
+from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.models import ConvVAE
-from vae_lightning.pixels import to_pixel_range
-from vae_lightning.run_folders import RunError
-from vae_lightning.signatures import ConfigError
+from vae_lightning.models.pixels import to_pixel_range
+from vae_lightning.runs.layout import RunError
+from vae_lightning.runs.metrics_csv import read_metrics
 
 AUTOENCODER = ["posterior=deterministic", "trainer.max_epochs=2"]
 

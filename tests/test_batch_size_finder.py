@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from vae_lightning.metrics_csv import read_metrics
-from vae_lightning.module import VAEModule
+from vae_lightning.runs.metrics_csv import read_metrics
+from vae_lightning.training.vae_module import VAEModule
 
 Train = Callable[..., Path]
 QUICK = ["callbacks=[checkpoint]", "logger=[csv]", "test=false", "lr_schedule=decay", "trainer.log_every_n_steps=1"]

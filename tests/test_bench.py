@@ -11,11 +11,11 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from vae_lightning.bench import bench, compare, limits, tables
-from vae_lightning.bench.parts import bare_loop_speed, loader
-from vae_lightning.bench.peer import PeerVAE
-from vae_lightning.bench.subject import Subject
-from vae_lightning.cli import app
+from vae_lightning.cli.app import app
+from vae_lightning.cli.bench import bench, compare, limits, tables
+from vae_lightning.cli.bench.parts import bare_loop_speed, loader
+from vae_lightning.cli.bench.peer import PeerVAE
+from vae_lightning.cli.bench.subject import Subject
 from vae_lightning.data import FaceDataModule
 from vae_lightning.data.loading import BatchLoader, DeviceBatchLoader
 

@@ -11,11 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from vae_lightning.best_so_far import changes_of_the_loss, moved
-from vae_lightning.checkpoint_keys import RECORD_KEY
-from vae_lightning.metrics_csv import read_metrics
-from vae_lightning.module import VAEModule
-from vae_lightning.run_folders import RunError
+from vae_lightning.runs.layout import RECORD_KEY, RunError
+from vae_lightning.runs.metrics_csv import read_metrics
+from vae_lightning.training.resuming import changes_of_the_loss, moved
+from vae_lightning.training.vae_module import VAEModule
 
 Train = Callable[..., Path]
 QUICK = ["callbacks=[checkpoint]", "logger=[csv]"]

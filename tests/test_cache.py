@@ -22,8 +22,9 @@ from conftest import write_images
 from jaxtyping import UInt8
 from PIL import Image
 
-from vae_lightning.data import DataError, ImageSource, Preprocessing, cache, open_cache, read_celeba, read_folder
-from vae_lightning.data.preprocessing import as_crop
+from vae_lightning.data import DataError, ImageSource, Preprocessing, open_cache, read_celeba, read_folder
+from vae_lightning.data.decoded import cache
+from vae_lightning.data.decoded.preprocessing import as_crop
 
 Celeba = Callable[..., Path]
 Box = tuple[int, int, int, int]

@@ -23,10 +23,10 @@ from callbacks import (
     say_where_to_look,
 )
 from callbacks.loss_curves import draw_loss_curves
-from vae_lightning.charts import draw_kl_per_latent
-from vae_lightning.metrics_csv import read_metrics
 from vae_lightning.models import ConvVAE
-from vae_lightning.pixels import to_pixel_range, to_uint8
+from vae_lightning.models.pixels import to_pixel_range, to_uint8
+from vae_lightning.pictures.charts import draw_kl_per_latent
+from vae_lightning.runs.metrics_csv import read_metrics
 
 
 @pytest.fixture

@@ -14,11 +14,12 @@ from PIL import Image
 from test_celeba import to_zip
 from written_sweeps import write_status
 
-from vae_lightning.data import DataError, FaceDataModule, source
-from vae_lightning.made_with import made_with
-from vae_lightning.metrics_csv import read_metrics
-from vae_lightning.run_data import has_same_images
-from vae_lightning.sweep import run_job
+from vae_lightning.data import DataError, FaceDataModule
+from vae_lightning.data.sources import source
+from vae_lightning.launch.sweep import run_job
+from vae_lightning.runs.data_record import has_same_images
+from vae_lightning.runs.metrics_csv import read_metrics
+from vae_lightning.runs.versions import made_with
 
 Celeba = Callable[..., Path]
 Edit = Callable[[Path], None]

@@ -13,8 +13,8 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 
 import train
-from vae_lightning.configuration import first_cause, to_plain
-from vae_lightning.metrics_csv import read_metrics
+from vae_lightning.launch.configuration import first_cause, to_plain
+from vae_lightning.runs.metrics_csv import read_metrics
 
 TINY = [
     "data.image_size=32",

@@ -11,7 +11,7 @@ import pytest
 from processes import ROOT, SMALL, train, vae, wait_for
 from typer.testing import CliRunner
 
-from vae_lightning.cli import app
+from vae_lightning.cli.app import app
 
 pytestmark = pytest.mark.process
 

@@ -13,12 +13,12 @@ from processes import run
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import train
-from vae_lightning.configuration import to_plain
-from vae_lightning.hardware import check_compile
+from vae_lightning.launch.configuration import to_plain
+from vae_lightning.launch.hardware import check_compile
+from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.losses import KLWeight
-from vae_lightning.module import VAEModule
-from vae_lightning.runs import load_run
-from vae_lightning.signatures import ConfigError
+from vae_lightning.runs.load import load_run
+from vae_lightning.training.vae_module import VAEModule
 
 SMALL = ["data.image_size=32", "model.latent_dim=6", "callbacks=[]", "logger=[]", "trainer.accelerator=cpu"]
 STEPS = {

@@ -10,13 +10,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import train
-from vae_lightning.command_line import continue_last_run, explain_unknown_key, name_jobs_by_what_is_swept
-from vae_lightning.configuration import first_cause, to_plain
 from vae_lightning.data.rendering.factors import sample_pictures
-from vae_lightning.identity import folder_name
-from vae_lightning.run_folders import RunError
-from vae_lightning.signatures import ConfigError, check_arguments
-from vae_lightning.sweep.engines import check_extras
+from vae_lightning.launch.command_line import continue_last_run, explain_unknown_key, name_jobs_by_what_is_swept
+from vae_lightning.launch.configuration import first_cause, to_plain
+from vae_lightning.launch.signatures import ConfigError, check_arguments
+from vae_lightning.launch.sweep.engines import check_extras
+from vae_lightning.runs.identity import folder_name
+from vae_lightning.runs.layout import RunError
 
 EXPERIMENTS = sorted(path.stem for path in (train.CONF_DIR / "experiment").glob("*.yaml"))
 CHOICES = sorted((path.parent.name, path.stem) for path in train.CONF_DIR.glob("*/*.yaml"))
@@ -102,7 +102,7 @@ def test_known_keys_need_no_explanation() -> None:
         (["data.batch_size=big"], "data.batch_size=big: FaceDataModule takes a whole number"),
         (["optimizer.lr=fast"], "optimizer.lr=fast"),
         (["trainer.max_epochs=some"], "trainer.max_epochs=some"),
-        (["callbacks.temperature.temperatures=hot"], "temperatures=hot"),
+        (["callbacks.image_grids.temperatures=hot"], "temperatures=hot"),
     ],
 )
 def test_constructors_are_the_schema(overrides: list[str], message: str) -> None:
@@ -118,7 +118,7 @@ def test_constructors_are_the_schema(overrides: list[str], message: str) -> None
         (["model.pixel_range=[-1,1]"], "model.output_activation=tanh"),
         (["model.norm=layer"], "none, batch, group"),
         (["beta=-1"], "beta=-1"),
-        (["callbacks.traversal.dimensions=[500]"], "latents 0 to 127"),
+        (["callbacks.image_grids.dimensions=[500]"], "latents 0 to 127"),
         (["data.source=celebb"], "celeba"),
     ],
 )

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from vae_lightning.metrics_csv import read_metrics
-from vae_lightning.module import VAEModule
-from vae_lightning.run_folders import RunError
+from vae_lightning.runs.layout import RunError
+from vae_lightning.runs.metrics_csv import read_metrics
+from vae_lightning.training.vae_module import VAEModule
 
 BARE = ["test=false", "callbacks=[checkpoint]", "logger=[csv]"]
 WARMUP = ["beta_schedule=warmup", "beta_schedule.duration=3", "data.horizontal_flip=true"]

@@ -12,7 +12,8 @@ import pytest
 from test_cache import open_all
 from test_changing_data import warnings
 
-from vae_lightning.data import cache, read_celeba
+from vae_lightning.data import read_celeba
+from vae_lightning.data.decoded import cache
 
 Celeba = Callable[..., Path]
 

@@ -14,7 +14,7 @@ from omegaconf import ListConfig
 from torch import Tensor
 
 from vae_lightning.data import SPLITS, DataError, FaceDataModule
-from vae_lightning.data.noise import read_noise
+from vae_lightning.data.sources.noise import read_noise
 
 Celeba = Callable[..., Path]
 

@@ -24,8 +24,8 @@ from vae_lightning.export.browser_runtime import RUNTIME_FILES, browser_runtime,
 from vae_lightning.export.contents import ExportError
 from vae_lightning.export.demo import SOURCES, write_demo
 from vae_lightning.export.demo_contents import demo_contents
-from vae_lightning.fitted import prior_file, statistics_file
-from vae_lightning.latent_statistics import LatentStatistics
+from vae_lightning.latents.statistics import LatentStatistics
+from vae_lightning.runs.fitted import prior_file, statistics_file
 
 
 @pytest.fixture

@@ -18,13 +18,13 @@ from torch import Tensor
 
 import train
 from vae_lightning import load_run
-from vae_lightning.configuration import to_plain
 from vae_lightning.data import FaceDataModule
 from vae_lightning.evaluation.card import read_card
 from vae_lightning.evaluation.evaluate import evaluate_run
 from vae_lightning.evaluation.request import Request
-from vae_lightning.metrics_csv import read_metrics
+from vae_lightning.launch.configuration import to_plain
 from vae_lightning.recognition.load import build_recognizer
+from vae_lightning.runs.metrics_csv import read_metrics
 
 ROOT = Path(__file__).parents[1]
 CLOCKED = ("train/images_per_second",)  # the only column that tells the time

@@ -11,10 +11,8 @@ from stand_ins import noise_images, subject_of
 from torch import Tensor
 
 from vae_lightning.data.loading import SplitImages
-from vae_lightning.directions import Direction, DirectionError, DirectionFile, Directions, without_span
-from vae_lightning.distributions import DiagonalGaussian
-from vae_lightning.editing import attributes as editing
-from vae_lightning.editing.attributes import (
+from vae_lightning.editing.attributes import directions as editing
+from vae_lightning.editing.attributes.directions import (
     compare_directions,
     direction_table,
     edit_attribute,
@@ -23,8 +21,10 @@ from vae_lightning.editing.attributes import (
     subject_directions,
 )
 from vae_lightning.editing.outcome import EditError
-from vae_lightning.evaluation.subject import Subject
+from vae_lightning.latents.directions import Direction, DirectionError, DirectionFile, Directions, without_span
 from vae_lightning.models import Autoencoder
+from vae_lightning.models.distributions import DiagonalGaussian
+from vae_lightning.runs.opened import Subject
 
 NAMES = ("Smiling", "Male", "Never", "Always")
 LATENT = 12

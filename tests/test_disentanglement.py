@@ -5,20 +5,18 @@ import numpy as np
 import pytest
 from sklearn.metrics import mutual_info_score
 
-from vae_lightning.evaluation.codes import CodedImages
-from vae_lightning.evaluation.disentanglement import best_cuts, mig, modularity, separability
-from vae_lightning.evaluation.factor_scores import FactorScores
-from vae_lightning.evaluation.information import (
+from vae_lightning.evaluation.metrics.factor_scores import FactorScores
+from vae_lightning.scores.codes import CodedImages
+from vae_lightning.scores.disentanglement import best_cuts, factorvae_score, mig, modularity, separability
+from vae_lightning.scores.information import (
     Information,
     adjust_for_chance,
     discretise,
     measure_information,
     shuffled_information,
 )
-from vae_lightning.evaluation.intervals import spread_interval
-from vae_lightning.evaluation.predictors import completeness, disentanglement, fit_predictors
-from vae_lightning.evaluation.resampling import image_weights
-from vae_lightning.evaluation.votes import factorvae_score
+from vae_lightning.scores.predictors import completeness, disentanglement, fit_predictors
+from vae_lightning.scores.resampling import image_weights, spread_interval
 
 BINARY = (False, True)
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
-from vae_lightning.distributions import (
+from vae_lightning.models.distributions import (
     DiagonalGaussian,
     PixelPrediction,
     discretised_gaussian_nll,
     floored_logvar,
     nats_to_bits_per_dim,
 )
-from vae_lightning.pixels import mean_squared_error, to_pixel_range, to_uint8
+from vae_lightning.models.pixels import mean_squared_error, to_pixel_range, to_uint8
 
 
 def random_posterior(batch: int = 6, latent: int = 5) -> DiagonalGaussian:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from stand_ins import subject_of
 
-from vae_lightning.directions import DirectionFile
-from vae_lightning.editing.methods import Guidance, methods_for
-from vae_lightning.evaluation.subject import Subject
+from vae_lightning.editing.judging.methods import Guidance, methods_for
+from vae_lightning.latents.directions import DirectionFile
 from vae_lightning.models import LinearVAE
 from vae_lightning.recognition import Recognizer
+from vae_lightning.runs.opened import Subject
 
 NAMES = ("Smiling", "Male")
 
@@ -70,7 +70,7 @@ def test_methods_move_by_their_strengths_and_add_or_take_away(subject: Subject, 
 
 def test_guidance_is_followed_once_for_all_strengths(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     followed = []
-    import vae_lightning.editing.methods as methods
+    import vae_lightning.editing.judging.methods as methods
 
     original: Callable[..., object] = methods.guide
     monkeypatch.setattr(methods, "guide", lambda *arguments: followed.append(1) or original(*arguments))

@@ -9,16 +9,15 @@ from torch.distributions import MultivariateNormal, Normal
 
 from vae_lightning.data import FaceDataModule
 from vae_lightning.data.loading import SplitImages
-from vae_lightning.data.source import FolderStore, ImageSource
-from vae_lightning.editing.equal_change import value_at
-from vae_lightning.editing.judge import Judge
+from vae_lightning.data.sources.source import FolderStore, ImageSource
+from vae_lightning.editing.judging.judge import Judge
+from vae_lightning.editing.judging.scores import EditScore, look, score_edit, sharpness
+from vae_lightning.editing.judging.trade_off import choose_images, compare_methods, value_at
 from vae_lightning.editing.outcome import EditError
-from vae_lightning.editing.scores import EditScore, look, score_edit, sharpness
-from vae_lightning.editing.trade_off import choose_images, compare_methods
-from vae_lightning.evaluation.subject import Subject
 from vae_lightning.losses import SquaredError
 from vae_lightning.models import Autoencoder
 from vae_lightning.recognition import Recognizer
+from vae_lightning.runs.opened import Subject
 
 SIDE, LATENTS, COUNT = 8, 5, 120
 PEOPLE = 30  # in each split

@@ -11,9 +11,9 @@ from conftest import TINY_RUN, train_tiny, write_celeba, write_images
 from PIL import Image
 from typer.testing import CliRunner
 
-from vae_lightning.cli import app
-from vae_lightning.run_folders import RunError
-from vae_lightning.runs import load_run
+from vae_lightning.cli.app import app
+from vae_lightning.runs.layout import RunError
+from vae_lightning.runs.load import load_run
 
 FIXED = [override for override in TINY_RUN if "latent_dim" not in override]
 SMALL = ["trainer.max_epochs=1", "callbacks=[checkpoint]", "logger=[csv]", "test=false"]

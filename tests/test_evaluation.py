@@ -14,23 +14,23 @@ from rich.console import Console
 from typer.testing import CliRunner
 from written_sweeps import Page, measured, read_csv, write_job
 
-from vae_lightning import evaluation_command, load_run
-from vae_lightning.checkpoint_keys import RECORD_KEY
-from vae_lightning.checkpoints import FORMAT
-from vae_lightning.cli import app
-from vae_lightning.data.source import DataError
-from vae_lightning.devices import DeviceError
-from vae_lightning.editing_command import as_table
+from vae_lightning import load_run
+from vae_lightning.cli import evaluate as evaluation_command
+from vae_lightning.cli.app import app
+from vae_lightning.cli.workplace import as_table
+from vae_lightning.data.sources.source import DataError
 from vae_lightning.evaluation import METRIC_NAMES
 from vae_lightning.evaluation.card import Card, Section, read_card, shown, to_markdown, to_rich
 from vae_lightning.evaluation.evaluate import evaluate_run
-from vae_lightning.evaluation.latents import LatentSpace
-from vae_lightning.evaluation.likelihood import Likelihood
 from vae_lightning.evaluation.measured import EvaluationError, Measured, Metric, Value
+from vae_lightning.evaluation.metrics.latents import LatentSpace
+from vae_lightning.evaluation.metrics.likelihood import Likelihood
 from vae_lightning.evaluation.request import METRICS, Request
-from vae_lightning.metrics_csv import read_metrics
-from vae_lightning.run_folders import RunError
-from vae_lightning.tracking import Observer
+from vae_lightning.runs.checkpoints import FORMAT
+from vae_lightning.runs.layout import RECORD_KEY, RunError
+from vae_lightning.runs.metrics_csv import read_metrics
+from vae_lightning.system.devices import DeviceError
+from vae_lightning.system.progress import Observer
 
 QUICK = ("likelihood", "latents", "pictures")
 

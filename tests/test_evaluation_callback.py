@@ -10,9 +10,9 @@ from stand_ins import noise_images, subject_of
 
 from callbacks import Evaluation
 from vae_lightning.evaluation.evaluate import measure
-from vae_lightning.evaluation.samplers import Samplers
-from vae_lightning.metrics_csv import read_metrics
+from vae_lightning.evaluation.metrics.samplers import Samplers
 from vae_lightning.models import LinearVAE
+from vae_lightning.runs.metrics_csv import read_metrics
 
 
 def test_the_callback_logs_numbers_and_draws(run_training: Callable[..., Path]) -> None:
@@ -30,7 +30,7 @@ def test_the_callback_logs_numbers_and_draws(run_training: Callable[..., Path]) 
 
 
 def test_a_flow_can_be_fitted_within_a_validation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vae_lightning.priors.flow.MOST_STEPS", 30)
+    monkeypatch.setattr("vae_lightning.latents.priors.flow.MOST_STEPS", 30)
     subject = subject_of(LinearVAE(image_size=8, color="gray", latent_dim=2, hidden_dim=4), noise_images(60))
     with torch.inference_mode():  # as in Lightning's validation
         found = measure(Samplers(("flow",)), subject)

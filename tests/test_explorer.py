@@ -18,7 +18,7 @@ from PIL import Image
 from tiny_runs import write_run
 from typer.testing import CliRunner
 
-from vae_lightning.cli import app
+from vae_lightning.cli.app import app
 from vae_lightning.explorer import markup
 from vae_lightning.explorer.edits import Edit, between, moved
 from vae_lightning.explorer.faces import ExplorerError, Face, Source
@@ -36,7 +36,7 @@ from vae_lightning.explorer.pictures import (
 )
 from vae_lightning.explorer.positions import as_seed, as_temperature, number_in, words_of
 from vae_lightning.explorer.workbench import Workbench
-from vae_lightning.runs import load_run
+from vae_lightning.runs.load import load_run
 
 ATTRIBUTE = "Attribute_03"
 TEST, SAMPLE = Face(Source.TEST, number=2), Face(Source.SAMPLE, seed=5, temperature=0.8)
@@ -345,7 +345,7 @@ def test_without_gradio_the_extra_is_named_before_anything_is_loaded(monkeypatch
     def version(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr("vae_lightning.explore_verb.version", version)
+    monkeypatch.setattr("vae_lightning.cli.explore.version", version)
     result = CliRunner().invoke(app, ["explore", "no/such/run"])
     assert result.exit_code == 2
     assert "pip install -e '.[explore]'" in result.output

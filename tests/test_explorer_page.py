@@ -29,7 +29,7 @@ from vae_lightning.explorer.opening import open_workbench  # noqa: E402
 from vae_lightning.explorer.photographs import MOST_BYTES  # noqa: E402
 from vae_lightning.explorer.server import AnnouncedServer, build_app  # noqa: E402
 from vae_lightning.explorer.workbench import Workbench  # noqa: E402
-from vae_lightning.runs import load_run  # noqa: E402
+from vae_lightning.runs.load import load_run  # noqa: E402
 
 MAIN = "return [...document.querySelectorAll('.picture.main img')].find((image) => image.checkVisibility())?.src"
 SHOWN = "[...document.querySelectorAll(arguments[0])].filter((element) => element.checkVisibility())"

@@ -25,7 +25,7 @@ from explorer_load import (  # noqa: E402
 )
 from httpx import AsyncClient  # noqa: E402  (Gradio brings it)
 
-from vae_lightning.runs import load_run  # noqa: E402
+from vae_lightning.runs.load import load_run  # noqa: E402
 
 NO_NETWORK = """
 import socket

@@ -17,14 +17,13 @@ from tiny_runs import PRIVATE, checkpoint, fit_everything, write_run
 from typer.testing import CliRunner
 
 from vae_lightning import load_run
-from vae_lightning.checkpoint_keys import RECORD_KEY
-from vae_lightning.checkpoints import build_reconstruction, read_checkpoint
-from vae_lightning.cli import app
+from vae_lightning.cli.app import app
 from vae_lightning.export import export_run, folder, hub
 from vae_lightning.export.contents import portable
 from vae_lightning.export.folder import replacing_folder
-from vae_lightning.fitted import digest_of, prior_file
-from vae_lightning.run_folders import EXPORTED_CONFIG, EXPORTED_WEIGHTS, RunError
+from vae_lightning.runs.checkpoints import build_reconstruction, read_checkpoint
+from vae_lightning.runs.fitted import digest_of, prior_file
+from vae_lightning.runs.layout import EXPORTED_CONFIG, EXPORTED_WEIGHTS, RECORD_KEY, RunError
 
 MODELS: dict[str, dict[str, Any]] = {
     "conv": {"norm": "batch"},

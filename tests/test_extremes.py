@@ -13,9 +13,10 @@ from conftest import train_tiny, write_celeba
 from PIL import Image
 
 from callbacks import NonFiniteLossError, TemperatureGrid
-from vae_lightning.distributions import PixelPrediction
-from vae_lightning.face_grids import interpolation_grid
-from vae_lightning.hardware import check_precision
+from vae_lightning.latents.priors import PriorError, fit_prior
+from vae_lightning.launch.hardware import check_precision
+from vae_lightning.launch.signatures import ConfigError
+from vae_lightning.launch.trainer_settings import check_trainer
 from vae_lightning.losses import (
     AbsoluteError,
     BinaryCrossEntropy,
@@ -27,13 +28,12 @@ from vae_lightning.losses import (
     ReconstructionLoss,
     SquaredError,
 )
-from vae_lightning.metrics_csv import read_metrics
 from vae_lightning.models import ConvVAE
 from vae_lightning.models.base import ModelError
-from vae_lightning.module import VAEModule
-from vae_lightning.priors import PriorError, fit_prior
-from vae_lightning.run_module import check_trainer
-from vae_lightning.signatures import ConfigError
+from vae_lightning.models.distributions import PixelPrediction
+from vae_lightning.pictures.face_grids import interpolation_grid
+from vae_lightning.runs.metrics_csv import read_metrics
+from vae_lightning.training.vae_module import VAEModule
 
 Train = Callable[..., Path]
 DRAWN = "callbacks=[checkpoint,kl_per_latent,traversal]"
@@ -244,7 +244,7 @@ TRAINS = [
     "varied data.image_size=8 model=linear",
     "varied trainer.accumulate_grad_batches=100",
     "varied trainer.gradient_clip_val=1e-9",
-    "varied callbacks.temperature.temperatures=[0,1e6]",
+    "varied callbacks.image_grids.temperatures=[0,1e6]",
     "varied optimizer.lr=0",
 ]
 

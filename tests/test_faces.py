@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vae_lightning.data import faces
-from vae_lightning.data.faces import faces_folder_name, render_faces
+from vae_lightning.data.rendering import dataset as faces
 from vae_lightning.data.rendering.attributes import ATTRIBUTE_NAMES, RULES, describe_attributes, face_attributes
+from vae_lightning.data.rendering.dataset import faces_folder_name, render_faces
 from vae_lightning.data.rendering.drawing import draw_face
 from vae_lightning.data.rendering.factors import FACTOR_RANGES, IDENTITY_FACTORS, FaceFactors, sample_pictures
 

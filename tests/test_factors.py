@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from vae_lightning.distributions import Deterministic, DiagonalGaussian
-from vae_lightning.evaluation.factor_scores import SCORES
-from vae_lightning.evaluation.factors import AttributeDisentanglement, Disentanglement, active_latents, varying
 from vae_lightning.evaluation.measured import EvaluationError, Measured
+from vae_lightning.evaluation.metrics.factor_scores import SCORES
+from vae_lightning.evaluation.metrics.factors import AttributeDisentanglement, Disentanglement, active_latents, varying
+from vae_lightning.models.distributions import Deterministic, DiagonalGaussian
 
 
 def independent_factors(images: int, factors: int, seed: int) -> np.ndarray:
@@ -109,7 +109,7 @@ def test_a_collapsed_code_is_not_scored() -> None:
 
 
 def test_predictors_are_fitted_to_so_many_training_images_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vae_lightning.evaluation.factors.MOST_FITTED", 150)
+    monkeypatch.setattr("vae_lightning.evaluation.metrics.factors.MOST_FITTED", 150)
     measured = METRICS[0].measure(StandIn(200))
     assert (measured.protocol["fitted_to"], measured.protocol["images"]) == ("150 training images", 200)
     assert (

@@ -13,11 +13,11 @@ from stand_ins import CPU, MakeSubject, by_name, random_weights, subject_maker
 from torch import nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from vae_lightning.evaluation import fidelity
-from vae_lightning.evaluation.feature_networks import ALEXNET, INCEPTION, load_inception
-from vae_lightning.evaluation.fidelity import Fidelity, compare_features, frechet_distance
 from vae_lightning.evaluation.measured import EvaluationError
-from vae_lightning.tracking import untracked
+from vae_lightning.evaluation.metrics import fidelity
+from vae_lightning.evaluation.metrics.feature_networks import ALEXNET, INCEPTION, load_inception
+from vae_lightning.evaluation.metrics.fidelity import Fidelity, compare_features, frechet_distance
+from vae_lightning.system.progress import untracked
 
 
 @pytest.fixture(scope="module")

@@ -11,21 +11,17 @@ from test_changing_data import edit_line, overwrite_in_place, picture, warnings
 from tiny_runs import fit_everything
 
 from vae_lightning import load_run
-from vae_lightning.checkpoint_keys import RECORD_KEY
-from vae_lightning.checkpoints import read_checkpoint
 from vae_lightning.data import FaceDataModule
-from vae_lightning.editing.attributes import subject_directions
-from vae_lightning.evaluation import subject as evaluation
-from vae_lightning.evaluation.evaluate import open_subject
-from vae_lightning.evaluation.request import Request
-from vae_lightning.evaluation.subject import Subject
+from vae_lightning.editing.attributes.directions import subject_directions
 from vae_lightning.explorer.opening import open_workbench
 from vae_lightning.export.folder import export_run
-from vae_lightning.fitted import direction_file, prior_file, statistics_file
-from vae_lightning.priors import fit_prior
-from vae_lightning.run_data import data_settings
-from vae_lightning.run_folders import RunError
-from vae_lightning.tracking import untracked
+from vae_lightning.latents.priors import fit_prior
+from vae_lightning.runs import opened as evaluation
+from vae_lightning.runs.checkpoints import read_checkpoint
+from vae_lightning.runs.data_record import data_settings
+from vae_lightning.runs.fitted import direction_file, prior_file, statistics_file
+from vae_lightning.runs.layout import RECORD_KEY, RunError
+from vae_lightning.runs.opened import Subject, open_subject
 
 CPU = torch.device("cpu")
 # rows 0, 8 of ten are for training and validation
@@ -51,7 +47,7 @@ def root(checkpoint: Path) -> Path:
 
 
 def opened(checkpoint: Path) -> Subject:
-    return open_subject(checkpoint, read_checkpoint(checkpoint), Request(), CPU, untracked)
+    return open_subject(checkpoint, read_checkpoint(checkpoint), device=CPU)
 
 
 def directions_of(subject: Subject, checkpoint: Path) -> torch.Tensor:

@@ -19,15 +19,22 @@ from torch.utils.tensorboard import SummaryWriter
 from typer.testing import CliRunner
 
 from callbacks import WholeCheckpoints, quieten_event_writer
-from vae_lightning.cli import app
-from vae_lightning.command_line import check_place
+from vae_lightning.cli.app import app
 from vae_lightning.data import DataError, FaceDataModule
-from vae_lightning.data.faces import render_faces
-from vae_lightning.files import StorageError, check_writable, replacing, storage_error, write_bytes, write_json
-from vae_lightning.fitted import statistics_file
-from vae_lightning.latent_statistics import LatentStatistics
-from vae_lightning.log_file import LogFile
-from vae_lightning.run_status import read_status, state_of
+from vae_lightning.data.rendering.dataset import render_faces
+from vae_lightning.latents.statistics import LatentStatistics
+from vae_lightning.launch.command_line import check_place
+from vae_lightning.runs.fitted import statistics_file
+from vae_lightning.runs.status import read_status, state_of
+from vae_lightning.system.terminal import LogFile
+from vae_lightning.system.whole_files import (
+    StorageError,
+    check_writable,
+    replacing,
+    storage_error,
+    write_bytes,
+    write_json,
+)
 
 
 @pytest.fixture

@@ -15,12 +15,12 @@ from mutations import mutated
 from PIL import Image
 
 from vae_lightning.data import DataError
-from vae_lightning.data.celeba import read_celeba
-from vae_lightning.data.faces import read_factors
-from vae_lightning.data.image_files import jpeg_size
-from vae_lightning.data.preprocessing import Preprocessing, load_jpeg_decoder
-from vae_lightning.data.zip_store import ZipStore
-from vae_lightning.photographs import open_photographs
+from vae_lightning.data.decoded.image_files import jpeg_size
+from vae_lightning.data.decoded.preprocessing import Preprocessing, load_jpeg_decoder
+from vae_lightning.data.rendering.dataset import read_factors
+from vae_lightning.data.sources.celeba import read_celeba
+from vae_lightning.data.sources.zip_store import ZipStore
+from vae_lightning.runs.photographs import open_photographs
 
 
 @pytest.fixture(scope="module")

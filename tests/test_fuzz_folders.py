@@ -12,20 +12,20 @@ from fuzzing import check_words, folder_of_all, fuzzed
 from mutations import mutated, mutated_text
 from written_sweeps import measured, write_job
 
-from vae_lightning.command_line import explain_unknown_key, name_jobs_by_what_is_swept
-from vae_lightning.configuration import CONF_DIR
 from vae_lightning.evaluation.card import Card, Section, read_card, to_markdown
 from vae_lightning.evaluation.measured import Value
-from vae_lightning.metrics_csv import read_metrics
+from vae_lightning.launch.command_line import explain_unknown_key, name_jobs_by_what_is_swept
+from vae_lightning.launch.configuration import CONF_DIR
+from vae_lightning.launch.overrides import TARGET, read_overrides
+from vae_lightning.launch.sweep.progress import look, time_left
 from vae_lightning.report.evaluations import evaluations_html, read_evaluations
 from vae_lightning.report.markup import table_html
 from vae_lightning.report.summary import summarise
 from vae_lightning.report.sweep import read_sweep
 from vae_lightning.report.table import make_table
-from vae_lightning.run_folders import RunError
-from vae_lightning.run_status import read_plan, read_status, state_of
-from vae_lightning.stored_overrides import TARGET, read_overrides
-from vae_lightning.sweep.progress import look, time_left
+from vae_lightning.runs.layout import RunError
+from vae_lightning.runs.metrics_csv import read_metrics
+from vae_lightning.runs.status import read_plan, read_status, state_of
 
 
 @fuzzed

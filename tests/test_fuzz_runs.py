@@ -13,15 +13,14 @@ from safetensors.torch import save
 from tiny_runs import checkpoint, fit_everything, write_run
 
 from vae_lightning import load_run
-from vae_lightning.checkpoint_keys import BEST_KEY, RECORD_KEY
-from vae_lightning.checkpoints import EXPORT_FORMAT
 from vae_lightning.data import DataError
-from vae_lightning.directions import DirectionError
-from vae_lightning.fitted import direction_file, prior_file, statistics_file
-from vae_lightning.latent_statistics import LatentStatisticsError
-from vae_lightning.priors import PriorError
-from vae_lightning.priors.file import PriorFileError
-from vae_lightning.run_folders import RunError
+from vae_lightning.latents.directions import DirectionError
+from vae_lightning.latents.priors import PriorError
+from vae_lightning.latents.priors.file import PriorFileError
+from vae_lightning.latents.statistics import LatentStatisticsError
+from vae_lightning.runs.checkpoints import EXPORT_FORMAT
+from vae_lightning.runs.fitted import direction_file, prior_file, statistics_file
+from vae_lightning.runs.layout import BEST_KEY, RECORD_KEY, RunError
 
 LINEAR = {"_target_": "vae_lightning.models.LinearVAE", "image_size": 8, "hidden_dim": 4, "latent_dim": 6}
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from vae_lightning.grids import GAP, labelled_grid, tile
+from vae_lightning.pictures.grids import GAP, labelled_grid, tile
 
 
 def numbered_images(rows: int = 2, columns: int = 3, channels: int = 3, size: int = 64) -> torch.Tensor:

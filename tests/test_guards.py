@@ -16,11 +16,11 @@ import callbacks.ema
 from callbacks import EMA, NonFiniteLossError, PosteriorCollapse
 from callbacks.posterior_collapse import _what_to_try
 from vae_lightning import load_run
-from vae_lightning.checkpoint_keys import MODEL_PREFIX
 from vae_lightning.losses import FreeBits, GaussianShared, LinearWarmup, Objective, ObjectiveTerms, SquaredError
-from vae_lightning.metrics_csv import read_metrics
 from vae_lightning.models import ConvVAE
-from vae_lightning.module import VAEModule
+from vae_lightning.runs.layout import MODEL_PREFIX
+from vae_lightning.runs.metrics_csv import read_metrics
+from vae_lightning.training.vae_module import VAEModule
 
 EMA_RUN = ["+callbacks.ema._target_=callbacks.EMA", "+callbacks.ema.decay=0.9", "trainer.max_epochs=3"]
 

@@ -9,8 +9,8 @@ from stand_ins import noise_images, subject_of
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, kl_divergence
 
-from vae_lightning.editing import guidance
-from vae_lightning.editing.guidance import GuidanceSettings, guide, guide_faces
+from vae_lightning.editing.attributes import guidance
+from vae_lightning.editing.attributes.guidance import GuidanceSettings, guide, guide_faces
 from vae_lightning.editing.outcome import EditError
 from vae_lightning.models import Autoencoder, ConvVAE
 from vae_lightning.recognition import Recognizer

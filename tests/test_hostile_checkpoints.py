@@ -17,18 +17,17 @@ from safetensors.torch import save_file
 from tiny_runs import checkpoint, fit_everything, write_run
 
 from vae_lightning import load_run
-from vae_lightning.checkpoint_keys import BEST_KEY, RECORD_KEY
-from vae_lightning.checkpoints import EXPORT_FORMAT, build_reconstruction, read_checkpoint
 from vae_lightning.data import FaceDataModule
-from vae_lightning.evaluation.feature_networks import load_lpips
 from vae_lightning.evaluation.measured import EvaluationError
-from vae_lightning.fitted import direction_file, prior_file, statistics_file
+from vae_lightning.evaluation.metrics.feature_networks import load_lpips
 from vae_lightning.losses.perceptual import WeightsError, load_vgg16_features
 from vae_lightning.recognition import RecognizerError
 from vae_lightning.recognition.load import load_recognizer
 from vae_lightning.recognition.network import load_weights
-from vae_lightning.run_data import SETTINGS, data_settings
-from vae_lightning.run_folders import RunError
+from vae_lightning.runs.checkpoints import EXPORT_FORMAT, build_reconstruction, read_checkpoint
+from vae_lightning.runs.data_record import SETTINGS, data_settings
+from vae_lightning.runs.fitted import direction_file, prior_file, statistics_file
+from vae_lightning.runs.layout import BEST_KEY, RECORD_KEY, RunError
 
 Damage = Callable[[dict[str, Any]], object]
 MODEL, RECORD = "vae_lightning.models.", RECORD_KEY
@@ -89,7 +88,7 @@ NODE = {"_target_": "os.system", "command": "true"}
 NAMED: dict[str, Damage] = {
     "model": lambda content: content[RECORD]["config"].update(model=NODE),
     "a function of ours": lambda content: content[RECORD]["config"]["model"].update(
-        _target_="vae_lightning.data.source.os.system"
+        _target_="vae_lightning.data.sources.source.os.system"
     ),
     "widths": lambda content: content[RECORD]["config"]["model"].update(widths=NODE),
     "list": lambda content: content[RECORD]["config"]["model"].update(widths=[NODE, NODE]),

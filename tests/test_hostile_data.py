@@ -13,14 +13,14 @@ from conftest import ATTRIBUTE_NAMES
 from PIL import Image
 
 from vae_lightning.data import DataError
-from vae_lightning.data.celeba import read_celeba
-from vae_lightning.data.image_files import MOST_PIXELS, jpeg_size
-from vae_lightning.data.preprocessing import Preprocessing
-from vae_lightning.data.tables import read_table
-from vae_lightning.data.zip_store import MOST_IMAGE_BYTES, ZipStore
-from vae_lightning.photographs import open_photographs
-from vae_lightning.preparation.checking import check_celeba
-from vae_lightning.preparation.layouts import explain_other_folder
+from vae_lightning.data.decoded.image_files import MOST_PIXELS, jpeg_size
+from vae_lightning.data.decoded.preprocessing import Preprocessing
+from vae_lightning.data.preparation.checking import check_celeba
+from vae_lightning.data.preparation.layouts import explain_other_folder
+from vae_lightning.data.sources.celeba import read_celeba
+from vae_lightning.data.sources.tables import read_table
+from vae_lightning.data.sources.zip_store import MOST_IMAGE_BYTES, ZipStore
+from vae_lightning.runs.photographs import open_photographs
 
 Celeba = Callable[..., Path]
 PACKED = b"picture " * 100

@@ -10,14 +10,14 @@ import pytest
 import yaml
 from written_sweeps import measured, write_job
 
-from vae_lightning.configuration import CONF_DIR
 from vae_lightning.evaluation.card import Card, Section, read_card
-from vae_lightning.plain_files import read_plain
+from vae_lightning.launch.configuration import CONF_DIR
+from vae_lightning.launch.overrides import read_overrides
+from vae_lightning.launch.signatures import ConfigError, check_arguments
 from vae_lightning.report import write_report
-from vae_lightning.run_folders import RunError
-from vae_lightning.run_status import read_plan
-from vae_lightning.signatures import ConfigError, check_arguments
-from vae_lightning.stored_overrides import read_overrides
+from vae_lightning.runs.layout import RunError
+from vae_lightning.runs.status import read_plan
+from vae_lightning.system.plain_files import read_plain
 
 
 def stored(folder: Path, overrides: Any) -> Path:
@@ -33,7 +33,7 @@ def stored(folder: Path, overrides: Any) -> Path:
         "kl._target_=subprocess.Popen",
         "+callbacks.x={_target_: os.system, command: 'true'}",
         "+callbacks={a: {b: {_target_: callbacks.EMA.os}}}",
-        "model._target_=vae_lightning.data.source.os.system",
+        "model._target_=vae_lightning.data.sources.source.os.system",
         "+callbacks.x=${oc.decode:'{_target_: os.system}'}",
         "model=../../../tmp/evil",
         "callbacks=[ema,../evil]",
@@ -70,7 +70,9 @@ def test_going_on_keeps_what_a_person_would_set(tmp_path: Path) -> None:
             read_overrides(stored(tmp_path / str(damaged)[:4].strip("[{'"), damaged), CONF_DIR, set())
 
 
-@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "no.such.Class", "", "vae_lightning.data.source.os"])
+@pytest.mark.parametrize(
+    "target", ["os.system", "builtins.eval", "no.such.Class", "", "vae_lightning.data.sources.source.os"]
+)
 def test_what_is_no_class_is_refused_also_where_it_is_typed(target: str) -> None:
     with pytest.raises(ConfigError, match=r"callbacks\.x\._target_=.*needed is a class"):
         check_arguments({"callbacks": {"x": {"_target_": target}}})

@@ -9,8 +9,8 @@ from stand_in_hub import ORGANISATION, OWNER, TOKEN, StandInHub, stand_in_hub
 from tiny_runs import PRIVATE, write_run
 from typer.testing import CliRunner
 
-from vae_lightning.cli import app
-from vae_lightning.run_folders import EXPORTED_WEIGHTS
+from vae_lightning.cli.app import app
+from vae_lightning.runs.layout import EXPORTED_WEIGHTS
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 pytestmark = pytest.mark.extra

@@ -7,7 +7,7 @@ from scipy.linalg import subspace_angles
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from vae_lightning.editing.identity_bases import (
+from vae_lightning.editing.identity.bases import (
     identity_basis,
     pca_basis,
     person_covariances,

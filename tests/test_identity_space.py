@@ -3,7 +3,7 @@ import pytest
 from scipy.linalg import subspace_angles
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from vae_lightning.editing.identity_space import fisher_space, repeated_people, standardised_space
+from vae_lightning.editing.identity.bases import fisher_space, repeated_people, standardised_space
 
 
 def test_discriminants_are_those_of_scikit_learn() -> None:

@@ -7,21 +7,13 @@ import torch
 from stand_ins import subject_of
 from torch import Tensor
 
-from vae_lightning.editing.identity_bases import (
-    encode_rows,
-    find_person,
-    fit_basis,
-    people_with,
-)
-from vae_lightning.editing.identity_transfer import (
-    choose_subjects,
-    transfer,
-)
+from vae_lightning.editing.identity.bases import encode_rows, find_person, fit_basis, people_with
+from vae_lightning.editing.identity.scores import at_equal_identity, draw_transfer_scores, transfer_scores
+from vae_lightning.editing.identity.transfer import choose_subjects, transfer
 from vae_lightning.editing.outcome import EditError
-from vae_lightning.editing.transfer_scores import at_equal_identity, draw_transfer_scores, transfer_scores
-from vae_lightning.evaluation.subject import Subject
 from vae_lightning.models import Autoencoder
 from vae_lightning.recognition import Recognizer
+from vae_lightning.runs.opened import Subject
 
 LATENTS = 16
 

@@ -15,11 +15,11 @@ from torch import Tensor
 from vae_lightning.editing import interpolation
 from vae_lightning.editing.interpolation import frames_through, interpolate
 from vae_lightning.editing.outcome import EditError
-from vae_lightning.evaluation.subject import Subject
-from vae_lightning.grids import tile
-from vae_lightning.latent_paths import latent_path, latents_between
+from vae_lightning.latents.paths import latent_path, latents_between
 from vae_lightning.models import Autoencoder, LinearVAE
-from vae_lightning.runs import Run
+from vae_lightning.pictures.grids import tile
+from vae_lightning.runs.load import Run
+from vae_lightning.runs.opened import Subject
 
 
 class Copy(Autoencoder):

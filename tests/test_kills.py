@@ -24,15 +24,15 @@ from written_sweeps import write_status
 
 from callbacks import MetricsCsv, WholeCheckpoints
 from callbacks.dashboard import begin_session
-from vae_lightning import interruption
-from vae_lightning.command_line import continue_last_run
-from vae_lightning.files import write_json
-from vae_lightning.interruption import HELD_KEY_SECONDS, stop_by_exception
-from vae_lightning.metrics_csv import read_metrics
-from vae_lightning.run_folders import RunError
-from vae_lightning.run_status import MOST_CRASHES
-from vae_lightning.signatures import ConfigError
-from vae_lightning.sweep import run_job
+from vae_lightning.launch.command_line import continue_last_run
+from vae_lightning.launch.signatures import ConfigError
+from vae_lightning.launch.sweep import run_job
+from vae_lightning.runs.layout import RunError
+from vae_lightning.runs.metrics_csv import read_metrics
+from vae_lightning.runs.status import MOST_CRASHES
+from vae_lightning.system import interruption
+from vae_lightning.system.interruption import HELD_KEY_SECONDS, stop_by_exception
+from vae_lightning.system.whole_files import write_json
 
 # ---- the same command again
 

@@ -9,11 +9,17 @@ from stand_ins import FlatVAE, noise_images, subject_of
 from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from vae_lightning.distributions import DiagonalGaussian
-from vae_lightning.evaluation.aggregate import aggregate_moments, decompose_kl, gaussian_kl
-from vae_lightning.evaluation.latents import OF_THE_KL, LatentSpace, collapse_verdict
+from vae_lightning.evaluation.metrics.latents import (
+    OF_THE_KL,
+    LatentSpace,
+    aggregate_moments,
+    collapse_verdict,
+    decompose_kl,
+    gaussian_kl,
+)
 from vae_lightning.models import LinearVAE
-from vae_lightning.tracking import untracked
+from vae_lightning.models.distributions import DiagonalGaussian
+from vae_lightning.system.progress import untracked
 
 
 def test_parts_of_the_kl_add_up_to_it() -> None:
@@ -34,7 +40,7 @@ def test_the_aggregate_posterior_is_the_same_in_parts(monkeypatch: pytest.Monkey
     mean, logvar, noise = (torch.randn(23, 3, generator=generator) for _ in range(3))
     whole = decompose_kl(DiagonalGaussian(mean, logvar), noise, untracked)
     for cells in (1, 23 * 3 * 5):  # one sample at once, five
-        monkeypatch.setattr("vae_lightning.evaluation.aggregate.CELLS_AT_ONCE", cells)
+        monkeypatch.setattr("vae_lightning.evaluation.metrics.latents.CELLS_AT_ONCE", cells)
         parts = decompose_kl(DiagonalGaussian(mean, logvar), noise, untracked)
         for name in ("mutual_information", "total_correlation", "dimension_wise_kl"):
             torch.testing.assert_close(getattr(parts, name), getattr(whole, name))

@@ -10,8 +10,8 @@ from stand_ins import FlatVAE, noise_images, subject_of
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from vae_lightning.distributions import DiagonalGaussian
-from vae_lightning.evaluation.importance_sampling import (
+from vae_lightning.evaluation.measured import EvaluationError
+from vae_lightning.evaluation.metrics.importance_sampling import (
     ImportanceWeighted,
     choose_scale,
     effective_samples,
@@ -19,14 +19,13 @@ from vae_lightning.evaluation.importance_sampling import (
     importance_weights,
     log_likelihood_of,
 )
-from vae_lightning.evaluation.intervals import bootstrap_interval, spread_interval
-from vae_lightning.evaluation.latents import LatentSpace
-from vae_lightning.evaluation.likelihood import Likelihood, s1_scores
-from vae_lightning.evaluation.measured import EvaluationError
-from vae_lightning.evaluation.pixel_likelihood import PixelLikelihood, calibrate
-from vae_lightning.evaluation.subject import Subject
+from vae_lightning.evaluation.metrics.latents import LatentSpace
+from vae_lightning.evaluation.metrics.likelihood import Likelihood, PixelLikelihood, calibrate, s1_scores
 from vae_lightning.losses import GaussianShared
 from vae_lightning.models import LinearVAE
+from vae_lightning.models.distributions import DiagonalGaussian
+from vae_lightning.runs.opened import Subject
+from vae_lightning.scores.resampling import bootstrap_interval, spread_interval
 
 
 @pytest.fixture
@@ -68,7 +67,7 @@ def test_sigma_is_calibrated_on_training_images_where_the_model_has_none(monkeyp
     assert count == 500
     assert mse == pytest.approx(((images / 255 - gray) ** 2).mean(), rel=1e-4)
     assert "calibrated on 500 training images" in Likelihood().measure(subject).protocol["pixel_variance"]
-    monkeypatch.setattr("vae_lightning.evaluation.pixel_likelihood.CALIBRATION_IMAGES", 90)
+    monkeypatch.setattr("vae_lightning.evaluation.metrics.likelihood.CALIBRATION_IMAGES", 90)
     few = subject.pixels("train", subject.rows("train", 90)).double() / 255
     assert calibrate(subject) == (pytest.approx(float((few - gray).square().mean()), rel=1e-4), 90)
 
@@ -234,7 +233,7 @@ def test_a_narrower_proposal_is_chosen_where_sigma_was_calibrated_and_the_bound_
     found = ImportanceWeighted(16).measure(subject)
     assert found.protocol["proposal_scale"] < 1
     assert found.protocol["proposal"].endswith(" times as wide")
-    monkeypatch.setattr("vae_lightning.evaluation.importance_sampling.SCALED_IMAGES", 20)
+    monkeypatch.setattr("vae_lightning.evaluation.metrics.importance_sampling.SCALED_IMAGES", 20)
     seen = []
     pixels = subject.pixels
     monkeypatch.setattr(subject, "pixels", lambda split, rows: seen.extend(rows) or pixels(split, rows))

@@ -15,9 +15,9 @@ from vae_lightning.data.loading import (
     DeviceSplit,
     EvaluationOrder,
     TrainingOrder,
+    choose_residence,
     flip_on_device,
 )
-from vae_lightning.data.residence import choose_residence
 
 CPU = torch.device("cpu")
 COUNT = 103
@@ -120,7 +120,7 @@ def test_prefetching_stops_with_the_epoch_and_hands_errors_on(
 
 def test_images_go_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = torch.device("cuda")
-    monkeypatch.setattr("vae_lightning.data.residence.free_memory", lambda device: 100 if device == gpu else None)
+    monkeypatch.setattr("vae_lightning.data.loading.free_memory", lambda device: 100 if device == gpu else None)
     assert [choose_residence("auto", size, gpu) for size in (50, 51)] == ["device", "host"]
     assert choose_residence("device", 100, gpu) == "device"
     assert choose_residence("host", 1, gpu) == "host"

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Independent, Laplace, Normal, kl_divergence
 
-from vae_lightning.distributions import Deterministic, DiagonalGaussian, PixelPrediction
 from vae_lightning.losses import (
     AbsoluteError,
     AnalyticKL,
@@ -22,6 +21,7 @@ from vae_lightning.losses import (
     ReconstructionLoss,
     SquaredError,
 )
+from vae_lightning.models.distributions import Deterministic, DiagonalGaussian, PixelPrediction
 
 NUM_PIXELS = 3 * 8 * 8
 TERMS: list[Callable[[], ReconstructionLoss]] = [

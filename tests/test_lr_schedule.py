@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from vae_lightning.lr_schedule import Constant, WarmupDecay
-from vae_lightning.module import VAEModule
-from vae_lightning.run_folders import RunError
+from vae_lightning.runs.layout import RunError
+from vae_lightning.training.lr_schedule import Constant, WarmupDecay
+from vae_lightning.training.vae_module import VAEModule
 
 
 def test_known_values() -> None:

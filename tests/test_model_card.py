@@ -14,14 +14,14 @@ import yaml
 from PIL import Image
 from tiny_runs import PRIVATE, checkpoint, fit_everything, write_run
 
-from vae_lightning.checkpoint_keys import BEST_KEY, RECORD_KEY
-from vae_lightning.checkpoints import RECONSTRUCTIONS
-from vae_lightning.data.resolution import SOURCES
+from vae_lightning.data.sources.resolution import SOURCES
 from vae_lightning.export import ExportError, export_run
 from vae_lightning.export.data_statement import STATEMENTS, USES
 from vae_lightning.export.model_card import KL_TERMS, PIXEL_TERMS
-from vae_lightning.fitted import digest_of, direction_file
-from vae_lightning.run_data import DATA_NAMES
+from vae_lightning.runs.checkpoints import RECONSTRUCTIONS
+from vae_lightning.runs.data_record import DATA_NAMES
+from vae_lightning.runs.fitted import digest_of, direction_file
+from vae_lightning.runs.layout import BEST_KEY, RECORD_KEY
 
 
 def front_matter(card: str) -> dict[str, Any]:

@@ -3,9 +3,9 @@ from typing import Any
 import pytest
 import torch
 
-from vae_lightning.distributions import Deterministic, DiagonalGaussian
 from vae_lightning.models import Autoencoder, ConvVAE, LinearVAE, ModelError, PatchVAE, ResidualVAE
 from vae_lightning.models.conv import widths_for
+from vae_lightning.models.distributions import Deterministic, DiagonalGaussian
 from vae_lightning.models.residual import ResidualBottleneck
 
 MODELS: list[type[Autoencoder]] = [ConvVAE, LinearVAE, PatchVAE, ResidualVAE]

@@ -9,7 +9,7 @@ import processes
 import pytest
 from conftest import write_celeba
 
-from vae_lightning.sweep import ray_engine
+from vae_lightning.launch.sweep import ray_engine
 
 # Python runs this file at the start of each process that has its folder on PYTHONPATH, workers included
 WATCHER = """
@@ -38,7 +38,7 @@ sys.addaudithook(watch)
 """
 VERBS = """
 import sys
-from vae_lightning.cli import app
+from vae_lightning.cli.app import app
 for line in sys.argv[1:]:
     try:
         app(line.split("|"))

@@ -16,7 +16,7 @@ import yaml
 from conftest import train_tiny
 from PIL import Image
 
-from vae_lightning.data.faces import render_faces
+from vae_lightning.data.rendering.dataset import render_faces
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))

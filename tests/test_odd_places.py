@@ -22,16 +22,16 @@ from tiny_runs import write_run
 from typer.testing import CliRunner
 
 from callbacks import Events
-from vae_lightning.cli import app
-from vae_lightning.command_line import continue_last_run, prepare_command_line, remove_unused_folder
-from vae_lightning.configuration import CONF_DIR
+from vae_lightning.cli.app import app
 from vae_lightning.data import FaceDataModule
-from vae_lightning.fitted import digest_of
-from vae_lightning.run_folders import newest_run, newest_sweep
-from vae_lightning.signatures import ConfigError
-from vae_lightning.sweep.progress import look, time_left
-from vae_lightning.terminal import show_what_can_be_shown
-from vae_lightning.typed_paths import path_override, quote_paths, typed_path
+from vae_lightning.launch.command_line import continue_last_run, prepare_command_line, remove_unused_folder
+from vae_lightning.launch.configuration import CONF_DIR
+from vae_lightning.launch.overrides import path_override, quote_paths, typed_path
+from vae_lightning.launch.signatures import ConfigError
+from vae_lightning.launch.sweep.progress import look, time_left
+from vae_lightning.runs.fitted import digest_of
+from vae_lightning.runs.layout import newest_run, newest_sweep
+from vae_lightning.system.terminal import show_what_can_be_shown
 
 ODD = "o d=d, [é] 'q' %s $HOME #x e\N{COMBINING ACUTE ACCENT} 顔 (2) {a} \"z\" & ; 100%"
 PATHS = st.text(st.characters(exclude_characters="\n\r\0", exclude_categories=("Cs",)), min_size=1)

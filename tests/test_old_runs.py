@@ -12,14 +12,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from vae_lightning import load_run
-from vae_lightning.checkpoint_keys import RECORD_KEY
-from vae_lightning.checkpoints import FORMAT, checkpoint_to_resume
-from vae_lightning.cli import app
+from vae_lightning.cli.app import app
 from vae_lightning.evaluation.card import read_card
-from vae_lightning.fitted import direction_file, prior_file, statistics_file
 from vae_lightning.report import write_report
-from vae_lightning.run_folders import RunError
-from vae_lightning.run_status import read_plan, read_status, state_of
+from vae_lightning.runs.checkpoints import FORMAT, checkpoint_to_resume
+from vae_lightning.runs.fitted import direction_file, prior_file, statistics_file
+from vae_lightning.runs.layout import RECORD_KEY, RunError
+from vae_lightning.runs.status import read_plan, read_status, state_of
 
 OLD_RUNS = Path(__file__).parent / "old_runs"
 FORMATS = sorted(OLD_RUNS.glob("format_*"))

@@ -17,9 +17,10 @@ from test_cache import open_all
 from test_celeba import to_zip
 from test_changing_data import warnings
 
-from vae_lightning.data import FaceDataModule, ImageSource, Preprocessing, cache, read_celeba, read_folder
-from vae_lightning.data.source import FolderStore
-from vae_lightning.data.zip_store import ZipStore
+from vae_lightning.data import FaceDataModule, ImageSource, Preprocessing, read_celeba, read_folder
+from vae_lightning.data.decoded import cache
+from vae_lightning.data.sources.source import FolderStore
+from vae_lightning.data.sources.zip_store import ZipStore
 
 Celeba = Callable[..., Path]
 SAME_TIME = (315_532_800, 315_532_800)  # as archives have it that can be made again byte by byte

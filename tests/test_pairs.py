@@ -13,8 +13,8 @@ from hydra.errors import InstantiationException
 from test_combinations import NARROW
 
 import train
-from vae_lightning.configuration import first_cause, to_plain
-from vae_lightning.metrics_csv import read_metrics
+from vae_lightning.launch.configuration import first_cause, to_plain
+from vae_lightning.runs.metrics_csv import read_metrics
 
 Row = dict[str, str]
 

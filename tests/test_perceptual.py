@@ -6,9 +6,9 @@ import pytest
 import torch
 from torchvision.models import vgg16
 
-from vae_lightning.distributions import DiagonalGaussian, PixelPrediction
 from vae_lightning.losses import KLWeight, Objective, SquaredError, VGG16Perceptual
 from vae_lightning.losses.perceptual import WeightsError
+from vae_lightning.models.distributions import DiagonalGaussian, PixelPrediction
 
 
 def pair(channels: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

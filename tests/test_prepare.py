@@ -15,12 +15,13 @@ from test_celeba import to_csv, to_zip
 from torchvision.datasets import CelebA
 from typer.testing import CliRunner
 
-from vae_lightning.data import FaceDataModule, cache
-from vae_lightning.preparation.checking import check_celeba
-from vae_lightning.preparation.download import FOLDERS
-from vae_lightning.preparation.layouts import describe_layout, explain_other_folder, open_store
-from vae_lightning.preparation.official import NUM_IMAGES, SPLIT_COUNTS, compare_checksums
-from vae_lightning.prepare_verb import prepare
+from vae_lightning.cli.prepare import prepare
+from vae_lightning.data import FaceDataModule
+from vae_lightning.data.decoded import cache
+from vae_lightning.data.preparation.checking import check_celeba
+from vae_lightning.data.preparation.download import FOLDERS
+from vae_lightning.data.preparation.layouts import describe_layout, explain_other_folder, open_store
+from vae_lightning.data.preparation.official import NUM_IMAGES, SPLIT_COUNTS, compare_checksums
 
 Celeba = Callable[..., Path]
 Damage = Callable[[Path], object]

@@ -11,7 +11,7 @@ from test_celeba import to_zip
 from test_prepare import run
 from torchvision.datasets import CelebA
 
-from vae_lightning.preparation.download import FOLDERS
+from vae_lightning.data.preparation.download import FOLDERS
 
 
 @pytest.fixture(autouse=True)

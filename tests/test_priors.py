@@ -10,7 +10,7 @@ from sklearn.mixture import GaussianMixture as Estimator
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 
-from vae_lightning.priors import (
+from vae_lightning.latents.priors import (
     PRIORS,
     FittedGaussian,
     Flow,
@@ -21,8 +21,8 @@ from vae_lightning.priors import (
     fit_prior,
     flow,
 )
-from vae_lightning.priors.file import PriorFile, PriorFileError
-from vae_lightning.priors.mixture import shrink_to_shared
+from vae_lightning.latents.priors.file import PriorFile, PriorFileError
+from vae_lightning.latents.priors.mixture import shrink_to_shared
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -113,7 +113,7 @@ def test_mixture_equals_torch_distributions() -> None:
 
 
 def test_fitted_mixture_equals_scikit_learn_where_nothing_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vae_lightning.priors.mixture.SHARED_IMAGES_PER_LATENT", 0)
+    monkeypatch.setattr("vae_lightning.latents.priors.mixture.SHARED_IMAGES_PER_LATENT", 0)
     latents = clusters(1_000)
     whole = FittedGaussian.fit(latents)
     white = whole.whiten(latents).float().numpy()

@@ -5,11 +5,11 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from vae_lightning.distributions import DiagonalGaussian
-from vae_lightning.evaluation.attribute_scores import AttributeScores, score_attributes
 from vae_lightning.evaluation.measured import EvaluationError, Measured
-from vae_lightning.evaluation.probes import VALUES, Probes, has_both_classes
-from vae_lightning.evaluation.resampling import image_weights, percentile_interval
+from vae_lightning.evaluation.metrics.probes import VALUES, Probes, has_both_classes
+from vae_lightning.models.distributions import DiagonalGaussian
+from vae_lightning.scores.attribute_scores import AttributeScores, score_attributes
+from vae_lightning.scores.resampling import image_weights, percentile_interval
 
 NAMES = ("Planted", "Noisy", "Unrelated", "Never", "Only_in_training")
 
@@ -91,7 +91,7 @@ def test_values_say_what_guessing_would_score(measured: Measured) -> None:
 
 
 def test_probes_are_fitted_to_so_many_training_images_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vae_lightning.evaluation.probes.MOST_FITTED", 300)
+    monkeypatch.setattr("vae_lightning.evaluation.metrics.probes.MOST_FITTED", 300)
     measured = Probes(resamples=2).measure(StandIn(500))
     assert (measured.protocol["fitted_to"], measured.protocol["images"]) == ("300 training images", 500)
 
@@ -175,7 +175,7 @@ def test_no_attribute_with_both_classes() -> None:
 
 
 def test_a_probe_that_has_not_converged_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vae_lightning.evaluation.probes.MOST_STEPS", 1)
+    monkeypatch.setattr("vae_lightning.evaluation.metrics.probes.MOST_STEPS", 1)
     measured = Probes(resamples=5).measure(StandIn(300))
     assert "Planted" in measured.protocol["not_converged"]
     assert any("before they had converged: " in remark for remark in measured.remarks)

@@ -32,8 +32,8 @@ from callbacks.dashboard import order_charts
 from callbacks.loss_curves import draw_rate_distortion, rate_distortion
 from callbacks.projector import draw_sprite
 from vae_lightning import load_run
-from vae_lightning.building import build_module
-from vae_lightning.configuration import to_plain
+from vae_lightning.launch.building import build_module
+from vae_lightning.launch.configuration import to_plain
 
 FACES = 4  # of six in the validation split
 

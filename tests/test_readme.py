@@ -17,16 +17,16 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import train
-from vae_lightning.cli import app
-from vae_lightning.configuration import to_plain
-from vae_lightning.evaluation.intervals import bootstrap_interval
+from vae_lightning.cli.app import app
 from vae_lightning.evaluation.measured import Measured, Metric, Value
-from vae_lightning.evaluation.subject import Subject
+from vae_lightning.launch.configuration import to_plain
+from vae_lightning.launch.signatures import ConfigError
+from vae_lightning.launch.sweep.engines import check_extras
 from vae_lightning.losses import GaussianPerPixel, Objective
 from vae_lightning.models import Autoencoder, LinearVAE
-from vae_lightning.module import VAEModule
-from vae_lightning.signatures import ConfigError
-from vae_lightning.sweep.engines import check_extras
+from vae_lightning.runs.opened import Subject
+from vae_lightning.scores.resampling import bootstrap_interval
+from vae_lightning.training.vae_module import VAEModule
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text()

@@ -18,16 +18,16 @@ from sklearn.metrics import balanced_accuracy_score, r2_score, roc_auc_score
 from torchvision.models import resnet18
 
 import train
-from vae_lightning.configuration import first_cause, to_plain
 from vae_lightning.data import DataError, FaceDataModule
-from vae_lightning.metrics_csv import read_metrics
+from vae_lightning.launch.configuration import first_cause, to_plain
 from vae_lightning.recognition import RecognizerError, ResNet18Recognizer
 from vae_lightning.recognition.load import check_sees_alike, load_recognizer
 from vae_lightning.recognition.network import WEIGHTS
 from vae_lightning.recognition.readings import ReadSplit, attribute_means, attribute_table, factor_table
-from vae_lightning.run_data import data_settings
-from vae_lightning.run_folders import RunError, checkpoint_file, newest_run
-from vae_lightning.runs import load_run
+from vae_lightning.runs.data_record import data_settings
+from vae_lightning.runs.layout import RunError, checkpoint_file, newest_run
+from vae_lightning.runs.load import load_run
+from vae_lightning.runs.metrics_csv import read_metrics
 
 FIXED = [override for override in TINY_RUN if "latent_dim" not in override]
 RunTraining = Callable[..., Path]

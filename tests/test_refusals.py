@@ -9,9 +9,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 import train
-from vae_lightning.configuration import to_plain
-from vae_lightning.metrics_csv import read_metrics
-from vae_lightning.signatures import ConfigError
+from vae_lightning.launch.configuration import to_plain
+from vae_lightning.launch.signatures import ConfigError
+from vae_lightning.runs.metrics_csv import read_metrics
 
 REFUSED = [
     ("trainer.strategy=fsdp", "allowed are auto, ddp"),

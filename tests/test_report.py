@@ -14,13 +14,13 @@ from typer.testing import CliRunner
 from written_sweeps import Page, measured, read_csv, write_job, write_recognizer, write_status
 
 from vae_lightning import report
-from vae_lightning.cli import app
+from vae_lightning.cli.app import app
 from vae_lightning.report import write_report
 from vae_lightning.report.curves import draw_rate_distortion
 from vae_lightning.report.summary import spread, summarise
 from vae_lightning.report.sweep import read_sweep, split_overrides
 from vae_lightning.report.table import Estimate, make_table, mean_and_standard_error, series
-from vae_lightning.run_folders import RunError
+from vae_lightning.runs.layout import RunError
 
 
 def test_the_best_elbo_stands_first_and_autoencoders_stand_last(tmp_path: Path) -> None:

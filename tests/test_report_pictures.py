@@ -16,16 +16,16 @@ from typer.testing import CliRunner
 from written_sweeps import Page, measured, read_csv, write_job, write_recognizer
 
 from vae_lightning import load_run
-from vae_lightning.charts import COLORS
-from vae_lightning.cli import app
+from vae_lightning.cli.app import app
 from vae_lightning.models import LinearVAE
-from vae_lightning.pixels import to_uint8
+from vae_lightning.models.pixels import to_uint8
+from vae_lightning.pictures.charts import COLORS
 from vae_lightning.report import write_report
 from vae_lightning.report.curves import _legend_below, draw_training_curves
 from vae_lightning.report.exhibits import exhibit_sweep, fit_to
 from vae_lightning.report.sweep import read_sweep
 from vae_lightning.report.traversals import match_latents, measure_latents, traversal_row
-from vae_lightning.runs import Run
+from vae_lightning.runs.load import Run
 
 TINY_MODEL = ["model=linear", "model.hidden_dim=24", "trainer.max_epochs=1", "callbacks=[checkpoint]", "logger=[csv]"]
 JOBS = {

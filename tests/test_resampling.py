@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, r2_score, roc_auc_score
 
-from vae_lightning.evaluation.resampling import (
+from vae_lightning.scores.resampling import (
     area_under_curve,
     balanced_accuracy,
     image_weights,

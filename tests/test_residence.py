@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from vae_lightning.data import residence
-from vae_lightning.data.residence import choose_residence, free_memory
-from vae_lightning.data.source import DataError
+from vae_lightning.data import loading as residence
+from vae_lightning.data.loading import choose_residence, free_memory
+from vae_lightning.data.sources.source import DataError
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 

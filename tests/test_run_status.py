@@ -13,10 +13,11 @@ import yaml
 from written_sweeps import write_status
 
 from callbacks import queue_again
-from vae_lightning import made_with as made_with_module
-from vae_lightning.made_with import changes_since, made_with
-from vae_lightning.run_folders import RunError
-from vae_lightning.run_status import (
+from vae_lightning.launch.sweep import run_job
+from vae_lightning.launch.sweep.progress import duration, look, share_done, time_left
+from vae_lightning.runs import versions as made_with_module
+from vae_lightning.runs.layout import RunError
+from vae_lightning.runs.status import (
     MOST_CRASHES,
     KeepsCrashingError,
     RunIsTakenError,
@@ -25,8 +26,7 @@ from vae_lightning.run_status import (
     recorded,
     state_of,
 )
-from vae_lightning.sweep import run_job
-from vae_lightning.sweep.progress import duration, look, share_done, time_left
+from vae_lightning.runs.versions import changes_since, made_with
 
 
 def hold(folder: Path, held: Event, release: Event) -> None:

@@ -11,13 +11,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny_runs import write_run
 
-from vae_lightning import load_run, runs
-from vae_lightning.checkpoint_keys import BEST_KEY, RECORD_KEY
-from vae_lightning.checkpoints import EXPORT_FORMAT, checkpoint_to_resume
-from vae_lightning.devices import DeviceError
-from vae_lightning.latent_statistics import LatentStatistics, LatentStatisticsError
-from vae_lightning.pixels import to_pil
-from vae_lightning.run_folders import RunError
+from vae_lightning import load_run
+from vae_lightning.latents.statistics import LatentStatistics, LatentStatisticsError
+from vae_lightning.models.pixels import to_pil
+from vae_lightning.runs import load as runs
+from vae_lightning.runs.checkpoints import EXPORT_FORMAT, checkpoint_to_resume
+from vae_lightning.runs.layout import BEST_KEY, RECORD_KEY, RunError
+from vae_lightning.system.devices import DeviceError
 
 
 def test_examples_in_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from vae_lightning.distributions import Deterministic, DiagonalGaussian, Posterior
 from vae_lightning.evaluation.measured import EvaluationError, Measured
-from vae_lightning.evaluation.samplers import COLUMNS, Samplers
-from vae_lightning.evaluation.subject import Subject
-from vae_lightning.priors import FittedGaussian, Prior, fit_prior
+from vae_lightning.evaluation.metrics.samplers import COLUMNS, Samplers
+from vae_lightning.latents.priors import FittedGaussian, Prior, fit_prior
+from vae_lightning.models.distributions import Deterministic, DiagonalGaussian, Posterior
+from vae_lightning.runs.opened import Subject
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -14,8 +14,8 @@ import torch
 from processes import ROOT, SMALL, start_training, train, vae
 
 from vae_lightning import load_run
-from vae_lightning.data.faces import render_faces
-from vae_lightning.run_status import read_status, state_of
+from vae_lightning.data.rendering.dataset import render_faces
+from vae_lightning.runs.status import read_status, state_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
 

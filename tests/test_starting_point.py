@@ -8,8 +8,8 @@ from test_sweep import composed
 from written_sweeps import write_status
 
 import train
-from vae_lightning.identity import identity_of
-from vae_lightning.run_folders import RunError
+from vae_lightning.runs.identity import identity_of
+from vae_lightning.runs.layout import RunError
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from vae_lightning.distributions import DiagonalGaussian
 from vae_lightning.losses import ObjectiveTerms
-from vae_lightning.statistics import BatchSums, ObjectiveStatistics, batch_sums
+from vae_lightning.models.distributions import DiagonalGaussian
+from vae_lightning.training.statistics import BatchSums, ObjectiveStatistics, batch_sums
 
 
 def batch_of(rows: slice) -> tuple[ObjectiveTerms, DiagonalGaussian, torch.Tensor]:

@@ -11,17 +11,22 @@ from omegaconf import OmegaConf
 from written_sweeps import write_status
 
 import train
-from vae_lightning.command_line import choose_folder, is_sweep, new_folder, prepare_command_line, remove_unused_folder
-from vae_lightning.identity import identity_of, job_folder
-from vae_lightning.run_status import (
-    read_plan,
+from vae_lightning.launch.command_line import (
+    choose_folder,
+    is_sweep,
+    new_folder,
+    prepare_command_line,
+    remove_unused_folder,
 )
-from vae_lightning.signatures import ConfigError
-from vae_lightning.sweep import engines
-from vae_lightning.sweep.engines import Engine, check_extras, choose_engine, slurm_engine
-from vae_lightning.sweep.plan import SweepPlan, plan_sweep
-from vae_lightning.sweep.progress import look
-from vae_lightning.sweep.ray_engine import ray_engine
+from vae_lightning.launch.signatures import ConfigError
+from vae_lightning.launch.sweep import engines
+from vae_lightning.launch.sweep.engine import Engine
+from vae_lightning.launch.sweep.engines import check_extras, choose_engine, slurm_engine
+from vae_lightning.launch.sweep.plan import SweepPlan, plan_sweep
+from vae_lightning.launch.sweep.progress import look
+from vae_lightning.launch.sweep.ray_engine import ray_engine
+from vae_lightning.runs.identity import identity_of, job_folder
+from vae_lightning.runs.status import read_plan
 
 
 def composed(*overrides: str) -> Any:
@@ -252,7 +257,7 @@ def test_ray_shares_out_what_there_is(
     given: tuple[float, int, int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("vae_lightning.sweep.ray_engine.start_ray", lambda settings: nodes)
+    monkeypatch.setattr("vae_lightning.launch.sweep.ray_engine.start_ray", lambda settings: nodes)
     settings = OmegaConf.create({"init": {"address": None}, "remote": {"num_gpus": share, "num_cpus": None}})
     engine = ray_engine(settings, OmegaConf.create({"accelerator": accelerator}), num_jobs)
     num_gpus, num_cpus, at_once = given
@@ -275,7 +280,7 @@ def test_ray_shares_out_what_there_is(
 def test_ray_refuses_what_would_wait_for_ever(
     node: dict[str, float], remote: dict[str, int], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vae_lightning.sweep.ray_engine.start_ray", lambda settings: [node])
+    monkeypatch.setattr("vae_lightning.launch.sweep.ray_engine.start_ray", lambda settings: [node])
     settings = OmegaConf.create({"init": {"address": None}, "remote": remote})
     with pytest.raises(ConfigError, match=message):
         ray_engine(settings, OmegaConf.create({"accelerator": "auto"}), 3)

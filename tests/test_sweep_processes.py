@@ -15,7 +15,7 @@ import pytest
 import torch
 from processes import ROOT, SMALL, start_training, train, wait_for
 
-from vae_lightning.run_status import read_status, state_of
+from vae_lightning.runs.status import read_status, state_of
 
 pytestmark = pytest.mark.process
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from vae_lightning.run_status import State
-from vae_lightning.sweep import progress
-from vae_lightning.sweep.progress import Progression, duration, shown, time_left
+from vae_lightning.launch.sweep import progress
+from vae_lightning.launch.sweep.progress import Progression, duration, shown, time_left
+from vae_lightning.runs.status import State
 
 MOMENTS: list[dict[str, State]] = [
     {"beta=1": "running", "beta=4": "not started"},

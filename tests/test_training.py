@@ -11,13 +11,12 @@ import torch
 from PIL import Image
 
 from vae_lightning import load_run
-from vae_lightning.checkpoint_keys import RECORD_KEY
-from vae_lightning.checkpoints import FORMAT
-from vae_lightning.metrics_csv import read_metrics
-from vae_lightning.module import VAEModule
-from vae_lightning.pixels import to_pil
-from vae_lightning.run_folders import RunError
-from vae_lightning.runs import Run
+from vae_lightning.models.pixels import to_pil
+from vae_lightning.runs.checkpoints import FORMAT
+from vae_lightning.runs.layout import RECORD_KEY, RunError
+from vae_lightning.runs.load import Run
+from vae_lightning.runs.metrics_csv import read_metrics
+from vae_lightning.training.vae_module import VAEModule
 
 
 def read_picture(path: Path) -> np.ndarray:

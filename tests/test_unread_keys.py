@@ -13,8 +13,8 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 import train
-from vae_lightning.cli import app
-from vae_lightning.configuration import RootConfig
+from vae_lightning.cli.app import app
+from vae_lightning.launch.configuration import RootConfig
 
 ROOT = Path(__file__).parents[1]
 PRESETS = ("experiment", "hparams_search", "debug")  # change keys of others

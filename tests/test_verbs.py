@@ -10,11 +10,12 @@ from PIL import Image
 from tiny_runs import write_run
 from typer.testing import CliRunner, Result
 
-from vae_lightning import cli, load_run
-from vae_lightning.cli import app
-from vae_lightning.fitted import statistics_file
-from vae_lightning.grids import labelled_grid
-from vae_lightning.latent_statistics import LatentStatistics
+from vae_lightning import load_run
+from vae_lightning.cli import app as cli
+from vae_lightning.cli.app import app
+from vae_lightning.latents.statistics import LatentStatistics
+from vae_lightning.pictures.grids import labelled_grid
+from vae_lightning.runs.fitted import statistics_file
 
 
 def completions(line: str) -> list[str]:

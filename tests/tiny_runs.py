@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 
-from vae_lightning.checkpoint_keys import BEST_KEY, MODEL_PREFIX, RECONSTRUCTION_PREFIX, RECORD_KEY
-from vae_lightning.checkpoints import FORMAT, MODELS, RECONSTRUCTIONS
-from vae_lightning.directions import Directions
-from vae_lightning.fitted import direction_file, prior_file, statistics_file
-from vae_lightning.latent_statistics import LatentStatistics
-from vae_lightning.priors import fit_prior
+from vae_lightning.latents.directions import Directions
+from vae_lightning.latents.priors import fit_prior
+from vae_lightning.latents.statistics import LatentStatistics
+from vae_lightning.runs.checkpoints import FORMAT, MODELS, RECONSTRUCTIONS
+from vae_lightning.runs.fitted import direction_file, prior_file, statistics_file
+from vae_lightning.runs.layout import BEST_KEY, MODEL_PREFIX, RECONSTRUCTION_PREFIX, RECORD_KEY
 
 MODEL = {
     "_target_": "vae_lightning.models.ConvVAE",
@@ -70,7 +70,7 @@ def write_run(
         "beta_schedule": {"_target_": "vae_lightning.losses.LinearWarmup", "duration": 2, "unit": "epoch"},
         "perceptual": None,
         "optimizer": {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.001},
-        "lr_schedule": {"_target_": "vae_lightning.lr_schedule.Constant"},
+        "lr_schedule": {"_target_": "vae_lightning.training.Constant"},
         "trainer": {"max_epochs": 5, "precision": "32-true"},
     }
     counts = {"train_count": 80, "val_count": 10, "test_count": 10}

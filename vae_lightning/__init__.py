@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vae_lightning.recognition.load import load_recognizer
-    from vae_lightning.runs import Run, load_run
+    from vae_lightning.runs.load import Run, load_run
 
 __all__ = ["Run", "load_recognizer", "load_run"]
-PLACES = {"Run": "runs", "load_recognizer": "recognition.load", "load_run": "runs"}
+PLACES = {"Run": "runs.load", "load_recognizer": "recognition.load", "load_run": "runs.load"}
 
 
 def __getattr__(name: str) -> Any:

@@ -54,7 +54,7 @@ def _train(here: Path) -> None:
 
 
 def _vae(*words: str) -> None:
-    program = "from vae_lightning.cli import app; app()"
+    program = "from vae_lightning.cli.app import app; app()"
     subprocess.run([sys.executable, "-c", program, *words], check=True, env=ENVIRONMENT)
 
 
@@ -62,8 +62,8 @@ def _expected() -> dict[str, object]:
     import torch
 
     from vae_lightning import load_run
-    from vae_lightning.fitted import prior_file
-    from vae_lightning.priors import fit_prior
+    from vae_lightning.latents.priors import fit_prior
+    from vae_lightning.runs.fitted import prior_file
 
     run = load_run("run")
     run.latent_statistics()

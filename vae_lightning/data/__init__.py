@@ -7,15 +7,15 @@ face renderer's processes and `--help` start quickly.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from vae_lightning.data.celeba import read_celeba
-from vae_lightning.data.folder import read_folder
-from vae_lightning.data.source import SPLITS, DataError, ImageSource, Split
+from vae_lightning.data.sources.celeba import read_celeba
+from vae_lightning.data.sources.folder import read_folder
+from vae_lightning.data.sources.source import SPLITS, DataError, ImageSource, Split
 
 if TYPE_CHECKING:
-    from vae_lightning.data.cache import open_cache
     from vae_lightning.data.datamodule import FaceDataModule
+    from vae_lightning.data.decoded.cache import open_cache
+    from vae_lightning.data.decoded.preprocessing import Preprocessing
     from vae_lightning.data.loading import SplitImages
-    from vae_lightning.data.preprocessing import Preprocessing
 
 __all__ = [
     "SPLITS",
@@ -32,9 +32,9 @@ __all__ = [
 
 _LAZY = {
     "FaceDataModule": "datamodule",
-    "Preprocessing": "preprocessing",
+    "Preprocessing": "decoded.preprocessing",
     "SplitImages": "loading",
-    "open_cache": "cache",
+    "open_cache": "decoded.cache",
 }
 
 

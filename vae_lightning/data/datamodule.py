@@ -14,10 +14,11 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from vae_lightning.data.cache import open_cache
-from vae_lightning.data.changes import check_unchanged
-from vae_lightning.data.faces import read_factors
+from vae_lightning.data.decoded.cache import open_cache
+from vae_lightning.data.decoded.changes import check_unchanged
+from vae_lightning.data.decoded.preprocessing import COLORS, Preprocessing, as_crop
 from vae_lightning.data.loading import (
+    RESIDENCES,
     Batch,
     BatchLoader,
     BatchOrder,
@@ -26,12 +27,12 @@ from vae_lightning.data.loading import (
     EvaluationOrder,
     SplitImages,
     TrainingOrder,
+    choose_residence,
     flip_on_device,
 )
-from vae_lightning.data.preprocessing import COLORS, Preprocessing, as_crop
-from vae_lightning.data.residence import RESIDENCES, choose_residence
-from vae_lightning.data.resolution import SOURCES, resolve_source
-from vae_lightning.data.source import SPLITS, DataError, ImageSource, Split, seeded_order
+from vae_lightning.data.rendering.dataset import read_factors
+from vae_lightning.data.sources.resolution import SOURCES, resolve_source
+from vae_lightning.data.sources.source import SPLITS, DataError, ImageSource, Split, seeded_order
 
 logger = logging.getLogger("vae_lightning")
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
-from vae_lightning.data.source import DataError, seeded_bits, seeded_order
+from vae_lightning.data.sources.source import DataError, seeded_bits, seeded_order
 
 Batch = dict[str, Tensor]
 PREFETCHED_BATCHES = 4
@@ -27,23 +27,27 @@ class BatchRows(NamedTuple):
     flip: Bool[np.ndarray, " batch"] | None = None
 
 
-@dataclass(frozen=True)
-class SplitImages:
-    """One decoded split in host memory, or memory-mapped."""
+class EvaluationOrder:
+    """Every row once, in order; of several processes each takes one contiguous part, equal but for one row.
 
-    images: UInt8[np.ndarray, "rows height width channels"]
-    attributes: Bool[np.ndarray, "rows attributes"] | None = None
+    Raises: DataError where a process would have none: the others would wait for its sums for ever.
+    """
+
+    def __init__(self, num_rows: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
+        if 0 < num_rows < world_size:
+            raise DataError(f"{num_rows} images to evaluate on are too few for {world_size} processes.")
+        self.batch_size = batch_size
+        self.first, self.end = (num_rows * part // world_size for part in (rank, rank + 1))
 
     def __len__(self) -> int:
-        return len(self.images)
+        return -(-(self.end - self.first) // self.batch_size)
 
-    def gather(
-        self, rows: Int64[np.ndarray, " batch"], *, pinned: bool = False
-    ) -> UInt8[Tensor, "batch channels height width"]:
-        """A copy in channels_last order; `pinned` memory is what a GPU fetches without waiting."""
-        pixels = torch.empty((len(rows), *self.images.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
-        np.take(self.images, rows, axis=0, out=pixels.numpy(), mode="clip")  # the other modes copy twice
-        return pixels.permute(0, 3, 1, 2)  # uint8 NHWC [0, 255] -> NCHW
+    def set_epoch(self, epoch: int) -> None:
+        """Evaluation is the same in every epoch."""
+
+    def __iter__(self) -> Iterator[BatchRows]:
+        for first in range(self.first, self.end, self.batch_size):
+            yield BatchRows(np.arange(first, min(first + self.batch_size, self.end)))
 
 
 class TrainingOrder:
@@ -93,30 +97,28 @@ class TrainingOrder:
             yield BatchRows(rows, flips[rows] if self.horizontal_flip else None)
 
 
-class EvaluationOrder:
-    """Every row once, in order; of several processes each takes one contiguous part, equal but for one row.
+BatchOrder = TrainingOrder | EvaluationOrder
+RESIDENCES = ("auto", "device", "host")
+LARGEST_SHARE = 0.5  # of a device's free memory that `auto` fills with images; the rest is for the training
 
-    Raises: DataError where a process would have none: the others would wait for its sums for ever.
-    """
 
-    def __init__(self, num_rows: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
-        if 0 < num_rows < world_size:
-            raise DataError(f"{num_rows} images to evaluate on are too few for {world_size} processes.")
-        self.batch_size = batch_size
-        self.first, self.end = (num_rows * part // world_size for part in (rank, rank + 1))
+@dataclass(frozen=True)
+class SplitImages:
+    """One decoded split in host memory, or memory-mapped."""
+
+    images: UInt8[np.ndarray, "rows height width channels"]
+    attributes: Bool[np.ndarray, "rows attributes"] | None = None
 
     def __len__(self) -> int:
-        return -(-(self.end - self.first) // self.batch_size)
+        return len(self.images)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Evaluation is the same in every epoch."""
-
-    def __iter__(self) -> Iterator[BatchRows]:
-        for first in range(self.first, self.end, self.batch_size):
-            yield BatchRows(np.arange(first, min(first + self.batch_size, self.end)))
-
-
-BatchOrder = TrainingOrder | EvaluationOrder
+    def gather(
+        self, rows: Int64[np.ndarray, " batch"], *, pinned: bool = False
+    ) -> UInt8[Tensor, "batch channels height width"]:
+        """A copy in channels_last order; `pinned` memory is what a GPU fetches without waiting."""
+        pixels = torch.empty((len(rows), *self.images.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
+        np.take(self.images, rows, axis=0, out=pixels.numpy(), mode="clip")  # the other modes copy twice
+        return pixels.permute(0, 3, 1, 2)  # uint8 NHWC [0, 255] -> NCHW
 
 
 class BatchLoader:
@@ -221,3 +223,28 @@ def flip_on_device(
 ) -> UInt8[Tensor, "batch channels height width"]:
     """Mirror the chosen images left to right."""
     return torch.where(flip[:, None, None, None], images.flip(-1), images)
+
+
+def choose_residence(asked: str, num_bytes: int, device: torch.device) -> str:
+    """Gives "device" or "host". `auto` takes a device with memory of its own where the images leave enough of it free.
+
+    Raises: DataError where "device" is asked for and the images cannot fit.
+    """
+    free = free_memory(device)
+    if asked == "auto":
+        return "device" if free is not None and num_bytes <= LARGEST_SHARE * free else "host"
+    if asked == "device" and free is not None and num_bytes > free:
+        raise DataError(
+            f"data.residence=device: the images take {num_bytes / 2**30:.1f} GiB, {device} has {free / 2**30:.1f} GiB "
+            "free. Take data.residence=host, a smaller data.image_size or data.train_size, or auto, which looks first."
+        )
+    return asked
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free on a device that has a memory of its own; None for the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return None

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from vae_lightning.editing.outcome import EditError
-from vae_lightning.files import replacing
+from vae_lightning.system.whole_files import replacing
 
 Frames = UInt8[Tensor, "frames channels height width"]
 

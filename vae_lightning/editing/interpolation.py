@@ -11,11 +11,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from vae_lightning.editing.outcome import Cell, EditError, Outcome
-from vae_lightning.evaluation.subject import Subject
-from vae_lightning.face_grids import encode_mean
-from vae_lightning.grids import labelled_grid
-from vae_lightning.latent_paths import PATHS, latent_path, latents_between
-from vae_lightning.pixels import NUM_LEVELS
+from vae_lightning.latents.paths import PATHS, latent_path, latents_between
+from vae_lightning.models.pixels import NUM_LEVELS
+from vae_lightning.pictures.face_grids import encode_mean
+from vae_lightning.pictures.grids import labelled_grid
+from vae_lightning.runs.opened import Subject
 
 HEADING = 12  # letters above a column
 

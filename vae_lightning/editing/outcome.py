@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from vae_lightning.files import replacing, write_json
-from vae_lightning.pictures import write_picture
+from vae_lightning.pictures.grids import write_picture
+from vae_lightning.system.whole_files import replacing, write_json
 
 Cell = str | int | float | None
 NUMBERS = "edit.json"

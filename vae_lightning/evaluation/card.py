@@ -11,11 +11,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from vae_lightning.evaluation.measured import Cell, Measured, Metric, Value
-from vae_lightning.files import replacing, write_json
-from vae_lightning.names import as_markdown, is_a_name
-from vae_lightning.names import shown as shown_name
-from vae_lightning.plain_files import LARGEST_MEASURED, read_plain
+from vae_lightning.evaluation.measured import Measured, Metric, Value
+from vae_lightning.scores.attribute_scores import Cell
+from vae_lightning.system.names import as_markdown, is_a_name
+from vae_lightning.system.names import shown as shown_name
+from vae_lightning.system.plain_files import LARGEST_MEASURED, read_plain
+from vae_lightning.system.whole_files import replacing, write_json
 
 FORMAT = 1
 WIDE = 110  # columns of a terminal

@@ -8,22 +8,19 @@ from typing import Any, cast
 import torch
 from threadpoolctl import threadpool_limits
 
-from vae_lightning.checkpoint_keys import RECORD_KEY
-from vae_lightning.checkpoints import build_reconstruction, read_checkpoint
-from vae_lightning.data import FaceDataModule
-from vae_lightning.data.source import Split
-from vae_lightning.devices import choose_device
+from vae_lightning.data.sources.source import Split
 from vae_lightning.evaluation.card import Card, Section
 from vae_lightning.evaluation.measured import EvaluationError, Measured, Metric
 from vae_lightning.evaluation.request import Request
 from vae_lightning.evaluation.store import ResultStore
-from vae_lightning.evaluation.subject import Subject
-from vae_lightning.fitted import digest_of, prior_file
-from vae_lightning.made_with import made_with
-from vae_lightning.run_data import data_settings, has_same_images
-from vae_lightning.run_folders import checkpoint_file, run_folder
-from vae_lightning.runs import load_run
-from vae_lightning.tracking import Observer, Track
+from vae_lightning.runs.checkpoints import read_checkpoint
+from vae_lightning.runs.data_record import has_same_images
+from vae_lightning.runs.fitted import digest_of
+from vae_lightning.runs.layout import RECORD_KEY, checkpoint_file, run_folder
+from vae_lightning.runs.opened import Subject, open_subject
+from vae_lightning.runs.versions import made_with
+from vae_lightning.system.devices import choose_device
+from vae_lightning.system.progress import Observer
 
 FOLDER = "evaluation"
 
@@ -56,7 +53,15 @@ def evaluate_run(
     device = choose_device(request.device)
     file = checkpoint_file(Path(path).expanduser(), checkpoint)
     content = read_checkpoint(file)
-    subject = open_subject(file, content, request, device, observer.track)
+    subject = open_subject(
+        file,
+        content,
+        device=device,
+        split=cast(Split, request.split),
+        seed=request.seed,
+        batch_size=request.batch_size,
+        track=observer.track,
+    )
     folder = out or run_folder(file) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     store = ResultStore(folder, _identity(file, subject))
@@ -78,22 +83,6 @@ def evaluate_run(
         if name in request.metrics:
             raise problems[name]
     return card
-
-
-def open_subject(file: Path, content: dict[str, Any], request: Request, device: torch.device, track: Track) -> Subject:
-    data = FaceDataModule(**data_settings(content[RECORD_KEY]))
-    data.prepare_data()
-    return Subject(
-        load_run(file, device=device).model.to(memory_format=torch.channels_last),  # a third faster on CPUs
-        data,
-        build_reconstruction(content).to(device),
-        split=cast(Split, request.split),
-        device=device,
-        seed=request.seed,
-        batch_size=request.batch_size,
-        track=track,
-        prior_file=prior_file(file, content[RECORD_KEY]["data"], data.record()),
-    )
 
 
 def _read_or_measure(metric: Metric, subject: Subject, store: ResultStore) -> Section:

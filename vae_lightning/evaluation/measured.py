@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from jaxtyping import UInt8
 
-if TYPE_CHECKING:
-    from vae_lightning.evaluation.subject import Subject
+from vae_lightning.scores.attribute_scores import Cell
 
-Cell = str | int | float | None
+if TYPE_CHECKING:
+    from vae_lightning.runs.opened import Subject
 Direction = Literal["higher", "lower", ""]
 
 

@@ -5,18 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from vae_lightning.data.source import SPLITS, Split
-from vae_lightning.did_you_mean import did_you_mean
-from vae_lightning.evaluation.factors import AttributeDisentanglement, Disentanglement
-from vae_lightning.evaluation.fidelity import FEWEST_IMAGES, Fidelity
-from vae_lightning.evaluation.importance_sampling import ImportanceWeighted
-from vae_lightning.evaluation.latents import LatentSpace
-from vae_lightning.evaluation.likelihood import Likelihood
+from vae_lightning.data.sources.source import SPLITS, Split
 from vae_lightning.evaluation.measured import EvaluationError, Metric
-from vae_lightning.evaluation.probes import Probes
-from vae_lightning.evaluation.reconstructions import Reconstructions
-from vae_lightning.evaluation.samplers import Samplers
-from vae_lightning.evaluation.showcase import Showcase
+from vae_lightning.evaluation.metrics.factors import AttributeDisentanglement, Disentanglement
+from vae_lightning.evaluation.metrics.fidelity import FEWEST_IMAGES, Fidelity
+from vae_lightning.evaluation.metrics.importance_sampling import ImportanceWeighted
+from vae_lightning.evaluation.metrics.latents import LatentSpace
+from vae_lightning.evaluation.metrics.likelihood import Likelihood
+from vae_lightning.evaluation.metrics.probes import Probes
+from vae_lightning.evaluation.metrics.reconstructions import Reconstructions
+from vae_lightning.evaluation.metrics.samplers import Samplers
+from vae_lightning.evaluation.metrics.showcase import Showcase
+from vae_lightning.system.names import did_you_mean
 
 # In the order of the card. A new metric needs a class and a line here.
 METRICS: dict[str, Callable[["Request"], Metric]] = {

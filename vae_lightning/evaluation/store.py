@@ -12,9 +12,9 @@ import torch
 
 from vae_lightning.evaluation.card import Section
 from vae_lightning.evaluation.measured import Measured, Metric
-from vae_lightning.files import replacing, write_json
-from vae_lightning.pictures import write_picture
-from vae_lightning.plain_files import read_plain
+from vae_lightning.pictures.grids import write_picture
+from vae_lightning.system.plain_files import read_plain
+from vae_lightning.system.whole_files import replacing, write_json
 
 FOLDER = "measured"
 RESULT = "result.json"

@@ -10,8 +10,8 @@ IMPORTS = {  # what a word in the lines needs
     "Image.open": "from PIL import Image",
     "make_grid": "from torchvision.utils import make_grid",
     "load_run": "from vae_lightning import load_run",
-    "latents_between": "from vae_lightning.latent_paths import latents_between",
-    "to_pil": "from vae_lightning.pixels import to_pil",
+    "latents_between": "from vae_lightning.latents.paths import latents_between",
+    "to_pil": "from vae_lightning.models.pixels import to_pil",
 }
 
 

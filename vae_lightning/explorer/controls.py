@@ -9,13 +9,7 @@ import gradio as gr
 from vae_lightning.explorer import markup
 from vae_lightning.explorer.faces import ExplorerError, Face, Source
 from vae_lightning.explorer.photographs import MOST_BYTES
-from vae_lightning.explorer.positions import (
-    HIGHEST_TEMPERATURE,
-    as_seed,
-    as_temperature,
-    whole_in,
-    word_of,
-)
+from vae_lightning.explorer.positions import HIGHEST_TEMPERATURE, as_seed, as_temperature, whole_in, word_of
 from vae_lightning.explorer.workbench import TEST_FACES, Workbench
 
 MOST_CHARACTERS = 255  # of the name of a file

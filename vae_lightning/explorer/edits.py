@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vae_lightning.explorer.workbench import OpenedRun
-from vae_lightning.latent_paths import latents_between
+from vae_lightning.latents.paths import latents_between
 
 REACH = 3.0  # of a slider to both sides, in standard deviations
 PATH_STEPS = 101  # between two faces, both counted: percent

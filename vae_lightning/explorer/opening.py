@@ -7,23 +7,21 @@ from typing import Any
 from jaxtyping import UInt8
 from torch import Tensor
 
-from vae_lightning.checkpoints import read_checkpoint
-from vae_lightning.devices import choose_device
-from vae_lightning.directions import Directions
-from vae_lightning.editing.attributes import subject_directions
-from vae_lightning.evaluation.evaluate import open_subject
-from vae_lightning.evaluation.request import Request
-from vae_lightning.evaluation_command import is_sweep
+from vae_lightning.editing.attributes.directions import subject_directions
 from vae_lightning.explorer.faces import ExplorerError
 from vae_lightning.explorer.workbench import TEST_FACES, OpenedRun, Workbench, sayable
-from vae_lightning.fitted import direction_file, prior_file
-from vae_lightning.latent_statistics import LatentStatistics
-from vae_lightning.priors import PRIORS
+from vae_lightning.latents.directions import Directions
+from vae_lightning.latents.priors import PRIORS
+from vae_lightning.latents.statistics import LatentStatistics
 from vae_lightning.report.sweep import Job, Sweep, read_sweep
-from vae_lightning.run_data import data_settings
-from vae_lightning.run_folders import checkpoint_file, run_folder
-from vae_lightning.runs import Run, load_run
-from vae_lightning.tracking import Track, progress
+from vae_lightning.runs.checkpoints import read_checkpoint
+from vae_lightning.runs.data_record import data_settings
+from vae_lightning.runs.fitted import direction_file, prior_file
+from vae_lightning.runs.layout import checkpoint_file, is_sweep, run_folder
+from vae_lightning.runs.load import Run, load_run
+from vae_lightning.runs.opened import open_subject
+from vae_lightning.system.devices import choose_device
+from vae_lightning.system.progress import Track, progress
 
 MOST_RUNS = 24  # side by side
 TestFaces = UInt8[Tensor, "faces channels height width"]
@@ -115,7 +113,7 @@ class Opening:
             directions = file.read()
             if directions is None and self.fits and has_data:
                 content, device = read_checkpoint(vae.path), choose_device(self.device)
-                subject = open_subject(vae.path, content, Request(device=self.device), device, self.track)
+                subject = open_subject(vae.path, content, device=device, track=self.track)
                 directions = subject_directions(subject, file)
         except (ValueError, OSError) as error:
             notes.append(f"No sliders for attributes: {self.told(error)}")

@@ -10,7 +10,7 @@ from vae_lightning.explorer.tabs.samples import samples_tab
 from vae_lightning.explorer.tabs.several_runs import several_runs_tab
 from vae_lightning.explorer.tabs.two_faces import two_faces_tab
 from vae_lightning.explorer.workbench import OpenedRun, Workbench
-from vae_lightning.run_data import DATA_NAMES
+from vae_lightning.runs.data_record import DATA_NAMES
 
 STYLE = Path(__file__).with_name("page.css")
 PRIVACY = "Photographs stay on this machine: in memory, until others take their place; nothing is written to disk."

@@ -9,8 +9,8 @@ from vae_lightning.explorer.edits import Edit, between, moved
 from vae_lightning.explorer.faces import ExplorerError, Face, Source
 from vae_lightning.explorer.positions import as_seed, as_temperature, number_in, whole_in, word_of
 from vae_lightning.explorer.workbench import Workbench
-from vae_lightning.latent_paths import PATHS
-from vae_lightning.pixels import to_pil
+from vae_lightning.latents.paths import PATHS
+from vae_lightning.models.pixels import to_pil
 
 MOST_SAMPLES = 64
 COLUMNS = 8

@@ -9,12 +9,12 @@ from pathlib import Path
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vae_lightning.directions import Directions
 from vae_lightning.explorer.faces import ExplorerError, Face, Source
 from vae_lightning.explorer.photographs import Photographs
-from vae_lightning.latent_statistics import LatentStatistics
-from vae_lightning.run_folders import run_folder
-from vae_lightning.runs import Run
+from vae_lightning.latents.directions import Directions
+from vae_lightning.latents.statistics import LatentStatistics
+from vae_lightning.runs.layout import run_folder
+from vae_lightning.runs.load import Run
 
 log = logging.getLogger("vae_lightning")
 

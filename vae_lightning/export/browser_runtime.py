@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from vae_lightning.export.contents import ExportError
-from vae_lightning.files import replacing
+from vae_lightning.system.whole_files import replacing
 
 PACKAGE = "onnxruntime-web"
 VERSION = "1.30.0"

@@ -6,10 +6,10 @@ from pathlib import Path
 from rich.console import Console
 
 from vae_lightning.data import DataError
-from vae_lightning.fitted import direction_file, prior_file, statistics_file
-from vae_lightning.latent_statistics import LatentStatistics
-from vae_lightning.priors import PRIORS
-from vae_lightning.runs import Run
+from vae_lightning.latents.priors import PRIORS
+from vae_lightning.latents.statistics import LatentStatistics
+from vae_lightning.runs.fitted import direction_file, prior_file, statistics_file
+from vae_lightning.runs.load import Run
 
 
 @dataclass(frozen=True)

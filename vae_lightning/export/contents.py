@@ -7,9 +7,9 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from vae_lightning.checkpoint_keys import BEST_KEY, MODEL_PREFIX, RECONSTRUCTION_PREFIX, RECORD_KEY
-from vae_lightning.checkpoints import EXPORT_FORMAT, build_reconstruction
-from vae_lightning.files import write_bytes
+from vae_lightning.runs.checkpoints import EXPORT_FORMAT, build_reconstruction
+from vae_lightning.runs.layout import BEST_KEY, MODEL_PREFIX, RECONSTRUCTION_PREFIX, RECORD_KEY
+from vae_lightning.system.whole_files import write_bytes
 
 CARD = "README.md"  # the name under which hubs look for it
 SAMPLES = "samples.png"

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vae_lightning.names import as_markdown
-from vae_lightning.run_data import CELEBA_PAGE, DATA_NAMES
+from vae_lightning.data.sources.celeba import CELEBA_PAGE
+from vae_lightning.runs.data_record import DATA_NAMES
+from vae_lightning.system.names import as_markdown
 
 CELEBA_LICENCE = (
     f"CelebA is for non-commercial research only, and so is this model: no commercial use of either, see {CELEBA_PAGE}."

@@ -12,11 +12,11 @@ from torch import Tensor
 from vae_lightning.data import DataError
 from vae_lightning.export.contents import ExportError
 from vae_lightning.export.data_statement import CELEBA_LICENCE
-from vae_lightning.latent_statistics import LatentStatistics
-from vae_lightning.priors import FittedGaussian, GaussianMixture, Prior
-from vae_lightning.run_folders import RunError, run_folder
-from vae_lightning.runs import Run
-from vae_lightning.tracking import progress
+from vae_lightning.latents.priors import FittedGaussian, GaussianMixture, Prior
+from vae_lightning.latents.statistics import LatentStatistics
+from vae_lightning.runs.layout import RunError, run_folder
+from vae_lightning.runs.load import Run
+from vae_lightning.system.progress import progress
 
 FORMAT = 1
 FIRST_ATTRIBUTES = (

@@ -9,21 +9,20 @@ from typing import Any
 
 import torch
 
-from vae_lightning.checkpoints import read_checkpoint
 from vae_lightning.export.browser_runtime import browser_runtime as prepare_runtime
 from vae_lightning.export.carried import Carried, carry
 from vae_lightning.export.contents import CARD, DEMO, SAMPLES, ExportError, described, write_weights
 from vae_lightning.export.demo import write_demo
 from vae_lightning.export.model_card import model_card
 from vae_lightning.export.onnx_files import DECODER, ENCODER, OnnxFile, require_onnx, write_onnx
-from vae_lightning.files import aside, leftovers, naming, write_json
-from vae_lightning.grids import labelled_grid
-from vae_lightning.pictures import write_picture
-from vae_lightning.pixels import to_uint8
-from vae_lightning.plain_files import read_plain
-from vae_lightning.run_folders import EXPORTED_CONFIG, EXPORTED_WEIGHTS
-from vae_lightning.runs import Run, load_run
-from vae_lightning.tracking import progress
+from vae_lightning.models.pixels import to_uint8
+from vae_lightning.pictures.grids import labelled_grid, write_picture
+from vae_lightning.runs.checkpoints import read_checkpoint
+from vae_lightning.runs.layout import EXPORTED_CONFIG, EXPORTED_WEIGHTS
+from vae_lightning.runs.load import Run, load_run
+from vae_lightning.system.plain_files import read_plain
+from vae_lightning.system.progress import progress
+from vae_lightning.system.whole_files import aside, leftovers, naming, write_json
 
 SAMPLE_COLUMNS = 8
 SAMPLE_SEED = 0

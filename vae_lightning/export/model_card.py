@@ -10,19 +10,18 @@ from typing import Any
 
 import yaml
 
-from vae_lightning.checkpoint_keys import BEST_KEY
 from vae_lightning.evaluation.card import Card, read_card, to_markdown
 from vae_lightning.evaluation.evaluate import FOLDER
 from vae_lightning.export.carried import Carried
 from vae_lightning.export.contents import DEMO, SAMPLES, ExportError
 from vae_lightning.export.data_statement import USES, data_front_matter, data_section
 from vae_lightning.export.onnx_files import OnnxFile
-from vae_lightning.fitted import digest_of
-from vae_lightning.names import as_markdown
-from vae_lightning.plain_files import read_plain
-from vae_lightning.run_data import DATA_NAMES
-from vae_lightning.run_folders import EXPORTED_CONFIG, EXPORTED_WEIGHTS, run_folder
-from vae_lightning.runs import Run
+from vae_lightning.runs.data_record import DATA_NAMES
+from vae_lightning.runs.fitted import digest_of
+from vae_lightning.runs.layout import BEST_KEY, EXPORTED_CONFIG, EXPORTED_WEIGHTS, run_folder
+from vae_lightning.runs.load import Run
+from vae_lightning.system.names import as_markdown
+from vae_lightning.system.plain_files import read_plain
 
 ABOUT = (  # of an evaluation: what says how the numbers came about, and nothing of the machine
     *("model", "checkpoint", "epoch", "split", "count", "data", "data_fingerprint", "crop", "image_size", "color"),

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vae_lightning.distributions import DiagonalGaussian
 from vae_lightning.export.contents import ExportError
 from vae_lightning.models import Autoencoder
-from vae_lightning.pixels import to_unit_range
+from vae_lightning.models.distributions import DiagonalGaussian
+from vae_lightning.models.pixels import to_unit_range
 
 OPSET = 18  # what the exporter writes without converting, and every runtime of today reads
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vae_lightning.processes import mean_over_processes
+from vae_lightning.losses.process_means import mean_over_processes
 
 
 class KLTerm(ABC):

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vae_lightning.distributions import Deterministic, PixelPrediction, Posterior
 from vae_lightning.losses.beta_schedule import BetaSchedule, Constant
 from vae_lightning.losses.kl import AnalyticKL, FreeBits, KLTerm
 from vae_lightning.losses.perceptual import PerceptualTerm
+from vae_lightning.losses.process_means import mean_over_processes
 from vae_lightning.losses.reconstruction import ReconstructionLoss
-from vae_lightning.processes import mean_over_processes
+from vae_lightning.models.distributions import Deterministic, PixelPrediction, Posterior
 
 
 @dataclass(frozen=True)

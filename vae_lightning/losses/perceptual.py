@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vae_lightning.distributions import PixelPrediction
-from vae_lightning.pixels import PixelRange, to_unit_range
-from vae_lightning.tensor_files import UNREADABLE, read_tensors
+from vae_lightning.models.distributions import PixelPrediction
+from vae_lightning.models.pixels import PixelRange, to_unit_range
+from vae_lightning.system.tensor_files import UNREADABLE, read_tensors
 
 # Position in torchvision's `vgg16().features` of the last ReLUs of VGG's first four blocks
 VGG16_LAYERS = {"relu1_2": 3, "relu2_2": 8, "relu3_3": 15, "relu4_3": 22}

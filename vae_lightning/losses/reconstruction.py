@@ -7,15 +7,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vae_lightning.distributions import (
+from vae_lightning.losses.process_means import mean_over_processes
+from vae_lightning.models.distributions import (
     RUNNING_WEIGHT,
     UNIFORM_PIXEL_VARIANCE,
     PixelPrediction,
     floored_logvar,
     gaussian_nll,
 )
-from vae_lightning.pixels import PixelRange
-from vae_lightning.processes import mean_over_processes
+from vae_lightning.models.pixels import PixelRange
 
 Images = Float[Tensor, "batch channels height width"]
 

@@ -7,8 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vae_lightning.distributions import Deterministic, DiagonalGaussian, PixelPrediction, Posterior, floored_logvar
-from vae_lightning.pixels import PixelRange
+from vae_lightning.models.distributions import (
+    Deterministic,
+    DiagonalGaussian,
+    PixelPrediction,
+    Posterior,
+    floored_logvar,
+)
+from vae_lightning.models.pixels import PixelRange
 
 CHANNELS: dict[str, int] = {"rgb": 3, "gray": 1}
 RANGE_OF_ACTIVATION: dict[str, PixelRange] = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}

@@ -5,14 +5,13 @@ from typing import Any
 
 import torch
 
-from vae_lightning.checkpoint_keys import RECORD_KEY
-from vae_lightning.checkpoints import load_weights, read_checkpoint
-from vae_lightning.names import is_a_name
 from vae_lightning.recognition.module import NAMES_KEY, NETWORK_PREFIX
 from vae_lightning.recognition.network import Recognizer, RecognizerError, ResNet18Recognizer
-from vae_lightning.run_data import check_record
-from vae_lightning.run_folders import checkpoint_file
-from vae_lightning.tensor_files import UNREADABLE
+from vae_lightning.runs.checkpoints import load_weights, read_checkpoint
+from vae_lightning.runs.data_record import check_record
+from vae_lightning.runs.layout import RECORD_KEY, checkpoint_file
+from vae_lightning.system.names import is_a_name
+from vae_lightning.system.tensor_files import UNREADABLE
 
 # The only classes that a checkpoint may ask for: a stranger's file cannot run anything else.
 RECOGNIZERS: dict[str, type[Recognizer]] = {"vae_lightning.recognition.ResNet18Recognizer": ResNet18Recognizer}

@@ -13,10 +13,8 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
 from vae_lightning.data import FaceDataModule
-from vae_lightning.data.source import Split
-from vae_lightning.evaluation.measured import Cell
-from vae_lightning.lr_schedule import LRSchedule
-from vae_lightning.pixels import to_pixel_range
+from vae_lightning.data.sources.source import Split
+from vae_lightning.models.pixels import to_pixel_range
 from vae_lightning.recognition.network import Recognizer, RecognizerError, check_outputs
 from vae_lightning.recognition.readings import (
     Readings,
@@ -26,7 +24,9 @@ from vae_lightning.recognition.readings import (
     factor_r_squared,
     factor_table,
 )
-from vae_lightning.run_module import RunModule
+from vae_lightning.scores.attribute_scores import Cell
+from vae_lightning.training.lr_schedule import LRSchedule
+from vae_lightning.training.run_module import RunModule
 
 Batch = Mapping[str, Tensor]
 NAMES_KEY = "recognizer_names"

@@ -12,7 +12,7 @@ from torchvision.models import ResNet18_Weights, resnet18
 
 from vae_lightning.data.rendering.factors import FACTOR_RANGES
 from vae_lightning.losses.perceptual import IMAGENET_MEAN, IMAGENET_STD
-from vae_lightning.tensor_files import UNREADABLE, read_tensors
+from vae_lightning.system.tensor_files import UNREADABLE, read_tensors
 
 log = logging.getLogger("vae_lightning")
 

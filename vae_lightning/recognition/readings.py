@@ -11,10 +11,9 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from vae_lightning.charts import COLORS, figure_pixels
-from vae_lightning.evaluation.attribute_scores import has_both_classes, score_attributes
-from vae_lightning.evaluation.measured import Cell
-from vae_lightning.evaluation.resampling import image_weights, r_squared
+from vae_lightning.pictures.charts import COLORS, figure_pixels
+from vae_lightning.scores.attribute_scores import Cell, has_both_classes, score_attributes
+from vae_lightning.scores.resampling import image_weights, r_squared
 
 
 @dataclass(frozen=True)

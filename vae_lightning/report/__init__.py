@@ -7,10 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from vae_lightning.charts import Chart
-from vae_lightning.files import replacing
-from vae_lightning.names import reason_of
-from vae_lightning.pictures import write_picture
+from vae_lightning.pictures.charts import Chart
+from vae_lightning.pictures.grids import write_picture
 from vae_lightning.report.curves import draw_rate_distortion, draw_training_curves
 from vae_lightning.report.evaluations import (
     Evaluations,
@@ -25,6 +23,8 @@ from vae_lightning.report.page import Figure, page_html
 from vae_lightning.report.summary import summarise
 from vae_lightning.report.sweep import Sweep, read_sweep
 from vae_lightning.report.table import Table, make_table, write_csv
+from vae_lightning.system.names import reason_of
+from vae_lightning.system.whole_files import replacing
 
 __all__ = ["write_report"]
 

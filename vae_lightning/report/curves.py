@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
-from vae_lightning.charts import COLORS, figure_pixels, verbatim
+from vae_lightning.pictures.charts import COLORS, figure_pixels, verbatim
 from vae_lightning.report.sweep import Job, Sweep
 from vae_lightning.report.table import Setting, Table, series
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from vae_lightning.charts import COLORS, Chart, figure_pixels, verbatim
 from vae_lightning.evaluation.card import ARROWS, Card, read_card
 from vae_lightning.evaluation.measured import Value
-from vae_lightning.files import replacing
+from vae_lightning.pictures.charts import COLORS, Chart, figure_pixels, verbatim
 from vae_lightning.report.summary import name as name_of
 from vae_lightning.report.summary import spread
 from vae_lightning.report.sweep import Job
 from vae_lightning.report.table import Estimate, Setting, Table, mean_and_standard_error, series
+from vae_lightning.system.whole_files import replacing
 
 CARD = Path("evaluation") / "card.json"
 # Of many numbers, those that a person wants to see against beta

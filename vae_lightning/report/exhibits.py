@@ -8,12 +8,12 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from vae_lightning.names import reason_of
-from vae_lightning.pixels import to_uint8
+from vae_lightning.models.pixels import to_uint8
 from vae_lightning.report.sweep import Job, Sweep
 from vae_lightning.report.traversals import Latents, Match, match_latents, measure_latents, traversal_row
-from vae_lightning.run_data import data_settings
-from vae_lightning.runs import Run, load_run
+from vae_lightning.runs.data_record import data_settings
+from vae_lightning.runs.load import Run, load_run
+from vae_lightning.system.names import reason_of
 
 NUM_FACES = 8  # reconstructed, and as many samples
 NUM_FACES_FOR_ACTIVITY = 64  # over which KL per latent is averaged

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from vae_lightning.grids import labelled_grid
+from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.report.exhibits import NUM_STEPS, Exhibit, Exhibition, Images, TraversalRow, fit_to
 from vae_lightning.report.sweep import Sweep
 from vae_lightning.report.traversals import VALUES

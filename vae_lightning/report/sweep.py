@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vae_lightning.metrics_csv import read_metrics
-from vae_lightning.names import reason_of
-from vae_lightning.plain_files import LARGEST_MEASURED, read_plain
-from vae_lightning.run_folders import RunError
-from vae_lightning.run_status import State, read_plan, read_status, state_of
+from vae_lightning.runs.layout import RunError
+from vae_lightning.runs.metrics_csv import read_metrics
+from vae_lightning.runs.status import State, read_plan, read_status, state_of
+from vae_lightning.system.names import reason_of
+from vae_lightning.system.plain_files import LARGEST_MEASURED, read_plain
 
 SIGNS_OF_A_JOB = ("status.json", ".hydra", "config.yaml", "metrics.json", "checkpoints")
 OF_THE_COMMAND = ("ckpt_path", "run_dir", "sweep", "hparams_search")  # where a run goes on or goes to, not what it is

@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Literal
 
-from vae_lightning.files import replacing
 from vae_lightning.report.sweep import Job, Sweep
+from vae_lightning.system.whole_files import replacing
 
 OF_VAES = ("elbo_nats", "reconstruction_nats", "kl_nats", "bits_per_dim", "active_units", "mse")
 OF_RECOGNIZERS = ("loss", "accuracy", "balanced_accuracy", "auc", "r_squared")

@@ -4,13 +4,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vae_lightning.data.rendering.factors import FaceFactors
-from vae_lightning.data.rendering.features import (
-    paint_beard,
-    paint_brows,
-    paint_eyes,
-    paint_nostrils,
-    paint_skin,
-)
+from vae_lightning.data.rendering.features import paint_beard, paint_brows, paint_eyes, paint_nostrils, paint_skin
 from vae_lightning.data.rendering.hair import Hair, draw_back_hair, draw_front_hair, hairline
 from vae_lightning.data.rendering.hat import brim_v, draw_hat
 from vae_lightning.data.rendering.head import (

@@ -4,7 +4,6 @@ from typing import Any
 
 import gradio as gr
 
-from vae_lightning.directions import METHODS
 from vae_lightning.explorer.controls import (
     NUM_FACE_VALUES,
     QUIET,
@@ -21,7 +20,8 @@ from vae_lightning.explorer.edits import REACH, Edit
 from vae_lightning.explorer.pictures import shown_edit, shown_original
 from vae_lightning.explorer.positions import number_in, word_of, words_of
 from vae_lightning.explorer.workbench import OpenedRun, Workbench
-from vae_lightning.latent_statistics import LatentStatistics
+from vae_lightning.latents.directions import METHODS
+from vae_lightning.latents.statistics import LatentStatistics
 
 NUM_LATENTS = 8  # sliders
 NUM_ATTRIBUTES = 6  # at most

@@ -18,8 +18,8 @@ from vae_lightning.explorer.controls import (
 from vae_lightning.explorer.pictures import MOST_SAMPLES, shown_samples
 from vae_lightning.explorer.positions import HIGHEST_TEMPERATURE
 from vae_lightning.explorer.workbench import Workbench
-from vae_lightning.priors import PRIORS
-from vae_lightning.run_folders import run_folder
+from vae_lightning.latents.priors import PRIORS
+from vae_lightning.runs.layout import run_folder
 
 COUNT = 16
 NEW_SEEDS = 1_000_000

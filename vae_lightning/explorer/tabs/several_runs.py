@@ -4,7 +4,6 @@ from typing import Any
 
 import gradio as gr
 
-from vae_lightning.directions import METHODS
 from vae_lightning.explorer.controls import (
     NUM_FACE_VALUES,
     QUIET,
@@ -20,6 +19,7 @@ from vae_lightning.explorer.pictures import shown_originals, shown_runs
 from vae_lightning.explorer.positions import number_in, whole_in, word_of
 from vae_lightning.explorer.tabs.one_face import NUM_LATENTS, STEP, attributes_of, first_attributes
 from vae_lightning.explorer.workbench import Workbench
+from vae_lightning.latents.directions import METHODS
 
 
 def several_runs_tab(workbench: Workbench) -> None:

@@ -18,7 +18,7 @@ from vae_lightning.explorer.controls import (
 )
 from vae_lightning.explorer.pictures import shown_between, shown_end
 from vae_lightning.explorer.workbench import Workbench
-from vae_lightning.latent_paths import PATHS
+from vae_lightning.latents.paths import PATHS
 
 HALFWAY = 50
 

@@ -1,0 +1,169 @@
+"""What all verbs of `vae` share: arguments by the same names, and how they end on an error."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec
+
+import typer
+
+from vae_lightning.system.names import LONGEST_REASON, reason_of, shown
+from vae_lightning.system.terminal import show_what_can_be_shown
+from vae_lightning.system.whole_files import storage_error
+
+P = ParamSpec("P")
+PLACES = ("out", "data_dir", "folder")  # arguments that something is written to
+SIZES = ("count", "samples", "batch_size", "images", "frames", "steps")  # arguments that memory grows with
+TYPED_OTHERWISE = {"limit": "range"}  # arguments whose options have other names
+NAMELESS = Path("standard output, or a file of the result,")  # where an error names no file
+SIGNS_OF_THE_CPU = (
+    *("DefaultCPUAllocator", "alloc_cpu", "std::bad_alloc"),
+    *("Storage size calculation overflowed", "integer multiplication overflow"),  # more than there are addresses
+)
+SIGNS_OF_NO_MEMORY = (
+    *SIGNS_OF_THE_CPU,
+    *("out of memory", "ALLOC_FAILED"),
+)
+
+
+def _starting(incomplete: str, candidates: Iterable[str]) -> list[str]:
+    """What Tab offers; where this is nothing, shells offer files."""
+    return [candidate for candidate in candidates if candidate.startswith(incomplete)]
+
+
+def complete_run(incomplete: str) -> list[str]:
+    """`last`, and the run folders here, the newest first."""
+    checkpoints = [path for root in ("outputs/*", "multirun/*/*") for path in Path().glob(f"{root}/checkpoints")]
+    newest_first = sorted(checkpoints, key=lambda path: (path.stat().st_mtime_ns, path.as_posix()), reverse=True)
+    return _starting(incomplete, ["last", *(path.parent.as_posix() for path in newest_first)])
+
+
+def complete_sweep(incomplete: str) -> list[str]:
+    """`last`, and the sweep folders here."""
+    jobs = Path().glob("multirun/*/*/.hydra")
+    return _starting(incomplete, ["last", *sorted({path.parents[1].as_posix() for path in jobs})])
+
+
+RunPath = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="Run folder, exported folder, .ckpt file, or `last` for the newest run.",
+        autocompletion=complete_run,
+    ),
+]
+RunOrSweep = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|SWEEP",
+        help="As RUN, or a sweep's folder: all its runs.",
+        autocompletion=lambda incomplete: [*dict.fromkeys(complete_run(incomplete) + complete_sweep(incomplete))],
+    ),
+]
+Which = Annotated[
+    str,
+    typer.Option(
+        "--checkpoint",
+        help="Which checkpoint of the folder: best, last, or a .ckpt file.",
+        autocompletion=lambda incomplete: _starting(incomplete, ["best", "last"]),
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto (the best there is), cpu, cuda, mps, …")]
+Photographs = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[IMAGE]...", help="Your own pictures, upright portraits. Default: test faces."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
+Count = Annotated[int, typer.Option("--count", "-n", min=1, help="How many faces.")]
+
+
+def ends_with_one_line(verb: Callable[P, None]) -> Callable[P, None]:
+    """Errors that a person can mend end the program with their message, without a traceback."""
+
+    @wraps(verb)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        show_what_can_be_shown()
+        try:
+            for name, value in kwargs.items():
+                kwargs[name] = _at_home(value)  # shells leave the ~ of --out=~/x
+                _check_argument(name, kwargs[name])
+            verb(*args, **kwargs)
+        except (ValueError, OSError) as error:
+            stuck = storage_error(error, NAMELESS)
+            nameless = stuck is not None and stuck.filename == str(NAMELESS)
+            typer.secho(
+                f"{NAMELESS} cannot be written: {error}" if nameless else str(stuck or error), fg="red", err=True
+            )
+            raise typer.Exit(2 if stuck is None else 1) from error
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
+            typer.secho(_without_memory(error, kwargs), fg="red", err=True)
+            raise typer.Exit(1) from error
+
+    return guarded
+
+
+def _at_home(value: Any) -> Any:
+    """Paths with the home folder in place of `~`; anything else as it is.
+
+    Raises:
+        ValueError: the home of a user who is not there.
+    """
+    if isinstance(value, list | tuple):
+        return type(value)(_at_home(each) for each in value)
+    if not isinstance(value, str | Path) or not str(value).startswith("~"):
+        return value
+    try:
+        return type(value)(Path(value).expanduser())
+    except RuntimeError as error:
+        name = Path(value).parts[0]
+        raise ValueError(f"{value}: there is no user {name[1:]} here; a folder of that name is ./{name}") from error
+
+
+def _check_argument(name: str, value: Any) -> None:
+    """
+    Raises:
+        ValueError: a number that is none, or a place in a file.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{_option(name)} {value}: a finite number is expected")
+    if name in PLACES and isinstance(value, Path):
+        for parent in value.absolute().parents:
+            if parent.exists() and not parent.is_dir():
+                raise ValueError(f"{value}: {parent} is a file and no folder")
+
+
+def _option(name: str) -> str:
+    """How a person types an argument."""
+    return f"--{TYPED_OTHERWISE.get(name, name).replace('_', '-')}"
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the machine or of an accelerator; asked without torch, which may not be loaded."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in SIGNS_OF_NO_MEMORY)
+
+
+def _without_memory(error: BaseException, arguments: Mapping[str, Any]) -> str:
+    smaller = ", ".join(_option(name) for name in SIZES if arguments.get(name) is not None)
+    fixes = [f"a smaller {smaller}"] if smaller else []
+    on_cpu = isinstance(error, MemoryError) or any(sign in str(error) for sign in SIGNS_OF_THE_CPU)
+    fixes += ["--device cpu"] if "device" in arguments and not on_cpu else []
+    reason = shown(reason_of(error), LONGEST_REASON)
+    return f"There is not enough memory: {' or '.join(fixes) or 'a machine with more of it'} is needed ({reason})"
+
+
+def split_by_comma(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def whole_numbers(name: str, text: str) -> list[int]:
+    """
+    Raises:
+        ValueError: something in it is no whole number.
+    """
+    try:
+        return [int(part) for part in split_by_comma(text)]
+    except ValueError as error:
+        raise ValueError(f"--{name} {text}: whole numbers by comma are expected, as in --{name} 8,25") from error

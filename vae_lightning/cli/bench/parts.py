@@ -1,0 +1,142 @@
+"""Images per second of each part by itself."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vae_lightning.cli.bench.subject import Subject
+from vae_lightning.data import open_cache
+from vae_lightning.data.loading import BatchLoader, DeviceBatchLoader, DeviceSplit, TrainingOrder, choose_residence
+from vae_lightning.losses import KLWeight
+from vae_lightning.models.pixels import to_pixel_range, to_uint8
+
+WARM_UP_BATCHES = 5
+DECODED_IMAGES = 4096
+SAMPLED_AT_ONCE = 256
+
+
+def cache_build_speed(subject: Subject) -> float:
+    """Decoding, cropping, resizing and writing; of DECODED_IMAGES training images, into a folder that goes again."""
+    data = subject.datamodule
+    rows = data.image_source.split_rows("train")[:DECODED_IMAGES]
+    with tempfile.TemporaryDirectory(prefix="vae-bench-") as folder:
+        started = time.perf_counter()
+        open_cache(data.image_source, rows, data.preprocessing, Path(folder), "some")
+        return len(rows) / (time.perf_counter() - started)
+
+
+def loader(subject: Subject) -> BatchLoader | DeviceBatchLoader:
+    """As the data module makes it for the subject's device."""
+    data = subject.datamodule
+    split = data.split("train")
+    order = TrainingOrder(len(split), subject.batch_size, horizontal_flip=data.horizontal_flip)
+    if choose_residence(data.residence, split.images.nbytes, subject.device) == "device":
+        return DeviceBatchLoader(DeviceSplit(split, subject.device), order)
+    return BatchLoader(split, order, subject.device)
+
+
+def loader_speed(subject: Subject, seconds: float) -> float:
+    """Batches on the device, whole epochs of them, with nothing done to them."""
+    batches = loader(subject)
+    next(iter(batches))
+    count, started = 0, time.perf_counter()
+    while (spent := time.perf_counter() - started) < seconds:
+        for batch in batches:
+            count += len(batch["images"].to(subject.device, non_blocking=True))
+        _wait_for(subject.device)
+    return count / spent if count else 0.0
+
+
+def bare_loop_speed(subject: Subject, seconds: float, *, as_pytorch_comes: bool = False) -> float:
+    """The model and nothing around it: gather, forward, backward, step; squared error + KL.
+
+    What a person would write in ten lines, in the subject's precision, channels_last, with a fused optimizer; or
+    `as_pytorch_comes`, in float32 and NCHW with what Adam does by itself.
+    """
+    channels_last = not as_pytorch_comes
+    model = subject.new_model(channels_last=channels_last)
+    fused = None if as_pytorch_comes else True
+    optimizer = torch.optim.Adam(model.parameters(), lr=float(subject.config["optimizer"]["lr"]), fused=fused)
+    enabled = subject.dtype == torch.bfloat16 and not as_pytorch_comes
+    precision = torch.autocast(subject.device.type, torch.bfloat16, enabled=enabled)
+
+    def step(levels: Tensor) -> None:
+        pixels = to_pixel_range(levels, model.pixel_range)
+        pixels = pixels if channels_last else pixels.contiguous()
+        with precision:
+            posterior = model.encode(pixels)
+            reconstruction = model.decode(posterior.sample(torch.randn_like(posterior.mean)))
+        kl = posterior.kl_per_latent().sum()
+        loss = (F.mse_loss(reconstruction, pixels, reduction="sum") + kl) / len(pixels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return _speed(_forever(subject), step, subject.device, seconds)
+
+
+def validation_speed(subject: Subject, seconds: float) -> float:
+    """The objective and the 256-level likelihood of validation batches."""
+    module = subject.new_module().eval()
+    data = subject.datamodule
+    size = data.eval_batch_size
+    images = data.split("val").gather(torch.arange(size).remainder(len(data.split("val"))).numpy()).to(subject.device)
+    noise = torch.randn(size, module.model.latent_dim, device=subject.device)
+
+    def validate(images: Tensor) -> None:
+        with torch.inference_mode(), subject.autocast():
+            module._add("val", module.evaluate(images, noise, KLWeight(1.0)), with_likelihood=True)
+
+    return _speed(_repeat(images), validate, subject.device, seconds)
+
+
+def sampling_speed(subject: Subject, seconds: float) -> float:
+    """Noise to pictures of 256 levels, SAMPLED_AT_ONCE of them at a time; an autoencoder decodes the same noise."""
+    model = subject.new_model().eval()
+    latents = torch.randn(SAMPLED_AT_ONCE, model.latent_dim, device=subject.device)
+
+    def draw(latents: Tensor) -> None:
+        with torch.inference_mode(), subject.autocast():
+            to_uint8(model.decode(latents), model.pixel_range)
+
+    return _speed(_repeat(latents), draw, subject.device, seconds)
+
+
+def _forever(subject: Subject) -> Iterable[Tensor]:
+    batches = loader(subject)
+    epoch = 0
+    while True:
+        batches.sampler.set_epoch(epoch)
+        for batch in batches:
+            yield batch["images"].to(subject.device, non_blocking=True)
+        epoch += 1
+
+
+def _repeat(batch: Tensor) -> Iterable[Tensor]:
+    while True:
+        yield batch
+
+
+def _speed(batches: Iterable[Tensor], work: Callable[[Tensor], None], device: torch.device, seconds: float) -> float:
+    """Images per second over at least `seconds` and two batches, after a warm-up."""
+    count, started = 0, 0.0
+    for number, batch in enumerate(batches):
+        if number == WARM_UP_BATCHES:
+            _wait_for(device)
+            count, started = 0, time.perf_counter()
+        work(batch)
+        count += len(batch)
+        if number > WARM_UP_BATCHES and time.perf_counter() - started > seconds:
+            break
+    _wait_for(device)
+    return count / (time.perf_counter() - started)
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

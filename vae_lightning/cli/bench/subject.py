@@ -1,0 +1,113 @@
+"""What is measured: the model, the data and the settings that a command line of train.py stands for."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch.utils.flop_counter import FlopCounterMode
+
+from vae_lightning.data import FaceDataModule
+from vae_lightning.launch.hardware import best_precision
+from vae_lightning.losses import KLWeight, Objective, SquaredError
+from vae_lightning.models import Autoencoder
+from vae_lightning.runs.checkpoints import build_model
+from vae_lightning.training.vae_module import VAEModule
+
+TRAIN_SCRIPT = Path(__file__).parents[3] / "train.py"
+COUNTED_IMAGES = 2
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model with its data, on the device where train.py would train it."""
+
+    overrides: tuple[str, ...]
+    config: dict[str, Any]
+    datamodule: FaceDataModule
+    device: torch.device
+
+    @property
+    def precision(self) -> str:
+        return str(self.config["trainer"]["precision"])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.precision == "bf16-mixed" else torch.float32
+
+    @property
+    def batch_size(self) -> int:
+        return int(self.config["data"]["batch_size"])
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+    def new_model(self, *, channels_last: bool = True) -> Autoencoder:
+        model = build_model(self.config["model"]).to(self.device)
+        return model.to(memory_format=torch.channels_last) if channels_last else model
+
+    def new_module(self) -> VAEModule:
+        """With squared errors and KL, whatever the run's objective is."""
+        return VAEModule(self.new_model(), Objective(SquaredError()), torch.optim.Adam).to(self.device)
+
+    def count_flops(self) -> dict[str, float]:
+        """Floating-point operations per image, as PyTorch counts them: in convolutions and matrix products."""
+        module = self.new_module().cpu()
+        images = torch.zeros(COUNTED_IMAGES, module.model.channels, *[module.model.image_size] * 2, dtype=torch.uint8)
+        noise = torch.zeros(COUNTED_IMAGES, module.model.latent_dim)
+        flops = {}
+        with FlopCounterMode(display=False) as counter:
+            loss = module.evaluate(images, noise, KLWeight(1.0)).loss
+        flops["forward"] = counter.get_total_flops()
+        with FlopCounterMode(display=False) as counter:
+            loss.backward()
+        flops["training"] = flops["forward"] + counter.get_total_flops()
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            module.model.decode(noise)
+        flops["decoding"] = counter.get_total_flops()
+        return {name: count / COUNTED_IMAGES for name, count in flops.items()}
+
+
+def subject_of(overrides: Sequence[str]) -> Subject:
+    """Opens the data, decoding them where nobody has.
+
+    Raises:
+        ValueError: train.py is not beside the package, or refuses the overrides.
+    """
+    config = composed(overrides)
+    settings = {name: value for name, value in config["data"].items() if name != "_target_"}
+    datamodule = FaceDataModule(**settings)
+    datamodule.prepare_data()
+    datamodule.setup()
+    accelerator = config["trainer"]["accelerator"]
+    if config["trainer"]["precision"] == "auto":
+        config["trainer"]["precision"] = best_precision(accelerator)
+    on_gpu = torch.cuda.is_available() and accelerator != "cpu"
+    return Subject(tuple(overrides), config, datamodule, torch.device("cuda" if on_gpu else "cpu"))
+
+
+def composed(overrides: Sequence[str]) -> dict[str, Any]:
+    """The configuration that train.py makes of its command line."""
+    if not TRAIN_SCRIPT.is_file():
+        raise ValueError(f"{TRAIN_SCRIPT} is missing: `vae bench` needs a clone of the repository")
+    printed = run_train([*overrides, "--cfg", "job", "--resolve"])
+    config: dict[str, Any] = yaml.safe_load(printed)
+    return config
+
+
+def run_train(arguments: Sequence[str], **environment: str) -> str:
+    """What train.py prints.
+
+    Raises:
+        ValueError: it fails; the message has its last words.
+    """
+    command = [sys.executable, str(TRAIN_SCRIPT), *arguments]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+    if finished.returncode:
+        raise ValueError(f"{' '.join(command)} failed:\n{(finished.stderr or finished.stdout)[-2000:]}")
+    return finished.stdout

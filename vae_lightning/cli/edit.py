@@ -1,0 +1,272 @@
+"""`vae edit VERB RUN`: change faces in a chosen way, and measure what else has changed."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vae_lightning.cli.arguments import (
+    Count,
+    Device,
+    Photographs,
+    RunPath,
+    Seed,
+    Which,
+    ends_with_one_line,
+    split_by_comma,
+    whole_numbers,
+)
+
+edit = typer.Typer(
+    no_args_is_help=True,
+    help="Change faces in a chosen way: single latents, attributes, identity; and score it.",
+    epilog="Example: vae edit attribute last Smiling me.jpg",
+)
+
+Attribute = Annotated[str, typer.Argument(help="As the data call it: Smiling, Eyeglasses, Male, …")]
+Folder = Annotated[
+    Path | None, typer.Option(file_okay=False, help="Folder for the result. Default: edits/… in the run's.")
+]
+Split = Annotated[str, typer.Option(help="Whose faces: train, val or test.")]
+Remove = Annotated[bool, typer.Option("--remove", help="Take it away from those who have it.")]
+
+
+@edit.command(epilog="Example: vae edit amplify last --by correlation --attribute Smiling --range 5")
+@ends_with_one_line
+def amplify(
+    run: RunPath,
+    photographs: Photographs = None,
+    by: Annotated[str, typer.Option(help="Which latents: largest variance, kl, or correlation with --attribute.")] = (
+        "variance"
+    ),
+    attribute: Annotated[str | None, typer.Option(help="For --by correlation.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many latents.")] = 4,
+    dimensions: Annotated[str, typer.Option(help="These latents, by comma, whatever --by.")] = "",
+    limit: Annotated[float, typer.Option("--range", min=0.01, help="α goes from minus this to this.")] = 3.0,
+    steps: Annotated[int, typer.Option(min=2, max=1_000, help="Values of α.")] = 10,
+    images: Annotated[int, typer.Option(min=2, help="Training images that latents are ranked by.")] = 1_000,
+    count: Count = 8,
+    split: Split = "test",
+    out: Folder = None,
+    checkpoint: Which = "best",
+    device: Device = "auto",
+) -> None:
+    """Move single latents: z_j + α. Ranks all of them, and shows which attribute each goes with."""
+    from vae_lightning.cli.workplace import finish, opened
+    from vae_lightning.editing.attributes.amplification import (
+        amplify,
+        best_dimensions,
+        correlation_picture,
+        rank_dimensions,
+    )
+    from vae_lightning.editing.attributes.amplification import subject_correlations as correlate
+    from vae_lightning.editing.outcome import Outcome
+
+    settings = {"edit": "amplify", "by": by, "attribute": attribute, "range": limit, "steps": steps, "images": images}
+    named = whole_numbers("dimensions", dimensions)
+    with opened(run, checkpoint, device, split=split) as workplace:
+        subject = workplace.subject
+        ranking = rank_dimensions(subject, by, images, attribute)
+        chosen = named or [int(row["dimension"] or 0) for row in ranking[:top]]
+        moved = amplify(subject, *workplace.faces(photographs, count), chosen, limit, steps, images)
+        pictures, tables = dict(moved.pictures), {"dimension_ranking": ranking}
+        if subject.data.attribute_names:
+            found, names = correlate(subject, images), subject.data.attribute_names
+            pictures["correlations"] = correlation_picture(found, names, min(images, len(subject.rows("train"))))
+            tables["best_dimensions"] = best_dimensions(found, names)
+            tables["correlations"] = [
+                {"attribute": name, **{str(latent): float(value) for latent, value in enumerate(row)}}
+                for name, row in zip(names, found, strict=True)
+            ]
+    name = f"amplify_{attribute or by}" if not named else "amplify_" + "_".join(map(str, named[:5]))
+    outcome = Outcome(pictures, tables, moved.numbers)
+    ranked = ("rank", "dimension", "variance", "kl_nats", "best_attribute", "best_correlation")
+    best = ("attribute", "dimension", "correlation")
+    finish(workplace, outcome, name, out, settings, show={"dimension_ranking": ranked, "best_dimensions": best})
+
+
+@edit.command(epilog="Example: vae edit directions last")
+@ends_with_one_line
+def directions(run: RunPath, out: Folder = None, checkpoint: Which = "best", device: Device = "auto") -> None:
+    """Fit the directions of all attributes and keep them beside the checkpoint: `load_run(…).edit` reads them."""
+    from vae_lightning.cli.workplace import finish, opened
+    from vae_lightning.editing.attributes.directions import direction_table, normals_picture, subject_directions
+    from vae_lightning.editing.outcome import Outcome
+
+    with opened(run, checkpoint, device) as workplace:
+        fitted = subject_directions(workplace.subject, workplace.directions)
+    tables = {"directions": direction_table(fitted)}
+    columns = ("attribute", "with", "without", "means_gap", "means_gap_std", "cosine")
+    outcome = Outcome({"normals": normals_picture(fitted)}, tables, {"file": str(workplace.directions.path)})
+    finish(workplace, outcome, "directions", out, {"edit": "directions"}, show={"directions": columns})
+
+
+@edit.command(epilog="Example: vae edit attribute last Smiling me.jpg --method probe --orthogonal-to Male,Young")
+@ends_with_one_line
+def attribute(
+    run: RunPath,
+    name: Annotated[str, typer.Argument(metavar="ATTRIBUTE", help="As the data call it: Smiling, Male, …")],
+    photographs: Photographs = None,
+    method: Annotated[str, typer.Option(help="means: difference of class means; probe: normal of a linear probe.")] = (
+        "means"
+    ),
+    orthogonal_to: Annotated[str, typer.Option(help="Attributes that shall stay, by comma.")] = "",
+    strengths: Annotated[str, typer.Option(help="By comma; 0 is the reconstruction.")] = "-2,-1,-0.5,0,0.5,1,1.5,2",
+    unit: Annotated[str, typer.Option(help="class: 1 reaches the mean of the class; std: of the latents.")] = "class",
+    images_per_class: Annotated[
+        int | None, typer.Option(min=1, help="Means of so many random images. Default: all.")
+    ] = None,
+    count: Count = 8,
+    split: Split = "test",
+    seed: Seed = 0,
+    out: Folder = None,
+    checkpoint: Which = "best",
+    device: Device = "auto",
+) -> None:
+    """Add or remove an attribute along a direction, and compare the directions on one face."""
+    from vae_lightning.cli.workplace import finish, opened
+    from vae_lightning.editing.attributes.directions import compare_directions, edit_attribute, subject_directions
+    from vae_lightning.editing.outcome import Outcome
+
+    steps, others = numbers("strengths", strengths), split_by_comma(orthogonal_to)
+    settings: dict[str, Any] = {
+        "edit": "attribute",
+        "attribute": name,
+        "method": method,
+        "orthogonal_to": others,
+        "unit": unit,
+    }
+    settings |= {"strengths": steps, "images_per_class": images_per_class}
+    with opened(run, checkpoint, device, split=split, seed=seed) as workplace:
+        subject = workplace.subject
+        fitted = subject_directions(subject, workplace.directions, images_per_class, seed)
+        direction = fitted.direction(name, method, others)
+        faces, labels = workplace.faces(photographs, count)
+        edited = edit_attribute(subject, faces, labels, direction, steps, unit)
+        plain = [fitted.direction(name, each) for each in ("means", "probe")]
+        held = [fitted.direction(name, each, others) for each in ("means", "probe")] if others else []
+        compared = compare_directions(subject, faces[:1], [*plain, *held], steps, unit)
+    outcome = Outcome({**edited.pictures, **compared.pictures}, {}, {**edited.numbers, "compared": compared.numbers})
+    finish(workplace, outcome, "_".join([name, method, *(f"without_{other}" for other in others)]), out, settings)
+
+
+@edit.command(epilog="Example: vae edit guide last Smiling=yes,Male=no --classifier outputs/2026-11-21_12-00-00")
+@ends_with_one_line
+def guide(
+    run: RunPath,
+    targets: Annotated[str, typer.Argument(metavar="ATTRIBUTES", help="Smiling, or Smiling=yes,Male=no")],
+    photographs: Photographs = None,
+    classifier: Annotated[str, typer.Option(help="Run of experiment=attribute_classifier, or last.")] = "",
+    steps: Annotated[int, typer.Option(help="Of Adam.")] = 200,
+    lr: Annotated[float, typer.Option(help="Of Adam.")] = 0.01,
+    distance_weight: Annotated[float, typer.Option(help="Nats for a squared distance of 1 from the start.")] = 0.1,
+    hold_others: Annotated[bool, typer.Option("--hold-others", help="Hold the other attributes where they are.")] = (
+        False
+    ),
+    count: Count = 8,
+    split: Split = "test",
+    out: Folder = None,
+    checkpoint: Which = "best",
+    device: Device = "auto",
+) -> None:
+    """Follow a classifier's gradient until it sees what was asked for."""
+    from vae_lightning.cli.workplace import finish, made_by, opened
+    from vae_lightning.editing.attributes.guidance import GuidanceSettings, guide_faces
+    from vae_lightning.editing.outcome import EditError
+
+    wanted = yes_or_no(targets)
+    chosen = GuidanceSettings(steps, lr, distance_weight, hold_others, min(6, steps))
+    if not classifier:
+        raise EditError("--classifier RUN is needed: python train.py experiment=attribute_classifier trains one")
+    with opened(run, checkpoint, device, split=split) as workplace:
+        network = workplace.recognizer(classifier)
+        first = {name: not value for name, value in list(wanted.items())[:1]}  # faces to which it can be done
+        faces, labels = workplace.faces(photographs, count, **first)
+        outcome = guide_faces(workplace.subject, network, faces, labels, wanted, chosen)
+    settings = {"edit": "guide", "targets": wanted, **made_by(classifier=classifier), **chosen.__dict__}
+    columns = ["face", *(f"{name} {when}" for name in wanted for when in ("before", "after")), "distance", "loss last"]
+    how = "_".join(f"{name}_{'added' if value else 'removed'}" for name, value in wanted.items())
+    finish(
+        workplace,
+        outcome,
+        f"guide_{how}" + ("_others_held" if hold_others else ""),
+        out,
+        settings,
+        show={"faces": columns},
+    )
+
+
+@edit.command(epilog="Example: vae edit transfer last --anchors 2820,3227 --components 64 --basis identity")
+@ends_with_one_line
+def transfer(
+    run: RunPath,
+    anchors: Annotated[str, typer.Option(help="Numbers of people, by comma. Default: those with most pictures.")] = "",
+    num_anchors: Annotated[int, typer.Option(min=1, help="How many people, where none are named.")] = 3,
+    components: Annotated[int, typer.Option(help="Of the anchor's; the rest stays the subject's.")] = 64,
+    basis: Annotated[str, typer.Option(help="pca: by variance; identity: by what tells people apart.")] = "pca",
+    min_pictures: Annotated[int, typer.Option(min=2, help="Of a person, for their essence.")] = 10,
+    images: Annotated[int, typer.Option(help="Training images that the components are fitted to.")] = 5_000,
+    judge: Annotated[str, typer.Option(help="Also score: a run of factor_regressor or attribute_classifier.")] = "",
+    pairs: Annotated[int, typer.Option(min=20, help="Images and anchors that are scored.")] = 300,
+    count: Count = 8,
+    split: Split = "test",
+    out: Folder = None,
+    checkpoint: Which = "best",
+    device: Device = "auto",
+) -> None:
+    """Give faces the identity of a person, keeping pose and expression."""
+    from vae_lightning.cli.workplace import finish, made_by, opened
+    from vae_lightning.editing.identity.bases import find_person, people_with
+    from vae_lightning.editing.identity.scores import score_transfer
+    from vae_lightning.editing.identity.transfer import choose_subjects
+    from vae_lightning.editing.identity.transfer import transfer as give_identity
+    from vae_lightning.editing.outcome import Outcome
+
+    named = whole_numbers("anchors", anchors)
+    settings: dict[str, Any] = {
+        "edit": "transfer",
+        "components": components,
+        "basis": basis,
+        "min_pictures": min_pictures,
+    }
+    with opened(run, checkpoint, device, split=split) as workplace:
+        subject = workplace.subject
+        if named:
+            people = [find_person(subject, subject.split, identity, min_pictures) for identity in named]
+        else:
+            people = people_with(subject, subject.split, min_pictures)[:num_anchors]
+        rows = choose_subjects(subject, people, count)
+        outcome = give_identity(subject, people, rows, components, basis, images)
+        if judge:
+            scored = score_transfer(subject, workplace.recognizer(judge), pairs, min_pictures, images)
+            pictures, tables = {**outcome.pictures, **scored.pictures}, {**outcome.tables, **scored.tables}
+            outcome = Outcome(pictures, tables, outcome.numbers)
+    settings |= {"fitting_images": images, "pairs": pairs, **made_by(judge=judge)}
+    columns = ("method", "identity share", "pose and expression share", "rest share")
+    finish(workplace, outcome, f"transfer_{basis}_{components}", out, settings, show={"at_equal_identity": columns})
+
+
+def numbers(name: str, text: str) -> list[float]:
+    """
+    Raises:
+        ValueError: something in it is no number.
+    """
+    try:
+        return [float(part) for part in split_by_comma(text)]
+    except ValueError as error:
+        raise ValueError(f"--{name} {text}: numbers by comma are expected, as in --{name}=-1,0,1") from error
+
+
+def yes_or_no(text: str) -> dict[str, bool]:
+    """`Smiling=yes,Male=no`; a name alone is a yes.
+
+    Raises:
+        ValueError: neither yes nor no.
+    """
+    found = {}
+    for part in split_by_comma(text):
+        name, _, value = part.partition("=")
+        if value not in ("", "yes", "no"):
+            raise ValueError(f"{part}: expected {name}=yes or {name}=no")
+        found[name] = value != "no"
+    return found

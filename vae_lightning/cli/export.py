@@ -1,0 +1,93 @@
+"""`vae export`: a run as a folder that others can use."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vae_lightning.cli.arguments import RunPath, Which, ends_with_one_line
+
+if TYPE_CHECKING:  # torch is imported inside the verb: --help and shell completion answer at once
+    from vae_lightning.export import Exported
+    from vae_lightning.export.hub import HubPlace
+
+
+@ends_with_one_line
+def export(
+    run: RunPath,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; a folder that is made anew.")],
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Also encoder and decoder as ONNX; needs the extra `export`.")
+    ] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Also a page that runs the decoder in a browser; needs the extra `export`.")
+    ] = False,
+    browser_runtime: Annotated[
+        Path | None, typer.Option(help="Of --demo: folder with the files of onnxruntime-web. Default: npm brings them.")
+    ] = None,
+    push: Annotated[
+        str,
+        typer.Option(metavar="OWNER/NAME", help="Then upload it to the Hugging Face Hub; needs the extra `export`."),
+    ] = "",
+    public: Annotated[
+        bool, typer.Option("--public", help="Of --push: for everybody to see. Default: private.")
+    ] = False,
+    checkpoint: Which = "best",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier export in DIR, with all that lies there.")
+    ] = False,
+) -> None:
+    """Weights, what builds the model, what was fitted to it and a card, as a folder that every verb takes as RUN."""
+    from vae_lightning.export import ExportError, export_run, hub
+
+    if public and not push:
+        raise ExportError("--public goes with --push OWNER/NAME")
+    if browser_runtime is not None and not demo:
+        raise ExportError("--browser-runtime goes with --demo")
+    place = hub.check_access(push, public) if push else None  # before anything is computed
+    exported = export_run(
+        run,
+        folder,
+        checkpoint=checkpoint,
+        onnx=onnx,
+        demo=demo,
+        browser_runtime=browser_runtime,
+        overwrite=overwrite,
+        hub_name=push or None,
+    )
+    _show(exported, run, folder)
+    if place is not None:
+        _announce(exported, place)
+        typer.echo(hub.push(exported.folder, place))
+
+
+def _show(exported: "Exported", run: str, folder: Path) -> None:
+    """Files with sizes, what went along and what did not, and what to do next."""
+    width = max(map(len, exported.files))
+    for name, size in exported.files.items():
+        typer.echo(f"{name:<{width}}  {in_words(size):>8}")
+    for file in exported.onnx:
+        typer.echo(f"{file.name}: opset {file.opset}, at most {file.largest_difference:.1g} from PyTorch")
+    typer.echo(f"Went along: {exported.carried.in_words()}.")
+    for step in exported.carried.missing(run):
+        typer.echo(f"Not there yet: {step}")
+    typer.echo(f'\nPython:   from vae_lightning import load_run; vae = load_run("{folder}")')
+    typer.echo(f"Explore:  vae explore {folder}")
+    if any(name.startswith("demo/") for name in exported.files):
+        typer.echo(f"Browser:  python -m http.server --directory {folder / 'demo'}")
+
+
+def _announce(exported: "Exported", place: "HubPlace") -> None:
+    from vae_lightning.export.data_statement import licence_reminder
+
+    total = in_words(sum(exported.files.values()))
+    seen_by = "everybody sees it" if place.is_public else "private"
+    typer.echo(f"\nUploading {len(exported.files)} files ({total}) to {place.name}, {seen_by}.")
+    reminder = licence_reminder(exported.source)
+    if reminder:
+        typer.echo(reminder)
+
+
+def in_words(size: int) -> str:
+    """Bytes as a person reads them."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"

@@ -1,0 +1,180 @@
+"""The verbs of `vae edit` at work: a run and faces -> an edit, written with its settings, and told to the person."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vae_lightning.data.sources.source import Split
+from vae_lightning.editing.outcome import Cell, EditError, Outcome
+from vae_lightning.evaluation.request import Request
+from vae_lightning.latents.directions import DirectionFile
+from vae_lightning.pictures.face_grids import Faces
+from vae_lightning.recognition import Recognizer
+from vae_lightning.recognition.load import check_sees_alike, load_recognizer
+from vae_lightning.runs.checkpoints import read_checkpoint
+from vae_lightning.runs.fitted import digest_of, direction_file
+from vae_lightning.runs.layout import RECORD_KEY, checkpoint_file, run_folder
+from vae_lightning.runs.load import load_run
+from vae_lightning.runs.opened import Subject, open_subject
+from vae_lightning.runs.photographs import open_photographs
+from vae_lightning.runs.versions import made_with
+from vae_lightning.system.devices import choose_device
+from vae_lightning.system.progress import progress
+
+FOLDER = "edits"
+ROWS_SHOWN = 12  # of a table, in the terminal
+LEAST_WIDTH = 8
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A run that is open for editing."""
+
+    file: Path
+    subject: Subject
+    record: Mapping[str, Any]  # of the checkpoint
+
+    @property
+    def directions(self) -> DirectionFile:
+        return direction_file(self.file, self.record["data"], self.subject.data.record())
+
+    def recognizer(self, run: str) -> Recognizer:
+        """A network that reads this run's faces.
+
+        Raises:
+            RunError, RecognizerError: no such run, or one that was trained on other crops or sizes.
+        """
+        check_sees_alike(run, "best", dict(self.record["config"]["data"]))
+        return load_recognizer(run, "best", self.subject.device)
+
+    def faces(self, photographs: Sequence[Path] | None, count: int, **of_class: bool) -> tuple[Faces, list[str]]:
+        """Pictures of the person's, or evenly spaced ones of the split, and what to call them.
+
+        Args:
+            photographs: files.
+            count: of the split.
+            of_class: attribute=whether they have it.
+
+        Raises:
+            DataError: a file that is no image.
+            EditError: the split has no such images.
+        """
+        if photographs:
+            return load_run(self.file).preprocess(open_photographs(photographs)), [path.stem for path in photographs]
+        rows = self.subject.rows(self.subject.split)
+        attributes = self.subject.attributes(self.subject.split)
+        for name, wanted in of_class.items():
+            if attributes is not None and name in self.subject.data.attribute_names:
+                rows = rows[attributes[rows, self.subject.data.attribute_names.index(name)] == wanted]
+        if not len(rows):
+            asked = ", ".join(f"{name}={wanted}" for name, wanted in of_class.items())
+            raise EditError(f"the {self.subject.split} split has no images with {asked}: name your own pictures")
+        rows = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(np.int64)]
+        return self.subject.pixels(self.subject.split, rows).cpu(), self.names(rows)
+
+    def names(self, rows: np.ndarray) -> list[str]:
+        return [Path(name).stem for name in self.subject.data.image_names(self.subject.split, torch.from_numpy(rows))]
+
+
+@contextmanager
+def opened(run: str, checkpoint: str, device: str, *, split: str = "test", seed: int = 0) -> Iterator[Workplace]:
+    """With a progress bar for all that happens inside.
+
+    Raises:
+        ValueError: no such run, device or split, or the data are not where they were.
+    """
+    Request(split=split, device=device, seed=seed)  # refuses what is not allowed
+    file = checkpoint_file(Path(run).expanduser(), checkpoint)
+    content = read_checkpoint(file)
+    with progress() as observer:
+        subject = open_subject(
+            file, content, device=choose_device(device), split=cast(Split, split), seed=seed, track=observer.track
+        )
+        yield Workplace(file, subject, content[RECORD_KEY])
+
+
+def finish(
+    workplace: Workplace,
+    outcome: Outcome,
+    name: str,
+    out: Path | None,
+    settings: Mapping[str, Any],
+    show: Mapping[str, Sequence[str]] | None = None,
+) -> Path:
+    """Writes everything, shows these columns of these tables, says where all lies; returns the folder."""
+    folder = out or run_folder(workplace.file) / FOLDER / name
+    files = outcome.write(folder, {**settings, **_made_from(workplace)})
+    console = Console()
+    for title, columns in (show or {}).items():
+        if title in outcome.tables:
+            console.print(as_table(title, outcome.tables[title], columns))
+    for file in files:
+        console.print(file, soft_wrap=True, highlight=False)
+    return folder
+
+
+def _made_from(workplace: Workplace) -> dict[str, Any]:
+    data = workplace.subject.data.record()
+    return {
+        "run": str(run_folder(workplace.file)),
+        "checkpoint": workplace.file.name,
+        "checkpoint_digest": digest_of(workplace.file),
+        "split": workplace.subject.split,
+        "data": data["source"],
+        "data_fingerprint": data["fingerprint"],
+        "device": workplace.subject.device.type,
+        "seed": workplace.subject.seed,
+        "versions": made_with()["libraries"],
+        "date": f"{datetime.now():%Y-%m-%d %H:%M}",
+    }
+
+
+def as_table(title: str, rows: Sequence[Mapping[str, Cell]], columns: Sequence[str]) -> Table:
+    """The first rows; all of them, and all columns, are in the CSV file of that name."""
+    table = Table(title=title.replace("_", " "), caption=f"more: {title}.csv", box=box.SIMPLE_HEAD)
+    table.title_justify = table.caption_justify = "left"
+    for number, name in enumerate(columns):
+        is_word = number == 0 or any(isinstance(row[name], str) for row in rows)
+        table.add_column(
+            Text(name.replace("_", " ")), justify="left" if is_word else "right", min_width=LEAST_WIDTH, overflow="fold"
+        )
+    for row in rows[:ROWS_SHOWN]:
+        table.add_row(*(Text(_shown(row[name])) for name in columns))  # brackets in a file's name are no markup
+    return table
+
+
+def _shown(cell: Cell) -> str:
+    if cell is None:
+        return "–"
+    return f"{cell:.3g}" if isinstance(cell, float) else str(cell)
+
+
+def check_judge(judge: str, classifier: str) -> None:
+    """A network that guided an edit sees what it asked for; it cannot say whether anybody else does.
+
+    Raises:
+        EditError: both are the same.
+    """
+    made = made_by(judge=judge, classifier=classifier)
+    if classifier and made["judge_digest"] == made["classifier_digest"]:
+        raise EditError(
+            f"--judge and --classifier are both {judge}: the judge must not have guided the edit; train another one "
+            "with python train.py experiment=attribute_classifier seed=1"
+        )
+
+
+def made_by(**runs: str) -> dict[str, str]:
+    """For the settings: of each network that took part, the checkpoint and its digest; empty names are left out."""
+    files = {role: checkpoint_file(Path(run).expanduser(), reads_faces=True) for role, run in runs.items() if run}
+    digests = {f"{role}_digest": digest_of(file) for role, file in files.items()}
+    return {role: str(file) for role, file in files.items()} | digests

@@ -1,0 +1,1 @@
+"""Images decoded once: the cache, its checks, and what has changed since."""

@@ -1,0 +1,243 @@
+"""Every image decoded once, into one memory-mapped array that later runs and all jobs of a sweep share."""
+
+import errno
+import hashlib
+import io
+import json
+import logging
+import math
+import os
+import shutil
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from jaxtyping import Int64
+
+from vae_lightning.data.decoded.changes import FILES, METADATA, cached_files, changed_files, is_of_other_images
+from vae_lightning.data.decoded.checksums import list_checksums
+from vae_lightning.data.decoded.decoding import CHUNK, Images, Wanted, decoded_chunks, num_processors
+from vae_lightning.data.decoded.preprocessing import Preprocessing
+from vae_lightning.data.sources.source import DataError, ImageSource
+
+logger = logging.getLogger("vae_lightning")
+
+CACHE_VERSION = 3  # raise when the same key would give other pixels, or the files say other things
+ARRAY = "images.npy"
+SPARE_BYTES = 64 * 2**20  # left free on the disk beside the cache itself
+
+_verified: set[tuple[str, int, int, int]] = set()  # arrays whose checksums this process has compared
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Images in the cache."""
+
+    images: Images  # a read-only memory map
+    content: str  # a hash of the names and bytes of the files that they were decoded from, the same on every machine
+
+
+def open_cache(
+    source: ImageSource,
+    rows: Int64[np.ndarray, " rows"],
+    preprocessing: Preprocessing,
+    cache_dir: Path,
+    split: str = "all",
+    fingerprint: str | None = None,
+) -> Decoded:
+    """The decoded images of `rows`, NHWC; decoded first where nobody has yet, or where a checksum does not hold.
+
+    The folder's name is a hash of the files' names and, by sizes, times or checksums, of their content, of the
+    preprocessing and CACHE_VERSION. `split` only names the images for people; `fingerprint` is that of the rows,
+    where it is known already.
+
+    Raises: DataError for an image that cannot be used (named, with its row) or a disk without room; nothing
+    is left.
+    """
+    wanted = Wanted(source, rows, preprocessing, split)
+    fingerprint = fingerprint or source.fingerprint(rows)
+    metadata = _metadata_of_these(wanted, fingerprint, cache_dir)
+    folder = _folder(cache_dir, metadata)
+    decoded = _open(folder, wanted, metadata, logging.DEBUG)  # what is wrong is said once, below
+    if decoded is not None:
+        return decoded
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.with_name(folder.name + ".lock"), split):
+        # another process may have built it meanwhile, also from the files of another folder
+        if "root" in metadata or _metadata_of_these(wanted, fingerprint, cache_dir) == metadata:
+            return _open(folder, wanted, metadata) or _built(folder, wanted, metadata, fingerprint)
+    return open_cache(source, rows, preprocessing, cache_dir, split, fingerprint)
+
+
+def _built(folder: Path, wanted: Wanted, metadata: dict[str, Any], fingerprint: str) -> Decoded:
+    earlier = [_folder(folder.parent, _metadata(wanted, fingerprint, version)) for version in range(CACHE_VERSION)]
+    for old in filter(Path.exists, earlier):
+        logger.info("%s is of an earlier version, without checksums: decoding once more. Delete it.", old)
+    _build(folder, wanted, metadata)
+    decoded = _open(folder, wanted, metadata)
+    assert decoded is not None
+    return decoded
+
+
+def _metadata_of_these(wanted: Wanted, fingerprint: str, cache_dir: Path) -> dict[str, Any]:
+    """With the root where the cache without it is of other images, so that theirs has a folder of its own."""
+    shared = _metadata(wanted, fingerprint)
+    alone = {**shared, "root": str(wanted.source.root.resolve())}
+    if _folder(cache_dir, alone).exists() or is_of_other_images(_folder(cache_dir, shared), wanted):
+        return alone
+    return shared
+
+
+def _metadata(wanted: Wanted, fingerprint: str, version: int = CACHE_VERSION) -> dict[str, Any]:
+    """What a cache's folder is named after."""
+    return {
+        "version": version,
+        "source": wanted.source.kind,
+        "fingerprint": fingerprint,
+        "preprocessing": json.loads(json.dumps(asdict(wanted.preprocessing))),  # as it will be read back
+        "shape": list(wanted.shape),
+    }
+
+
+def _folder(cache_dir: Path, metadata: dict[str, Any]) -> Path:
+    key = hashlib.blake2b(json.dumps(metadata, sort_keys=True).encode(), digest_size=10).hexdigest()
+    preprocessing = metadata["preprocessing"]
+    return cache_dir / f"{metadata['source']}-{preprocessing['image_size']}-{preprocessing['color']}-{key}"
+
+
+def _open(folder: Path, wanted: Wanted, metadata: dict[str, Any], log_level: int = logging.WARNING) -> Decoded | None:
+    """None where there is no whole cache."""
+    if not folder.exists():
+        return None
+    try:
+        stored = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+        images = _map(folder / ARRAY, wanted.shape)
+        if {name: stored[name] for name in metadata} != metadata:
+            raise ValueError(f"{METADATA} describes other images")
+        _verify(folder / ARRAY, images, stored["checksums"], wanted)
+        return Decoded(images, stored["content"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        logger.log(log_level, "The cache %s is damaged (%s); decoding the images again.", folder, error)
+        return None
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+def _map(path: Path, shape: tuple[int, int, int, int]) -> Images:
+    """Raises: ValueError where the file is not such an array of bytes, to the byte as long."""
+    header, size = _header(shape), path.stat().st_size
+    expected = len(header) + math.prod(shape)
+    if size != expected:
+        raise ValueError(f"{path.name} has {size:,} bytes, expected {expected:,}")
+    with path.open("rb") as file:
+        if file.read(len(header)) != header:
+            raise ValueError(f"the header of {path.name} is another")
+    return np.memmap(path, np.uint8, "r", offset=len(header), shape=shape)
+
+
+def _verify(path: Path, images: Images, checksums: list[int], wanted: Wanted) -> None:
+    """Once per process; some 1 GB a second and processor, and what it reads is in memory when training begins.
+
+    Raises: ValueError that names the damaged images.
+    """
+    status = path.stat()
+    file = (str(path), status.st_ino, status.st_mtime_ns, status.st_size)
+    if file in _verified:
+        return
+    starts = range(0, len(images), CHUNK)
+    if len(checksums) != len(starts):
+        raise ValueError(f"{len(checksums):,} checksums for {len(starts):,} pieces")
+    with ThreadPoolExecutor(num_processors()) as pool:
+        found = pool.map(lambda first: zlib.crc32(images[first : first + CHUNK].data), starts)
+        damaged = [first for first, one, other in zip(starts, found, checksums, strict=True) if one != other]
+    if damaged:
+        names = wanted.names(damaged[0], damaged[0] + CHUNK)
+        more = f", and {len(damaged) - 1:,} more such pieces" if len(damaged) > 1 else ""
+        raise ValueError(f"checksum of the {wanted.split} images {names[0]} to {names[-1]}{more}")
+    _verified.add(file)
+
+
+@contextmanager
+def _locked(path: Path, split: str) -> Iterator[None]:
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("Waiting for another process that decodes the same %s images (%s).", split, path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _build(folder: Path, wanted: Wanted, metadata: dict[str, Any]) -> None:
+    """Write everything into a temporary folder, then rename it; the caller holds the lock."""
+    partial = folder.with_name(folder.name + ".partial")
+    for leftover in (partial, folder):  # of a build that was killed; a cache that turned out to be damaged
+        shutil.rmtree(leftover, ignore_errors=True)
+    needed = math.prod(wanted.shape)
+    free = shutil.disk_usage(folder.parent).free
+    if free < needed + SPARE_BYTES:
+        raise _no_space(folder.parent, needed, free)
+    root = str(wanted.source.root.resolve())
+    before = cached_files(folder.parent, version=CACHE_VERSION, root=root, split=wanted.split) or {}
+    partial.mkdir()
+    try:
+        _say_what_changed(before, _write(partial, wanted, metadata), wanted)
+        partial.replace(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _no_space(folder.parent, needed, free) from error
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(folder: Path, wanted: Wanted, metadata: dict[str, Any]) -> dict[str, str]:
+    """Decodes into the files of a cache; returns the checksums of what was decoded."""
+    checksums: list[int] = []
+    encoded: list[str] = []
+    with (folder / ARRAY).open("wb") as file:
+        file.write(_header(wanted.shape))
+        with closing(decoded_chunks(wanted)) as chunks:
+            for chunk in chunks:
+                file.write(chunk.images.data)
+                checksums.append(chunk.checksum)
+                encoded += chunk.files
+        file.flush()
+        os.fsync(file.fileno())
+    files = dict(zip(wanted.names(0, len(encoded)), encoded, strict=True))
+    listed = list_checksums(files)
+    (folder / FILES).write_text(listed, encoding="utf-8", newline="")
+    content = hashlib.blake2b(listed.encode(), digest_size=16).hexdigest()
+    where = {"root": str(wanted.source.root.resolve()), "split": wanted.split}
+    text = json.dumps({**metadata, **where, "content": content, "checksums": checksums})
+    (folder / METADATA).write_text(text + "\n", encoding="utf-8")
+    return files
+
+
+def _say_what_changed(before: dict[str, str], now: dict[str, str], wanted: Wanted) -> None:
+    """Names the images that are others than when they were decoded last."""
+    changed = changed_files(before, now)
+    if changed:
+        root, split = wanted.source.root, wanted.split
+        logger.warning("%s: these %s images have changed since an earlier run: %s", root, split, changed)
+
+
+def _no_space(where: Path, needed: int, free: int) -> DataError:
+    return DataError(
+        f"no space left in {where} for the decoded images: {needed / 2**20:,.0f} MiB needed, "
+        f"{free / 2**20:,.0f} MiB free. Free some, put data.data_dir on another disk, or use fewer or "
+        "smaller images (data.train_size=…, data.image_size=…)."
+    )

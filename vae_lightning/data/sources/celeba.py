@@ -1,0 +1,120 @@
+"""CelebA as people have it: torchvision's text files or Kaggle's CSV files, images in a folder or a zip file.
+
+Source: Liu et al. 2015, "Deep Learning Face Attributes in the Wild", arXiv:1411.7766.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from vae_lightning.data.sources.folder import find_images
+from vae_lightning.data.sources.source import DataError, FolderStore, ImageSource, ImageStore
+from vae_lightning.data.sources.tables import Table, first_repeated, read_table
+from vae_lightning.data.sources.zip_store import ZipStore
+from vae_lightning.system.names import LONGEST_NAME, REPLACEMENT, is_a_name, shown
+
+IMAGES = "img_align_celeba"
+PARTITION = ("list_eval_partition.txt", "list_eval_partition.csv")
+ATTRIBUTES = ("list_attr_celeba.txt", "list_attr_celeba.csv")
+IDENTITIES = ("identity_CelebA.txt", "identity_CelebA.csv")
+NUM_ATTRIBUTES = 40
+DOWNLOAD = "https://www.kaggle.com/datasets/jessicali9530/celeba-dataset"
+
+
+def read_celeba(root: Path, kind: Literal["celeba", "faces"] = "celeba") -> ImageSource:
+    """Read CelebA's annotation files; the images themselves are not touched.
+
+    The partition file decides which images there are and in which order; attributes (required) and identities
+    (when the file is there) are joined to it by file name.
+
+    Raises: DataError for a missing, damaged or mismatching file.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root} is no folder. Point data.root (or CELEBA_ROOT) at the folder with CelebA's files.")
+    partition = read_table(_require(root, PARTITION), columns=1, allowed=(0, 1, 2))
+    attributes = read_table(_require(root, ATTRIBUTES), allowed=(-1, 1))
+    if len(attributes.column_names) != NUM_ATTRIBUTES:
+        raise DataError(
+            f"{attributes.path}: the header names {len(attributes.column_names)} attributes, expected "
+            f"{NUM_ATTRIBUTES}. The file was edited: download it again ({DOWNLOAD})."
+        )
+    filenames = names_of_images(partition)
+    identity_path = find_file(root, IDENTITIES)
+    identities = None
+    if identity_path is not None:
+        table = read_table(identity_path, columns=1)
+        identities = table.aligned_to(partition.filenames, partition.path)[:, 0]
+    return ImageSource(
+        kind=kind,
+        root=root,
+        filenames=filenames,
+        partition=partition.values[:, 0].astype(np.int8),
+        images=find_store(root, filenames[0]),
+        attribute_names=attributes.column_names,
+        attributes=attributes.aligned_to(partition.filenames, partition.path) > 0,
+        identities=identities,
+    )
+
+
+def names_of_images(partition: Table, *, allow_repeated: bool = False) -> tuple[str, ...]:
+    """Raises: DataError for a name that is no file's in the folder of the images, or that stands there twice."""
+    text = b"\n".join(partition.filenames).decode(errors="replace")
+    filenames = tuple(text.split("\n"))
+    # looked at together, since CelebA has 200,000: none of them may lead out of the folder
+    is_clean = text.replace("\n", "").isprintable() and not {"/", "\\", REPLACEMENT} & set(text)
+    if not is_clean or max(map(len, filenames)) > LONGEST_NAME:
+        bad = next(name for name in filenames if not is_a_name(name))
+        raise DataError(
+            f"{partition.path} lists {shown(bad)!r}, which is no name of an image in {IMAGES}. The file was edited: "
+            "download it again."
+        )
+    if not allow_repeated and len(set(filenames)) < len(filenames):
+        raise DataError(f"{partition.path} lists {first_repeated(filenames)} more than once. Remove the repeated rows.")
+    return filenames
+
+
+def has_celeba_files(root: Path) -> bool:
+    return find_file(root, PARTITION + ATTRIBUTES) is not None
+
+
+def find_store(root: Path, first: str) -> ImageStore:
+    """The images' folder (Kaggle's download nests it once more) or, without one, the zip file."""
+    folders = [root / IMAGES, root / IMAGES / IMAGES]
+    for folder in folders:
+        if (folder / first).is_file():
+            return FolderStore(folder)
+    archive = root / f"{IMAGES}.zip"
+    if archive.is_file():
+        return ZipStore(archive)
+    for folder in reversed(folders):
+        if folder.is_dir():
+            raise DataError(
+                f"{folder} does not hold {first}, the first image of the partition file. "
+                f"Unpack {IMAGES}.zip there again, or put the zip file itself into {root}."
+            )
+    raise DataError(
+        f"{root} has the annotation files but no images: neither the folder {IMAGES}/ nor {IMAGES}.zip. "
+        f"Put one of the two there ({DOWNLOAD})."
+    )
+
+
+def find_file(root: Path, names: tuple[str, ...]) -> Path | None:
+    return next((root / name for name in names if (root / name).is_file()), None)
+
+
+def _require(root: Path, names: tuple[str, ...]) -> Path:
+    """The first of these files that exists, or an error with the likeliest fix."""
+    path = find_file(root, names)
+    if path is not None:
+        return path
+    found = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
+    fix = f"Download it ({DOWNLOAD})"
+    if has_celeba_files(root / "celeba"):
+        fix = f"Point data.root (or CELEBA_ROOT) at {root / 'celeba'}"
+    elif not has_celeba_files(root) and find_images(root, at_most=1):
+        fix = f"For a plain folder of images without annotation files say data=folder data.root={root}"
+    raise DataError(f"{root} has no {names[0]} (nor {names[1]}); found: {found}. {fix}.")
+
+
+CELEBA_PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"

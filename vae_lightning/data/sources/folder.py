@@ -1,0 +1,47 @@
+"""A plain folder of images without annotation files."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from vae_lightning.data.sources.source import DataError, FolderStore, ImageSource, seeded_order
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+def read_folder(root: Path, seed: int = 0, fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)) -> ImageSource:
+    """Every image in the folder and its sub-folders, sorted by path, split at random by `seed`.
+
+    The split depends on the sorted names' positions and the seed only, so it is the same on every machine;
+    each part gets at least one image.
+
+    Raises: DataError for no folder or fewer than three images.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root} is no folder. Point data.root at a folder of images.")
+    filenames = find_images(root)
+    if len(filenames) < 3:
+        raise DataError(
+            f"{root} holds {len(filenames)} images ({', '.join(EXTENSIONS)}; sub-folders included), and "
+            "train, validation and test need one each at least. Point data.root at a folder with more images."
+        )
+    num_val, num_test = (max(1, round(len(filenames) * fraction)) for fraction in fractions[1:])
+    order = seeded_order(len(filenames), "folder split", seed)
+    partition = np.zeros(len(filenames), np.int8)
+    partition[order[:num_val]] = 1
+    partition[order[num_val : num_val + num_test]] = 2
+    return ImageSource("folder", root, tuple(filenames), partition, FolderStore(root))
+
+
+def find_images(root: Path, at_most: int | None = None) -> list[str]:
+    """Paths relative to `root`, with forward slashes, sorted; hidden files and folders are left out."""
+    found: list[str] = []
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        prefix = Path(folder).relative_to(root).as_posix() + "/"
+        prefix = "" if prefix == "./" else prefix
+        found += [prefix + name for name in names if name.lower().endswith(EXTENSIONS) and name[0] != "."]
+        if at_most is not None and len(found) >= at_most:
+            break
+    return sorted(found)[:at_most]

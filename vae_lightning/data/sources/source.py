@@ -1,0 +1,142 @@
+"""A data set of images before any is decoded: names, partition, annotation, and where the bytes are."""
+
+import hashlib
+import os
+import zlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Int8, Int64, UInt64
+
+from vae_lightning.data.decoded.checksums import checksum_of
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")  # the position is CelebA's partition number
+
+STATTING_THREADS = 8  # one os.stat takes 3 µs on a local disk, on a network often 100 times as long
+STATTED_AT_ONCE = 1_000
+
+
+class DataError(ValueError):
+    """A data set that cannot be used as asked: the file, what was found, what is expected, and the fix."""
+
+
+@runtime_checkable
+class ImageStore(Protocol):
+    """Where the bytes of images are; all functions may be called from any thread."""
+
+    def read(self, filename: str) -> bytes: ...
+
+    def fingerprint(self, filenames: list[str]) -> str: ...
+
+    def checksum(self, filename: str) -> str:
+        """Of an image's bytes, as `checksum_of` makes it."""
+        return checksum_of(self.read(filename))
+
+
+class FolderStore(ImageStore):
+    """Images as files below `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, filename: str) -> bytes:
+        path = self.folder / filename
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be read: {error.strerror}. The image is listed, so it has to be there; "
+                "restore it, or unpack the images again."
+            ) from error
+
+    def fingerprint(self, filenames: list[str]) -> str:
+        """Size and time of every file. What is overwritten in place keeps neither, but for who sets times by hand."""
+        with ThreadPoolExecutor(STATTING_THREADS) as pool:
+            parts = pool.map(self._stat, range(0, len(filenames), STATTED_AT_ONCE), repeat(filenames))
+            sizes_and_times = [one for part in parts for one in part]
+        return hashlib.blake2b(np.array(sizes_and_times, np.int64).tobytes(), digest_size=16).hexdigest()
+
+    def _stat(self, first: int, filenames: list[str]) -> list[tuple[int, int]]:
+        try:
+            stats = [os.stat(f"{self.folder}/{name}") for name in filenames[first : first + STATTED_AT_ONCE]]  # noqa: PTH116 (pathlib is 20 times slower)
+        except OSError as error:
+            raise DataError(
+                f"{error.filename} cannot be read: {error.strerror}. The image is listed, so it has to be "
+                "there; restore it, or unpack the images again."
+            ) from error
+        return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+
+
+class CheckedStore(FolderStore):
+    """Files that have to be what they were when their checksums were listed."""
+
+    def __init__(self, folder: Path, checksums: Mapping[str, str]) -> None:
+        super().__init__(folder)
+        self.checksums = checksums
+
+    def read(self, filename: str) -> bytes:
+        content = super().read(filename)
+        if checksum_of(content) != self.checksums.get(filename):
+            raise DataError(
+                f"{self.folder / filename} is not as it was rendered: it was changed or damaged. Delete "
+                f"{self.folder.parent}, and the same command renders it again."
+            )
+        return content
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSource:
+    """A data set before decoding; one row per image, ordered as the partition file or the sorted folder."""
+
+    kind: Literal["celeba", "faces", "folder", "noise"]
+    root: Path
+    filenames: tuple[str, ...]
+    partition: Int8[np.ndarray, " rows"]  # 0 train, 1 validation, 2 test
+    images: ImageStore
+    attribute_names: tuple[str, ...] = ()
+    attributes: Bool[np.ndarray, "rows attributes"] | None = None
+    identities: Int64[np.ndarray, " rows"] | None = None
+
+    def read(self, row: int) -> bytes:
+        """The encoded image of one row; safe to call from several threads."""
+        return self.images.read(self.filenames[row])
+
+    def fingerprint(self, rows: Int64[np.ndarray, " selected"]) -> str:
+        """A hash of these images' names and, by sizes, times or checksums, so cheaply, of their content."""
+        filenames = [self.filenames[row] for row in rows.tolist()]
+        digest = hashlib.blake2b("\n".join(filenames).encode(), digest_size=16)
+        digest.update(self.images.fingerprint(filenames).encode())
+        return digest.hexdigest()
+
+    def annotation_hash(self, splits: list[Int64[np.ndarray, " _"]]) -> str | None:
+        """A hash of what is known about these images; None where nothing is."""
+        if self.attributes is None:
+            return None
+        digest = hashlib.blake2b("\n".join(self.attribute_names).encode(), digest_size=16)
+        for rows in splits:
+            digest.update(self.attributes[rows].tobytes())
+            digest.update(b"" if self.identities is None else self.identities[rows].tobytes())
+        return digest.hexdigest()
+
+    def split_rows(self, split: Split) -> Int64[np.ndarray, " selected"]:
+        return np.flatnonzero(self.partition == SPLITS.index(split)).astype(np.int64)
+
+
+def seeded_bits(count: int, purpose: str, *seed: int) -> UInt64[np.ndarray, " count"]:
+    """64 random bits each, the same with every NumPy and on every machine; another purpose gives other bits.
+
+    NumPy keeps the raw stream of PCG64 stable across versions, which it does not promise of what `Generator`
+    makes of it.
+    """
+    return np.random.PCG64([zlib.crc32(purpose.encode()), *seed]).random_raw(count)
+
+
+def seeded_order(count: int, purpose: str, *seed: int) -> Int64[np.ndarray, " count"]:
+    """A random permutation of range(count), as reproducible as `seeded_bits`."""
+    return np.argsort(seeded_bits(count, purpose, *seed), kind="stable").astype(np.int64)

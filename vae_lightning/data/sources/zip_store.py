@@ -1,0 +1,142 @@
+"""Images inside a zip file, which is read and never unpacked: names in it lead nowhere."""
+
+import hashlib
+import os
+import struct
+import threading
+import weakref
+import zipfile
+import zlib
+from functools import cached_property
+from pathlib import Path
+
+from vae_lightning.data.sources.source import DataError, ImageStore
+from vae_lightning.system.names import shown
+
+TAIL_BYTES = 32 * 2**20  # holds the central directory of CelebA's zip (22 MB at most), with every entry's CRC-32
+MOST_IMAGE_BYTES = 256 * 2**20  # of one image file: 50 million pixels of 5 bytes
+LOCAL_HEADER_BYTES = 30
+# all that zipfile was seen to raise at damaged directories; NotImplementedError is a RuntimeError
+UNREADABLE = (
+    *(zipfile.BadZipFile, OSError, ValueError, RuntimeError, LookupError, OverflowError, MemoryError, struct.error),
+)
+
+
+class ZipStore(ImageStore):
+    """Images found by their file name in whichever folder of the archive they lie."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        if not zipfile.is_zipfile(path):  # reads the last bytes only
+            raise DataError(
+                f"{path} ({path.stat().st_size:,} bytes) has no end-of-archive record: it is cut short or no "
+                "zip file. Download it again (CelebA's complete file has 1,443,490,838 bytes)."
+            )
+
+    @property
+    def names(self) -> set[str]:
+        """Of all images. Raises: DataError for a damaged directory."""
+        with self._lock:
+            return set(self._entries)
+
+    @cached_property
+    def _entries(self) -> dict[str, zipfile.ZipInfo]:
+        entries: dict[str, zipfile.ZipInfo] = {}
+        for entry in read_directory(self.path):
+            name = entry.filename.rpartition("/")[2]
+            other = entries.setdefault(name, entry)
+            if name and not name.startswith(".") and (other.CRC, other.file_size) != (entry.CRC, entry.file_size):
+                raise DataError(
+                    f"{self.path} has two different images of one name, {shown(other.filename)} and "
+                    f"{shown(entry.filename)}. Download it again, or unpack the right ones."
+                )
+        return {name: entry for name, entry in entries.items() if name}
+
+    @cached_property
+    def _descriptor(self) -> int:
+        descriptor = os.open(self.path, os.O_RDONLY)
+        weakref.finalize(self, os.close, descriptor)
+        return descriptor
+
+    def read(self, filename: str) -> bytes:
+        # One positioned read, where zipfile's own reader shares a seek position and takes three times as
+        # long.
+        with self._lock:
+            entry, descriptor = self._entries.get(filename), self._descriptor
+        if entry is None:
+            raise DataError(
+                f"{self.path} has no entry {filename} ({len(self._entries):,} entries): the zip file and the "
+                "partition file do not belong together. Download the zip file again."
+            )
+        self._check_entry(entry, os.fstat(descriptor).st_size)
+        header = os.pread(descriptor, LOCAL_HEADER_BYTES, entry.header_offset)  # APPNOTE.TXT 4.3.7
+        if len(header) < LOCAL_HEADER_BYTES or header[:4] != b"PK\x03\x04":
+            raise DataError(f"{self.path} is damaged at entry {shown(entry.filename)}. Download it again.")
+        name_length, extra_length = struct.unpack_from("<HH", header, 26)
+        start = entry.header_offset + LOCAL_HEADER_BYTES + name_length + extra_length
+        return self._unpack(entry, os.pread(descriptor, entry.compress_size, start))
+
+    def checksum(self, filename: str) -> str:
+        """As the archive's directory says; what is read is held against it."""
+        with self._lock:
+            entry = self._entries.get(filename)
+        return super().checksum(filename) if entry is None else f"{entry.CRC:08x}"
+
+    def _check_entry(self, entry: zipfile.ZipInfo, num_bytes: int) -> None:
+        """Holds what the directory says against what there is, before anything is allocated."""
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or entry.flag_bits & 1:
+            raise DataError(
+                f"{self.path}: entry {shown(entry.filename)} is encrypted or packed by a method other than stored "
+                "and deflate. Unpack the archive into the folder img_align_celeba/ beside it."
+            )
+        if entry.file_size > MOST_IMAGE_BYTES:
+            raise DataError(
+                f"{self.path}: entry {shown(entry.filename)} has {entry.file_size:,} bytes, more than the "
+                f"{MOST_IMAGE_BYTES:,} of any image that is read. Download it again."
+            )
+        if not 0 <= entry.header_offset <= num_bytes or not 0 <= entry.compress_size <= num_bytes:
+            raise DataError(f"{self.path} is damaged at entry {shown(entry.filename)}. Download it again.")
+
+    def _unpack(self, entry: zipfile.ZipInfo, packed: bytes) -> bytes:
+        try:
+            # one byte more than promised tells a bomb, which is not unpacked any further
+            is_stored = entry.compress_type == zipfile.ZIP_STORED
+            data = packed if is_stored else zlib.decompressobj(-15).decompress(packed, entry.file_size + 1)
+        except zlib.error:
+            data = b""
+        if len(data) != entry.file_size or zlib.crc32(data) != entry.CRC:
+            raise DataError(
+                f"{self.path}: the bytes of entry {shown(entry.filename)} do not match their checksum. "
+                "Download it again."
+            )
+        return data
+
+    def fingerprint(self, filenames: list[str]) -> str:
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        """Size and tail of the file: what the central directory says covers every entry."""
+        size = self.path.stat().st_size
+        with self.path.open("rb") as file:
+            file.seek(max(0, size - TAIL_BYTES))
+            return hashlib.blake2b(file.read(), key=str(size).encode(), digest_size=16).hexdigest()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Path]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]
+
+
+def read_directory(path: Path) -> list[zipfile.ZipInfo]:
+    """
+    Raises:
+        DataError: the zip file's directory is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.infolist()
+    except UNREADABLE as error:
+        raise DataError(f"{path} is damaged ({error}). Download it again.") from error

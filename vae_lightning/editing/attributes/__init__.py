@@ -1,0 +1,1 @@
+"""Edits of attributes: directions, single latents, guidance by a classifier."""

@@ -1,0 +1,277 @@
+"""Directions that add an attribute: fitted to the training images, shown on faces, compared."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from scipy.cluster.hierarchy import leaves_list, linkage
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from vae_lightning.editing.attributes.amplification import decode_steps, encode_faces
+from vae_lightning.editing.outcome import Cell, EditError, Outcome
+from vae_lightning.evaluation.metrics.factors import active_latents
+from vae_lightning.latents.directions import Direction, DirectionFile, Directions
+from vae_lightning.pictures.charts import Chart
+from vae_lightning.pictures.face_grids import Faces
+from vae_lightning.pictures.grids import labelled_grid
+from vae_lightning.pictures.heat_map import draw_signed
+from vae_lightning.runs.opened import MOST_FITTED, Subject
+from vae_lightning.scores.attribute_scores import has_both_classes
+from vae_lightning.system.progress import Track, untracked
+
+MOST_STEPS = 100  # of Newton's method; fewer than 10 are usual
+METHOD_WORDS = {"means": "difference of means", "probe": "linear probe"}
+UNIT_WORDS = {"class": "the mean of the class", "std": "one standard deviation of the training latents"}
+
+
+def fit_directions(
+    latents: Float[Tensor, "images latent"],
+    attributes: Bool[np.ndarray, "images attributes"],
+    names: Sequence[str],
+    images_per_class: int | None = None,
+    seed: int = 0,
+    track: Track = untracked,
+    probe_latents: Float[Tensor, "images latent"] | None = None,
+) -> Directions:
+    """What directions of all attributes are made of.
+
+    Args:
+        latents: posterior means.
+        attributes: of the same images.
+        names: of the attributes.
+        images_per_class: take each mean over so many random images of the class; None takes all. Probes are always
+            fitted to all images. An attribute with fewer images is refused when its direction is asked for.
+        seed: of the random images.
+        track: shows progress.
+        probe_latents: of the same images, that the probes are fitted to; None: `latents`. One sample of q(z|x) each is
+            best for a VAE. Encoded means of a latent that says little vary little, so that even a small weight of
+            their standardised values is a long step of the latent itself, which the decoder takes for noise.
+
+    Raises:
+        EditError: fewer than 2 images, latents that are no numbers, images_per_class below 1, or a probe that does
+            not converge.
+    """
+    codes = latents.double().numpy()
+    if len(codes) < 2:
+        raise EditError(f"{len(codes)} training images: at least 2 are needed to fit directions")
+    read = codes if probe_latents is None else probe_latents.double().numpy()
+    if not (np.isfinite(codes).all() and np.isfinite(read).all()):
+        raise EditError("the latents hold nan or inf, so that no direction fits them; did the training diverge?")
+    means_with, means_without = _class_means(codes, attributes, images_per_class, seed)
+    counts_with = torch.from_numpy(attributes.sum(0, dtype=np.int64))
+    return Directions(
+        tuple(names),
+        means_with,
+        means_without,
+        torch.from_numpy(_probe_normals(read, attributes, names, track)),
+        torch.from_numpy(np.atleast_2d(np.cov(codes, rowvar=False, bias=True))),
+        counts_with,
+        len(codes) - counts_with,
+        images_per_class,
+    )
+
+
+def _class_means(
+    codes: Float[np.ndarray, "images latent"],
+    attributes: Bool[np.ndarray, "images attributes"],
+    images_per_class: int | None,
+    seed: int,
+) -> tuple[Float[Tensor, "attributes latent"], Float[Tensor, "attributes latent"]]:
+    if images_per_class is not None and images_per_class < 1:
+        raise EditError(f"images_per_class={images_per_class}: at least 1, or none to take all images")
+    means = np.zeros((2, attributes.shape[1], codes.shape[1]))
+    for column, labels in enumerate(attributes.T):
+        for side, members in enumerate((np.flatnonzero(labels), np.flatnonzero(~labels))):
+            if images_per_class is not None:
+                members = np.random.default_rng([seed, column, side]).permutation(members)[:images_per_class]
+            if len(members):
+                means[side, column] = codes[members].mean(0)
+    return torch.from_numpy(means[0]), torch.from_numpy(means[1])
+
+
+def _probe_normals(
+    codes: Float[np.ndarray, "images latent"],
+    attributes: Bool[np.ndarray, "images attributes"],
+    names: Sequence[str],
+    track: Track,
+) -> Float[np.ndarray, "attributes latent"]:
+    """A logistic regression on standardised latents z = (x - m) / s reads w·z: its gradient in latents x is w / s."""
+    normals = np.zeros((attributes.shape[1], codes.shape[1]))
+    varying = active_latents(codes, 0.0)
+    if not len(varying):
+        raise EditError("no latent varies over the training images, so that nothing can be read from them")
+    scale = codes[:, varying].std(0)
+    standardised = (codes[:, varying] - codes[:, varying].mean(0)) / scale
+    columns = np.flatnonzero(has_both_classes(attributes)).tolist()
+    for column in track(columns, "Fitting probes", len(columns)):
+        # on 8,000 images x 128 latents twice as fast as L-BFGS, and at the minimum itself
+        probe = LogisticRegression(solver="newton-cholesky", max_iter=MOST_STEPS)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ConvergenceWarning)
+            probe.fit(standardised, attributes[:, column])
+        if caught:
+            raise EditError(f"the probe of {names[column]} has not converged after {MOST_STEPS} steps")
+        weights = probe.coef_[0] / scale
+        normals[column, varying] = weights / np.linalg.norm(weights)
+    return normals
+
+
+def subject_directions(
+    subject: Subject, file: DirectionFile | None = None, images_per_class: int | None = None, seed: int = 0
+) -> Directions:
+    """Those that were fitted to this checkpoint before, or fitted now and kept.
+
+    The file holds means of all images; those of `images_per_class` are taken anew each time.
+
+    Raises:
+        EditError: the data have no attributes, or nothing can be fitted to these latents.
+        DirectionError: the file is damaged.
+    """
+    attributes = subject.attributes("train", MOST_FITTED)
+    if attributes is None:
+        raise EditError("the data have no attributes, so that no direction is known; CelebA and rendered faces have")
+    directions = file.read() if file else None
+    if directions is None:
+        directions = fit_directions(
+            subject.posterior("train", MOST_FITTED).mean,
+            attributes,
+            subject.data.attribute_names,
+            track=subject.track,
+            probe_latents=subject.fitting_latents(),
+        )
+        if file:
+            file.write(directions)
+    if images_per_class is None:
+        return directions
+    codes = subject.posterior("train", MOST_FITTED).mean.double().numpy()
+    means_with, means_without = _class_means(codes, attributes, images_per_class, seed)
+    return replace(directions, means_with=means_with, means_without=means_without, images_per_class=images_per_class)
+
+
+def edit_attribute(
+    subject: Subject,
+    faces: Faces,
+    face_labels: Sequence[str],
+    direction: Direction,
+    strengths: Sequence[float],
+    unit: str = "class",
+) -> Outcome:
+    """A row per face: the original, then decoded from z + strength x direction.
+
+    Raises:
+        EditError: no strengths.
+        DirectionError: no such unit, or a strength that cannot be.
+    """
+    images = _moved_faces(subject, encode_faces(subject, faces), direction, strengths, unit)
+    picture = labelled_grid(
+        torch.cat([faces.to(images.device)[:, None], images], dim=1),
+        face_labels,
+        ["original", *map(_strength_label, strengths)],
+        f"{direction.attribute} by {direction_words(direction)}; 1 = {UNIT_WORDS[unit]}",
+    )
+    numbers = {"strengths": list(strengths), "unit": unit, "direction": _plain(direction)}
+    return Outcome({direction.attribute: picture}, {}, numbers)
+
+
+def compare_directions(
+    subject: Subject,
+    face: Faces,
+    directions: Sequence[Direction],
+    strengths: Sequence[float],
+    unit: str = "class",
+) -> Outcome:
+    """A row per direction, all of the same attribute, from one face.
+
+    Raises:
+        EditError: no strengths, not one face, or directions of several attributes.
+        DirectionError: no such unit, or a strength that cannot be.
+    """
+    attributes = {direction.attribute for direction in directions}
+    if len(attributes) != 1 or len(face) != 1:
+        raise EditError(f"directions of {len(attributes)} attributes and {len(face)} faces; one of each is compared")
+    latents = encode_faces(subject, face)
+    images = torch.cat([_moved_faces(subject, latents, direction, strengths, unit) for direction in directions])
+    originals = face.to(images.device)[None].expand(len(directions), *[-1] * 4)
+    attribute = attributes.pop()
+    picture = labelled_grid(
+        torch.cat([originals, images], dim=1),
+        [direction_words(direction).replace(", ", ",\n") for direction in directions],
+        ["original", *map(_strength_label, strengths)],
+        f"{attribute} by {len(directions)} directions; 1 = {UNIT_WORDS[unit]}",
+    )
+    numbers = {"strengths": list(strengths), "unit": unit, "directions": [_plain(each) for each in directions]}
+    return Outcome({f"{attribute}_directions": picture}, {}, numbers)
+
+
+def _moved_faces(
+    subject: Subject,
+    latents: Float[Tensor, "faces latent"],
+    direction: Direction,
+    strengths: Sequence[float],
+    unit: str,
+) -> UInt8[Tensor, "faces steps channels height width"]:
+    if not strengths:
+        raise EditError("strengths: name at least one; 0 is the reconstruction")
+    shifts = torch.stack([direction.shift(strength, unit) for strength in strengths])
+    return decode_steps(subject, latents[:, None] + shifts, f"Decoding {direction.attribute}")
+
+
+def direction_words(direction: Direction) -> str:
+    words = METHOD_WORDS[direction.method]
+    if direction.method == "means" and direction.images_per_class is not None:
+        words += f" of {direction.images_per_class} images each"
+    return words + (f", orthogonal to {', '.join(direction.orthogonal_to)}" if direction.orthogonal_to else "")
+
+
+def _strength_label(strength: float) -> str:
+    return f"{strength:+g}" if strength else "0 (reconstruction)"
+
+
+def _plain(direction: Direction) -> dict[str, object]:
+    return {
+        "attribute": direction.attribute,
+        "method": direction.method,
+        "orthogonal_to": list(direction.orthogonal_to),
+        "images_per_class": direction.images_per_class,
+        "class_gap": direction.class_gap,
+        "spread": direction.spread,
+        "cosines_with_probe_normals": dict(direction.cosines),
+        "vector": direction.vector.tolist(),
+    }
+
+
+def direction_table(directions: Directions) -> list[dict[str, Cell]]:
+    """A row per attribute, first those whose class means lie farthest apart; what could not be fitted comes last."""
+    rows: list[dict[str, Cell]] = []
+    for row, name in enumerate(directions.names):
+        counts = int(directions.counts_with[row]), int(directions.counts_without[row])
+        cells: dict[str, Cell] = {"attribute": name, "with": counts[0], "without": counts[1]}
+        cells["share"] = counts[0] / sum(counts)
+        found: dict[str, Cell] = dict.fromkeys(("means_gap", "means_gap_std", "probe_gap", "probe_gap_std", "cosine"))
+        if min(counts) >= (directions.images_per_class or 1):
+            means, probe = (directions.direction(name, method) for method in ("means", "probe"))
+            found |= {"means_gap": means.class_gap, "means_gap_std": means.class_gap / means.spread}
+            found |= {"probe_gap": probe.class_gap, "probe_gap_std": probe.class_gap / probe.spread}
+            found |= {"cosine": float(means.vector @ probe.vector)}
+        rows.append(cells | found)
+    return sorted(rows, key=lambda cells: -float(cells["means_gap_std"] or -1.0))
+
+
+def normals_picture(directions: Directions) -> Chart:
+    """Cosines between the probes' normals, similar ones side by side: what is edited together unless it is held."""
+    kept = torch.nonzero(directions.have_both_classes)[:, 0]
+    normals = directions.normals[kept].numpy()
+    order = leaves_list(linkage(normals, "average", metric="cosine")) if len(kept) > 2 else np.arange(len(kept))
+    names = [directions.names[kept[place]] for place in order]
+    return draw_signed(
+        normals[order] @ normals[order].T,
+        names,
+        names,
+        "Cosines between the normals of the attributes' linear probes, in hundredths",
+        "",
+    )

@@ -1,0 +1,1 @@
+"""Identity of one person, pose and expression of another."""

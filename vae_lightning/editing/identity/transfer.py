@@ -1,0 +1,173 @@
+"""Faces that take on who another person is and keep how they look into the camera."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from vae_lightning.editing.identity.bases import (
+    FITTING_IMAGES,
+    LatentBasis,
+    Person,
+    check_components,
+    draw_basis,
+    encode_rows,
+    fit_basis,
+    identities_of,
+    person_share,
+)
+from vae_lightning.editing.outcome import Cell, EditError, Outcome
+from vae_lightning.pictures.grids import labelled_grid
+from vae_lightning.runs.opened import Subject
+
+SHOWN_COMPONENTS = (0, 8, 16, 32, 64)  # and all of them
+PICTURES_PER_ROW = 8
+SHARE_IMAGES = 5_000  # of the split that tells how much of each component is between people
+
+Images = UInt8[Tensor, "images channels height width"]
+
+
+@dataclass(frozen=True)
+class _Anchor:
+    """A person whose identity is taken."""
+
+    person: Person
+    latents: Float[Tensor, "pictures latent"]
+
+    @property
+    def essence(self) -> Float[Tensor, " latent"]:
+        """Mean over the pictures: what differs between them averages out."""
+        return self.latents.mean(0)
+
+    @property
+    def nearest_row(self) -> int:
+        """The picture that is most like the essence."""
+        return int(self.person.rows[int((self.latents - self.essence).square().sum(1).argmin())])
+
+
+def choose_subjects(subject: Subject, anchors: Sequence[Person], count: int) -> Int64[np.ndarray, " images"]:
+    """Rows of the split, evenly spaced over the pictures of everybody else."""
+    identities = identities_of(subject, subject.split)
+    rows = np.flatnonzero(~np.isin(identities, [anchor.identity for anchor in anchors]))
+    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(np.int64)]
+
+
+def transfer(
+    subject: Subject,
+    anchors: Sequence[Person],
+    rows: Int64[np.ndarray, " images"],
+    components: int = 64,
+    basis: str = "pca",
+    fitting_images: int = FITTING_IMAGES,
+) -> Outcome:
+    """The images in `rows` take on the identities of the anchors, who are people of the same split.
+
+    Pictures: `sources_<identity>` of each anchor, `identity_transfer` (a row per image, a column per anchor),
+    `components` (the first image and the first anchor, more and more components) and `explained_variance`.
+
+    Raises:
+        EditError: no anchors or no images, too many components, no such basis, or too few training images for it.
+    """
+    if not anchors or not len(rows):
+        raise EditError(f"{len(anchors)} anchors and {len(rows)} images: at least 1 of each")
+    check_components(components, subject.model.latent_dim)
+    fitted = fit_basis(subject, basis, fitting_images)
+    split = subject.split
+    sources = [_Anchor(person, encode_rows(subject, split, person.rows)) for person in anchors]
+    latents = encode_rows(subject, split, rows)
+    shares = _person_share(subject, fitted)
+    how = f"first {components} of {len(fitted.readers)} components by {basis}"
+    pictures = {f"sources_{source.person.identity}": _draw_sources(subject, source) for source in sources}
+    pictures["identity_transfer"] = _draw_transfer(subject, fitted, sources, rows, latents, components, how)
+    pictures["components"] = _draw_components(subject, fitted, sources[0], int(rows[0]), latents[:1])
+    pictures["explained_variance"] = draw_basis(fitted, components, shares, f"{split} split")
+    numbers = {
+        "components": components,
+        "basis": basis,
+        "fitting_images": fitted.num_images,
+        "variance_share": float(fitted.variance_share[:components].sum()),
+        "anchors": {source.person.identity: _names(subject, source.person.rows) for source in sources},
+        "images": _names(subject, rows),
+    }
+    return Outcome(pictures, {"components": _component_rows(fitted, shares)}, numbers)
+
+
+def _person_share(subject: Subject, basis: LatentBasis) -> Float[np.ndarray, " components"]:
+    latents = subject.posterior(subject.split, SHARE_IMAGES).mean.numpy()
+    return person_share(basis, latents, subject.people(subject.split, SHARE_IMAGES))
+
+
+def _names(subject: Subject, rows: Int64[np.ndarray, " images"]) -> list[str]:
+    return subject.data.image_names(subject.split, torch.from_numpy(rows))
+
+
+def _component_rows(basis: LatentBasis, shares: Float[np.ndarray, " components"]) -> list[dict[str, Cell]]:
+    columns = zip(basis.variance_share.tolist(), basis.variance_share.cumsum().tolist(), shares.tolist(), strict=True)
+    return [
+        {"component": number, "variance_share": share, "cumulative_share": total, "between_people_share": between}
+        for number, (share, total, between) in enumerate(columns, start=1)
+    ]
+
+
+def _draw_sources(subject: Subject, source: _Anchor) -> UInt8[np.ndarray, "_height _width 3"]:
+    pixels = subject.pixels(subject.split, source.person.rows).cpu()
+    columns = min(PICTURES_PER_ROW, len(pixels))
+    essence = subject.decode_uint8(source.essence[None]).cpu()
+    parts = [essence, *pixels.split(columns)]
+    firsts = range(1, len(pixels) + 1, columns)
+    labels = [f"{first}–{min(first + columns - 1, len(pixels))}" for first in firsts]
+    return labelled_grid(
+        torch.stack([torch.cat([part, _blank(part, columns - len(part))]) for part in parts]),
+        ["essence,\ndecoded", *(f"pictures\n{label}" for label in labels)],
+        title=f"{source.person.label}: {len(pixels)} pictures of the {subject.split} split and their mean latents",
+    )
+
+
+def _blank(like: Images, count: int) -> UInt8[Tensor, "blank channels height width"]:
+    return like.new_full((count, *like.shape[1:]), 255)
+
+
+def _draw_transfer(
+    subject: Subject,
+    basis: LatentBasis,
+    sources: Sequence[_Anchor],
+    rows: Int64[np.ndarray, " images"],
+    latents: Float[Tensor, "images latent"],
+    components: int,
+    how: str,
+) -> UInt8[np.ndarray, "_height _width 3"]:
+    essences = torch.stack([source.essence for source in sources])
+    moved = [basis.transfer(latents, essence[None], components) for essence in essences]
+    originals = subject.pixels(subject.split, rows).cpu()
+    shown = [originals, *(subject.decode_uint8(part).cpu() for part in (latents, *moved))]
+    nearest = np.array([source.nearest_row for source in sources])
+    blank = _blank(originals, 2)
+    header = [
+        torch.cat([blank, subject.pixels(subject.split, nearest).cpu()]),
+        torch.cat([blank, subject.decode_uint8(essences).cpu()]),
+    ]
+    return labelled_grid(
+        torch.cat([torch.stack(header), torch.stack(shown, dim=1)]),
+        ["one picture\nof the anchor", "anchor's essence,\ndecoded", *_names(subject, rows)],
+        ["original", "reconstruction", *(source.person.label for source in sources)],
+        f"Identity transfer: {how} from the anchor, the rest from the image",
+    )
+
+
+def _draw_components(
+    subject: Subject, basis: LatentBasis, source: _Anchor, row: int, latents: Float[Tensor, "1 latent"]
+) -> UInt8[np.ndarray, "_height _width 3"]:
+    all_of_them = len(basis.readers)
+    counts = [*(count for count in SHOWN_COMPONENTS if count < all_of_them), all_of_them]
+    essence = source.essence[None]
+    moved = torch.cat([basis.transfer(latents, essence, count) for count in counts])
+    original = subject.pixels(subject.split, np.array([row])).cpu()
+    return labelled_grid(
+        torch.cat([original, subject.decode_uint8(moved).cpu()])[None],
+        [f"{_names(subject, np.array([row]))[0]}\nbecomes\n{source.person.label}"],
+        ["original", *(f"K = {count}" for count in counts[:-1]), f"all {all_of_them}"],
+        f"First K components by {basis.name} from the anchor's essence: K = 0 is the reconstruction",
+    )

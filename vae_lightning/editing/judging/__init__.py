@@ -1,0 +1,1 @@
+"""Every way to edit, scored by a network that guided none of them."""

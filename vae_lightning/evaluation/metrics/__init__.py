@@ -1,0 +1,1 @@
+"""The metrics of `vae evaluate`, one file each."""

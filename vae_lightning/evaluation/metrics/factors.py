@@ -1,0 +1,204 @@
+"""Metrics of disentanglement: against the factors that drew the faces, and against CelebA's attributes."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+
+from vae_lightning.data.sources.source import Split
+from vae_lightning.evaluation.measured import EvaluationError, Measured, Metric, Value
+from vae_lightning.evaluation.metrics.factor_scores import SCORES, FactorScores
+from vae_lightning.models.distributions import ACTIVE_VARIANCE, DiagonalGaussian
+from vae_lightning.pictures.heat_map import draw_heat_map
+from vae_lightning.runs.opened import MOST_FITTED
+from vae_lightning.scores.codes import CodedImages, chosen
+from vae_lightning.scores.disentanglement import LEAST_VARIANCE
+from vae_lightning.scores.predictors import Predictor
+
+if TYPE_CHECKING:
+    from vae_lightning.runs.opened import Subject
+
+FEWEST_IMAGES = 100  # fewer say nothing about 20 bins
+FEWEST_OTHERS = 20  # images that must differ from a factor's most common value
+PEOPLE_PER_JOINT_BIN = 2.5  # with fewer, mutual information by chance is no longer small
+
+Known = tuple[tuple[str, ...], Float[np.ndarray, "rows factors"] | Bool[np.ndarray, "rows factors"]]
+
+
+@dataclass(frozen=True)
+class _AgainstFactors(Metric):
+    """Scores of the posterior means against what is known of the images.
+
+    Predictors and thresholds are fitted to training images, scores are of the chosen split's. Factors that hardly
+    vary in one of the two are left out, and so are latents that hardly vary over the chosen split.
+
+    Args:
+        bins: of continuous values, for mutual information.
+        predictor: of DCI; "forest" also sees relations that are not linear, and takes ten times as long.
+        votes: of FactorVAE's score, to learn from and again to be scored.
+        resamples: of the bootstrap.
+    """
+
+    bins: int = 20
+    predictor: Predictor = "lasso"
+    votes: int = 5_000
+    resamples: int = 100
+
+    is_faster_in_one_thread: ClassVar[bool] = True
+    prefix: ClassVar[str]
+    unknown: ClassVar[str]  # why there is nothing to measure against
+    remark: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for setting, least in (("bins", 2), ("votes", 1), ("resamples", 2)):
+            if getattr(self, setting) < least:
+                raise EvaluationError(f"{setting}={getattr(self, setting)}: at least {least}")
+
+    @abstractmethod
+    def known(self, subject: "Subject", split: Split, at_most: int | None) -> Known | None:
+        """Names and values of the factors of `subject.rows(split, at_most)`."""
+
+    def measure(self, subject: "Subject") -> Measured:
+        fitted, scored = self.known(subject, "train", MOST_FITTED), self.known(subject, subject.split, None)
+        if fitted is None or scored is None:
+            return self._missing(self.unknown)
+        posterior = subject.posterior()
+        codes = subject.posterior("train", MOST_FITTED).mean.numpy()
+        fitting = CodedImages(codes, fitted[1], subject.people("train", MOST_FITTED))
+        scoring = CodedImages(posterior.mean.numpy(), scored[1], subject.people(subject.split))
+        factors = np.flatnonzero(varying(fitting.factors) & varying(scoring.factors))
+        has_prior = isinstance(posterior, DiagonalGaussian)
+        latents = active_latents(scoring.codes, ACTIVE_VARIANCE if has_prior else 0.0)
+        protocol = self._protocol(subject, fitting, scoring) | {
+            "latents_used": len(latents),
+            "latents_dropped": scoring.codes.shape[1] - len(latents),
+            "least_variance_of_a_latent": ACTIVE_VARIANCE if has_prior else 0.0,
+            "factors_used": [scored[0][column] for column in factors],
+            "factors_dropped": [name for column, name in enumerate(scored[0]) if column not in factors],
+        }
+        problem = _problem(fitting, scoring, len(factors), len(latents))
+        if problem:
+            return replace(self._missing(problem), protocol=protocol)
+        scores = FactorScores(
+            chosen(fitting, factors, latents),
+            chosen(scoring, factors, latents),
+            bins=self.bins,
+            predictor=self.predictor,
+            votes=self.votes,
+            least_variance=LEAST_VARIANCE if has_prior else 0.0,
+            resamples=self.resamples,
+            seed=subject.seed_of(self.name),
+        )
+        return self._measured(scores, latents, protocol)
+
+    def _measured(
+        self, scores: FactorScores, latents: Int64[np.ndarray, " kept"], protocol: dict[str, Any]
+    ) -> Measured:
+        names = protocol["factors_used"]
+        values = [replace(value, name=self.prefix + value.name) for value in scores.values()]
+        stopped = scores.importances.not_converged
+        remarks = [self.remark]
+        num_people = len(np.unique(scores.scoring.people))
+        if num_people < PEOPLE_PER_JOINT_BIN * self.bins**2 and not scores.scoring.is_binary:
+            remarks.append(
+                f"{num_people:,} people are few for {self.bins} bins: what mutual information they share by chance is "
+                "subtracted on average, its scatter is not. --split train has more."
+            )
+        if stopped:
+            remarks.append(f"Fits of DCI's lasso that stopped before they had converged: {stopped:,}.")
+        picture = draw_heat_map(
+            scores.information.shares[0],
+            names,
+            latents,
+            "Mutual information / entropy, adjusted for chance",
+        )
+        return Measured(
+            values,
+            protocol,
+            remarks,
+            {f"{self.prefix}factors": scores.table(names, latents.tolist())},
+            {f"{self.name}_information": picture},
+        )
+
+    def _protocol(self, subject: "Subject", fitting: CodedImages, scoring: CodedImages) -> dict[str, Any]:
+        return {
+            "codes": "posterior means",
+            "split": subject.split,
+            "images": len(scoring.codes),
+            "fitted_to": f"{len(fitting.codes)} training images",
+            "dropped_if": f"fewer than {FEWEST_OTHERS} images differ from the most common value",
+            "settings": self.settings(),
+        }
+
+    def _missing(self, reason: str) -> Measured:
+        return Measured([Value.missing(self.prefix + score, reason) for score in SCORES])
+
+
+@dataclass(frozen=True)
+class Disentanglement(_AgainstFactors):
+    """Against the continuous factors that drew rendered faces."""
+
+    name: ClassVar[str] = "disentanglement"
+    title: ClassVar[str] = "Disentanglement against the known factors"
+    prefix: ClassVar[str] = ""
+    unknown: ClassVar[str] = "the data have no known factors; rendered faces do: data=faces"
+    remark: ClassVar[str] = (
+        "Some factors of rendered faces go together (smile and mouth_open, masculinity and beard), "
+        "so that even a perfect code does not reach 1."
+    )
+
+    def known(self, subject: "Subject", split: Split, at_most: int | None) -> Known | None:
+        return subject.factors(split, at_most)
+
+
+@dataclass(frozen=True)
+class AttributeDisentanglement(_AgainstFactors):
+    """Against binary attributes. Only models on the same data compare."""
+
+    name: ClassVar[str] = "attribute_disentanglement"
+    title: ClassVar[str] = "Disentanglement against the attributes"
+    prefix: ClassVar[str] = "attribute_"
+    unknown: ClassVar[str] = "the data have no attributes; CelebA and rendered faces do: data=celeba, data=faces"
+    remark: ClassVar[str] = (
+        "Attributes overlap (Male, Goatee, Wearing_Lipstick) and hold less than one bit each, so that these scores "
+        "are far below those against factors; they only compare models on the same data."
+    )
+
+    def known(self, subject: "Subject", split: Split, at_most: int | None) -> Known | None:
+        attributes = subject.attributes(split, at_most)
+        return None if attributes is None else (tuple(subject.data.attribute_names), attributes)
+
+
+def varying(
+    factors: Float[np.ndarray, "images factors"] | Bool[np.ndarray, "images factors"],
+) -> Bool[np.ndarray, " factors"]:
+    """Which factors differ from their most common value in FEWEST_OTHERS images or more."""
+    most_common = [np.unique(column, return_counts=True)[1].max(initial=0) for column in factors.T]
+    return len(factors) - np.array(most_common, np.int64) >= FEWEST_OTHERS
+
+
+def active_latents(codes: Float[np.ndarray, "images latents"], least_variance: float) -> Int64[np.ndarray, " active"]:
+    """Those whose posterior mean varies over the images by more.
+
+    A latent that has collapsed to the prior still has means that differ in the last digits, and their order could
+    tell everything.
+    Source: Burda et al. 2016, section 5.2, arXiv:1509.00519.
+    """
+    variances = codes.var(0, dtype=np.float64)
+    return np.flatnonzero(variances > max(least_variance, 1e-12 * variances.max(initial=0.0)))
+
+
+def _problem(fitting: CodedImages, scoring: CodedImages, num_factors: int, num_latents: int) -> str:
+    """Why nothing can be scored; empty where something can."""
+    counts = (len(fitting.codes), len(scoring.codes))
+    if min(counts) < FEWEST_IMAGES:
+        return f"{counts[0]} fitted and {counts[1]} scored images; at least {FEWEST_IMAGES} of each are needed"
+    if not (np.isfinite(fitting.codes).all() and np.isfinite(scoring.codes).all()):
+        return "the latents are no numbers (nan or inf)"
+    if num_factors < 2:
+        return f"{num_factors} factors vary in both splits; at least 2 are needed"
+    if num_latents < 2:
+        return f"{num_latents} latents vary over the images; at least 2 are needed"
+    return ""

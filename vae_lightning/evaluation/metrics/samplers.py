@@ -1,0 +1,135 @@
+"""Priors fitted to the latents after training: what an ELBO with them would pay, and how their samples look.
+
+Sources: Ghosh et al. 2020, section 4, arXiv:1903.12436; Dai & Wipf 2019, section 3, arXiv:1903.05789.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from vae_lightning.evaluation.measured import Direction, EvaluationError, Measured, Metric, Value
+from vae_lightning.latents.priors import PRIORS, Prior, PriorError, prior_class
+from vae_lightning.models.distributions import Deterministic, DiagonalGaussian
+from vae_lightning.pictures.grids import labelled_grid
+from vae_lightning.scores.resampling import bootstrap_interval
+
+if TYPE_CHECKING:
+    from vae_lightning.runs.opened import Subject
+
+COLUMNS = 8
+LABELS = {"normal": "N(0, I)", "gaussian": "Gaussian", "gmm": "mixture", "flow": "flow"}
+NO_SAMPLER = "a plain autoencoder is not trained towards N(0, I), so its codes need a prior that is fitted to them"
+
+
+@dataclass(frozen=True)
+class Samplers(Metric):
+    """One value or two for each of `priors`; their FID is measured with that of all samples, in `fidelity`."""
+
+    name: ClassVar[str] = "samplers"
+    title: ClassVar[str] = "Samplers after training"
+    is_faster_in_one_thread: ClassVar[bool] = True
+
+    priors: tuple[str, ...] = tuple(PRIORS)
+
+    def __post_init__(self) -> None:
+        if not self.priors or len(set(self.priors)) < len(self.priors):
+            raise EvaluationError(f"priors={self.priors}: expected some of {', '.join(PRIORS)}, each once")
+        for name in self.priors:
+            try:
+                prior_class(name)
+            except PriorError as error:
+                raise EvaluationError(f"priors={self.priors}: {error}") from error
+
+    def measure(self, subject: "Subject") -> Measured:
+        posterior = subject.posterior()
+        noise = subject.noise(len(posterior.mean), "samplers")
+        latents = posterior.sample(noise)
+        fitted, problems = self._fit(subject, isinstance(posterior, Deterministic))
+        log_probs = {name: prior.log_prob(latents).numpy() for name, prior in fitted.items()}
+        if isinstance(posterior, DiagonalGaussian):
+            log_posterior = posterior_log_prob(posterior, noise).numpy()
+            log_normal = subject.prior("normal").log_prob(latents).numpy()
+            values, remarks = _rates(log_posterior, log_probs, log_normal)
+            values += [Value.missing(f"{name}_rate_nats", problem) for name, problem in problems.items()]
+        else:
+            values, remarks = _cross_entropies(log_probs), []
+            values += [Value.missing(f"{name}_cross_entropy_nats", problem) for name, problem in problems.items()]
+        pictures = {"samplers": picture_of(subject, fitted)} if fitted else {}
+        return Measured(values, self._protocol(subject, len(latents), fitted), remarks, pictures=pictures)
+
+    def _fit(self, subject: "Subject", is_deterministic: bool) -> tuple[dict[str, Prior], dict[str, str]]:
+        """Priors by name, and why the others are none."""
+        fitted, problems = {}, {}
+        for name in self.priors:
+            if name == "normal" and is_deterministic:
+                problems[name] = NO_SAMPLER
+                continue
+            try:
+                fitted[name] = subject.prior(name)
+            except PriorError as error:
+                problems[name] = str(error)
+        return fitted, problems
+
+    def _protocol(self, subject: "Subject", num_images: int, fitted: dict[str, Prior]) -> dict[str, Any]:
+        return {
+            "split": subject.split,
+            "images": num_images,
+            "samples_per_image": 1,
+            "fitted_to": "one sample of q(z|x) for each training image used (an autoencoder: its code)",
+            "seed": subject.seed,
+            "priors": {name: prior.settings() for name, prior in fitted.items()},
+            "fid": "of these samples: in the metric fidelity",
+        }
+
+
+def posterior_log_prob(posterior: DiagonalGaussian, noise: Float[Tensor, "images latent"]) -> Float[Tensor, " images"]:
+    """log q(z|x) in nats at z = mean + sigma * noise, in float64."""
+    per_latent = noise.double().square() + posterior.logvar.double() + math.log(2 * math.pi)
+    return -0.5 * per_latent.sum(1)
+
+
+def _rates(
+    log_posterior: Float[np.ndarray, " images"],
+    log_probs: dict[str, Float[np.ndarray, " images"]],
+    log_normal: Float[np.ndarray, " images"],
+) -> tuple[list[Value], list[str]]:
+    """E[log q(z|x) - log p(z)] for each prior, and what is saved by it; a verdict on the best."""
+    rate_note = "KL(q(z|x) || prior) by one sample for each image: the KL term of an ELBO with this prior"
+    gain_note = "how much higher the ELBO of these images is with this prior than with N(0, I), nothing else changed"
+    rates = {name: log_posterior - log_prob for name, log_prob in log_probs.items()}
+    gains = {name: log_prob - log_normal for name, log_prob in log_probs.items() if name != "normal"}
+    values = [_mean(f"{name}_rate_nats", rate, rate_note, "lower") for name, rate in rates.items()]
+    values += [_mean(f"{name}_elbo_gain_nats", gain, gain_note, "higher") for name, gain in gains.items()]
+    return values, [_verdict(gains)] if gains else []
+
+
+def _mean(name: str, per_image: Float[np.ndarray, " images"], note: str, better: Direction) -> Value:
+    return Value(name, float(per_image.mean()), note, bootstrap_interval(per_image), better)
+
+
+def _verdict(gains: dict[str, Float[np.ndarray, " images"]]) -> str:
+    best = max(gains, key=lambda name: gains[name].mean())
+    low, high = bootstrap_interval(gains[best])
+    figures = f"{gains[best].mean():+.2f} nats of ELBO (95 %: {low:+.2f} to {high:+.2f})"
+    if low <= 0:
+        return f"No prior fitted after training is surely better than N(0, I): {LABELS[best]}, the best, {figures}."
+    return f"The latents do not fill N(0, I) as the prior has it: {LABELS[best]}, fitted after training, {figures}."
+
+
+def _cross_entropies(log_probs: dict[str, Float[np.ndarray, " images"]]) -> list[Value]:
+    note = "-log prior(code), the mean over images; compare priors of one run only: it depends on the codes' scale"
+    return [_mean(f"{name}_cross_entropy_nats", -log_prob, note, "") for name, log_prob in log_probs.items()]
+
+
+def picture_of(subject: "Subject", priors: dict[str, Prior]) -> UInt8[np.ndarray, "height width 3"]:
+    """A row of samples for each prior, all from the same noise seed."""
+    seed = subject.seed_of("samples of priors")
+    latents = [prior.sample(COLUMNS, torch.Generator().manual_seed(seed)) for prior in priors.values()]
+    images = subject.decode_uint8(torch.cat(latents)).cpu().unflatten(0, (len(priors), COLUMNS))
+    labels = [LABELS[name] for name in priors]
+    return labelled_grid(images, labels, title="Samples of priors fitted to the latents after training")

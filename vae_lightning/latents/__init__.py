@@ -1,0 +1,1 @@
+"""What is fitted to latents after training: priors, directions, paths, statistics."""

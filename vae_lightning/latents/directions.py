@@ -1,0 +1,225 @@
+"""Ways to move in a latent space that add an attribute, kept beside a checkpoint."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from vae_lightning.latents.fitted_file import FittedFile
+from vae_lightning.system.names import did_you_mean, is_a_name
+
+METHODS = ("means", "probe")
+UNITS = ("class", "std")
+LEAST_LEFT = 1e-3  # of a direction's length, once it is orthogonal to others: below, what is left is rounding and noise
+ROUNDING = 1e-9  # of the variance of all latents together
+
+
+class DirectionError(ValueError):
+    """A direction was asked for that cannot be; the message says what is allowed and the fix."""
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """One way to move.
+
+    Args:
+        attribute: that it adds.
+        method: out of METHODS.
+        orthogonal_to: attributes whose linear probes read the same all along it.
+        vector: of length 1.
+        class_gap: how far the mean of images with the attribute lies along the vector from the mean of those without.
+        spread: standard deviation of the training latents along the vector.
+        cosines: with the normals of the other attributes' probes. A step of length 1 changes what a probe with
+            unit normal n reads by vector·n.
+        images_per_class: that each mean is of; None: of all that there are.
+    """
+
+    attribute: str
+    method: str
+    orthogonal_to: tuple[str, ...]
+    vector: Float[Tensor, " latent"]
+    class_gap: float
+    spread: float
+    cosines: Mapping[str, float] = field(default_factory=dict)
+    images_per_class: int | None = None
+
+    def shift(self, strength: float, unit: str = "class") -> Float[Tensor, " latent"]:
+        """What is added to latents; a negative strength takes the attribute away.
+
+        Args:
+            strength: 0 changes nothing.
+            unit: of strength 1. "class": from the mean of images without the attribute to where the mean of those
+                with it lies along the vector. "std": one standard deviation of the training latents along it.
+
+        Raises:
+            DirectionError: no such unit, no finite strength, or the classes do not differ in this direction.
+        """
+        if unit not in UNITS:
+            raise DirectionError(f"unit={unit}{did_you_mean(unit, UNITS)}: allowed are {', '.join(UNITS)}")
+        if not math.isfinite(strength):
+            raise DirectionError(f"strength={strength}: needs a finite number")
+        if unit == "class" and self.class_gap <= 0:
+            raise DirectionError(
+                f"unit=class: along this direction, orthogonal to {', '.join(self.orthogonal_to) or 'nothing'}, the "
+                f"mean of images with {self.attribute} is not beyond that of those without; set unit=std"
+            )
+        return strength * (self.class_gap if unit == "class" else self.spread) * self.vector
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """What is known of all attributes in a latent space: every direction follows from it. float64.
+
+    Args:
+        names: of the attributes.
+        means_with: of the latents of images that have the attribute; zeros where none has it.
+        means_without: of those that do not.
+        normals: of linear probes, length 1, towards the attribute; zeros where all images are of one class.
+        covariance: of all training latents.
+        counts_with: training images that have the attribute.
+        counts_without: that do not.
+        images_per_class: that each mean is of; None: of all that there are.
+    """
+
+    names: tuple[str, ...]
+    means_with: Float[Tensor, "attributes latent"]
+    means_without: Float[Tensor, "attributes latent"]
+    normals: Float[Tensor, "attributes latent"]
+    covariance: Float[Tensor, "latent latent"]
+    counts_with: Int64[Tensor, " attributes"]
+    counts_without: Int64[Tensor, " attributes"]
+    images_per_class: int | None = None
+
+    def __post_init__(self) -> None:
+        count, latent_dim = len(self.names), len(self.covariance)
+        shapes = {
+            **dict.fromkeys(("means_with", "means_without", "normals"), (count, latent_dim)),
+            "covariance": (latent_dim, latent_dim),
+            **dict.fromkeys(("counts_with", "counts_without"), (count,)),
+        }
+        wrong = [name for name, shape in shapes.items() if getattr(self, name).shape != shape]
+        if wrong or not all(map(is_a_name, self.names)) or len(set(self.names)) < count:
+            raise DirectionError(f"{wrong[0] if wrong else 'names'}: not those of {count} attributes")
+
+    @property
+    def have_both_classes(self) -> Bool[Tensor, " attributes"]:
+        return (self.counts_with > 0) & (self.counts_without > 0)
+
+    @property
+    def fitted_names(self) -> list[str]:
+        """Of the attributes that have a direction."""
+        return [name for name, has in zip(self.names, self.have_both_classes.tolist(), strict=True) if has]
+
+    def direction(self, attribute: str, method: str = "means", orthogonal_to: Sequence[str] = ()) -> Direction:
+        """The way to move that adds an attribute.
+
+        Args:
+            attribute: one of `names`.
+            method: "means" moves along the difference of the two class means (Larsen et al. 2016, section 4.1,
+                arXiv:1512.09300; White 2016, arXiv:1609.04468), "probe" along the normal of a linear probe
+                (InterFaceGAN: Shen et al. 2020, section 3.1, arXiv:1907.10786).
+            orthogonal_to: other attributes. The part of the direction that lies in the span of their probes' normals
+                is taken out, so that these probes read the same before and after (Shen et al. 2020, section 3.2).
+
+        Raises:
+            DirectionError: no such attribute or method, an attribute without images of both classes, or nothing is
+                left of the direction.
+        """
+        if method not in METHODS:
+            raise DirectionError(f"method={method}{did_you_mean(method, METHODS)}: allowed are {', '.join(METHODS)}")
+        target = self._row(attribute)
+        self._check_images_per_class(target)
+        others = tuple(dict.fromkeys(orthogonal_to))
+        if attribute in others:
+            raise DirectionError(f"orthogonal_to={attribute}: that is the attribute to be changed; leave it out")
+        gap = self.means_with[target] - self.means_without[target]
+        whole = gap if method == "means" else self.normals[target]
+        if not whole.norm() > 0:
+            raise DirectionError(f"{attribute}: latents with and without it do not differ (method={method})")
+        whole = whole / whole.norm()
+        left = without_span(whole, self.normals[[self._row(name) for name in others]])
+        if left.norm() < LEAST_LEFT:
+            raise DirectionError(
+                f"orthogonal_to={','.join(others)}: nothing is left of the direction of {attribute}; name fewer"
+            )
+        vector = left / left.norm()
+        return Direction(
+            attribute,
+            method,
+            others,
+            vector.float(),
+            float(gap @ vector),
+            self._deviation(vector),
+            self._cosines(vector, target),
+            self.images_per_class,
+        )
+
+    def _deviation(self, vector: Float[Tensor, " latent"]) -> float:
+        """How far the latents of all training images spread along a vector of length 1."""
+        variance = float(vector @ self.covariance @ vector)
+        if not variance >= -ROUNDING * float(self.covariance.diagonal().abs().sum()):
+            raise DirectionError("the covariance of the latents is none: delete the file of directions and fit again")
+        return math.sqrt(max(variance, 0.0))
+
+    def _cosines(self, vector: Float[Tensor, " latent"], target: int) -> dict[str, float]:
+        kept = self.have_both_classes.tolist()
+        cosines = (self.normals @ vector).tolist()
+        return {name: cosines[row] for row, name in enumerate(self.names) if kept[row] and row != target}
+
+    def _row(self, attribute: str) -> int:
+        if attribute not in self.names:
+            raise DirectionError(
+                f"{attribute!r} is no attribute of these data{did_you_mean(attribute, self.names)}; there are "
+                + ", ".join(self.names)
+            )
+        row = self.names.index(attribute)
+        if not self.have_both_classes[row]:
+            count = int(self.counts_with[row] + self.counts_without[row])
+            found = f"all {count:,} training images have it" if self.counts_with[row] else "no training image has it"
+            raise DirectionError(f"{attribute}: {found}, so that no direction can be fitted; choose another attribute")
+        return row
+
+    def _check_images_per_class(self, row: int) -> None:
+        counts = (int(self.counts_with[row]), int(self.counts_without[row]))
+        if self.images_per_class is not None and min(counts) < self.images_per_class:
+            raise DirectionError(
+                f"images_per_class={self.images_per_class}: {counts[0]:,} training images have {self.names[row]}, "
+                f"{counts[1]:,} do not; set at most {min(counts)}"
+            )
+
+
+def without_span(
+    vector: Float[Tensor, " latent"], spanning: Float[Tensor, "_others latent"]
+) -> Float[Tensor, " latent"]:
+    """What is left of a vector once its projection onto the span of others is taken out; they may depend on another."""
+    if not len(spanning):
+        return vector
+    # gelsd: the driver for matrices without full rank
+    factors = torch.linalg.lstsq(spanning.T, vector[:, None], driver="gelsd").solution[:, 0]
+    return vector - factors @ spanning
+
+
+@dataclass(frozen=True)
+class DirectionFile(FittedFile):
+    """The directions of one checkpoint."""
+
+    format: ClassVar[int] = 1
+    holds: ClassVar[str] = "directions"
+    error: ClassVar[type[ValueError]] = DirectionError
+
+    def read(self) -> Directions | None:
+        """None where the file is not there, or belongs to another checkpoint.
+
+        Raises:
+            DirectionError: the file is damaged.
+        """
+        with self.content() as content:
+            return Directions(**content["directions"]) if content else None
+
+    def write(self, directions: Directions) -> None:
+        """Replaces what is there."""
+        self.keep(directions={one.name: getattr(directions, one.name) for one in fields(directions)})

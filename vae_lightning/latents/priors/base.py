@@ -1,0 +1,74 @@
+"""The contract of every prior over the latents: sample from it, and ask for its density."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vae_lightning.system.progress import Track, untracked
+
+
+class PriorError(ValueError):
+    """A prior was asked for, or asked, what cannot be; the message says what is allowed and the fix."""
+
+
+class Prior(ABC):
+    """A density over latents, on the host.
+
+    Samples are float32, as decoders read them; densities are computed and returned in float64.
+    """
+
+    name: ClassVar[str]
+    fewest_latents: ClassVar[int]  # that it can be fitted to
+
+    def __init__(self, latent_dim: int) -> None:
+        self.latent_dim = latent_dim
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, latents: Float[Tensor, "images latent"], seed: int, track: Track = untracked) -> "Prior":
+        """The same for the same latents and seed; torch's global random state is neither read nor changed.
+
+        Raises:
+            PriorError: these latents have no such density.
+        """
+
+    def sample(
+        self, num_samples: int, generator: torch.Generator, temperature: float = 1.0
+    ) -> Float[Tensor, "samples latent"]:
+        """The same for the same state of `generator`, which is on the host.
+
+        `temperature` scales the spread: 1 is the prior itself, 0 its centre (for a mixture: the components' centres).
+
+        Raises:
+            PriorError: fewer than 1 sample, or a negative temperature.
+        """
+        if num_samples < 1:
+            raise PriorError(f"num_samples={num_samples}: at least 1")
+        if not 0 <= temperature < float("inf"):
+            raise PriorError(f"temperature={temperature}: 0 (no spread) or more; 1 is the prior itself")
+        return self._sample(num_samples, generator, temperature).float()
+
+    @abstractmethod
+    def _sample(
+        self, num_samples: int, generator: torch.Generator, temperature: float
+    ) -> Float[Tensor, "samples latent"]: ...
+
+    @abstractmethod
+    def log_prob(self, latents: Float[Tensor, "samples latent"]) -> Float[Tensor, " samples"]:
+        """Log-density in nats at temperature 1."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """How it was made and fitted, as plain data."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a file has to hold besides the settings."""
+
+    @classmethod
+    @abstractmethod
+    def from_tensors(cls, settings: dict[str, Any], tensors: dict[str, Tensor]) -> "Prior":
+        """What `settings()` and `tensors()` gave -> the same prior."""

@@ -1,0 +1,66 @@
+"""Where the priors fitted to a checkpoint's latents are kept."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from vae_lightning.latents.fitted_file import FittedFile
+from vae_lightning.latents.priors import Prior, PriorError, prior_class
+
+
+class PriorFileError(ValueError):
+    """The file holds no priors that can be read."""
+
+
+@dataclass(frozen=True)
+class PriorFile(FittedFile):
+    """Fitted priors of one checkpoint, by name."""
+
+    format: ClassVar[int] = 1
+    holds: ClassVar[str] = "fitted priors"
+    error: ClassVar[type[ValueError]] = PriorFileError
+
+    def names(self) -> list[str]:
+        """Of the priors that are there for this checkpoint.
+
+        Raises:
+            PriorFileError: the file is damaged.
+        """
+        return list(self._kept())
+
+    def read(self, name: str) -> Prior | None:
+        """None where it is not there, or fitted to another checkpoint.
+
+        Raises:
+            PriorError: no such prior.
+            PriorFileError: the file is damaged.
+        """
+        kind = prior_class(name)
+        with self.content() as content:
+            kept = content["priors"].get(name) if content else None
+            return None if kept is None else _checked(kind.from_tensors(kept["settings"], kept["tensors"]))
+
+    def write(self, name: str, prior: Prior) -> None:
+        """Keeps it beside the others of the same checkpoint.
+
+        Raises:
+            PriorError: the prior is not what the name says.
+            PriorFileError: the file is damaged.
+        """
+        if not isinstance(prior, prior_class(name)):
+            raise PriorError(f"a prior {prior.name!r} cannot be kept as {name!r}")
+        self.keep(priors=self._kept() | {name: {"settings": prior.settings(), "tensors": prior.tensors()}})
+
+    def _kept(self) -> dict[str, dict[str, Any]]:
+        """Settings and tensors by name, of this checkpoint alone."""
+        with self.content() as content:
+            return dict(content["priors"]) if content else {}
+
+
+def _checked(prior: Prior) -> Prior:
+    """
+    Raises:
+        PriorError: it is no density.
+    """
+    if not all(bool(tensor.isfinite().all()) for tensor in prior.tensors().values()):
+        raise PriorError("it holds nan or inf")
+    return prior

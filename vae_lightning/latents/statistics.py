@@ -1,0 +1,73 @@
+"""Where the latents of real faces lie, and which of them a model uses; kept beside a checkpoint."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vae_lightning.latents.fitted_file import FittedFile
+from vae_lightning.models.distributions import DiagonalGaussian, Posterior
+
+
+class LatentStatisticsError(ValueError):
+    """The file holds no statistics that can be read."""
+
+
+@dataclass(frozen=True, eq=False)
+class LatentStatistics:
+    """Of the posterior means of held-out faces.
+
+    Args:
+        mean: of each latent.
+        std: of each latent.
+        kl_nats: mean KL to the prior of each latent; None for a plain autoencoder.
+    """
+
+    mean: Float[Tensor, " latent"]
+    std: Float[Tensor, " latent"]
+    kl_nats: Float[Tensor, " latent"] | None
+
+    def most_active(self, count: int) -> list[int]:
+        """Latents by falling KL; a plain autoencoder's by falling standard deviation."""
+        activity = self.std if self.kl_nats is None else self.kl_nats
+        return activity.topk(min(count, len(activity))).indices.tolist()
+
+
+def latent_statistics(posteriors: Sequence[Posterior]) -> LatentStatistics:
+    """
+    Args:
+        posteriors: of batches of images.
+    """
+    mean = torch.cat([posterior.mean.cpu() for posterior in posteriors])
+    nats = [posterior.kl_per_latent().cpu() for posterior in posteriors if isinstance(posterior, DiagonalGaussian)]
+    return LatentStatistics(mean.mean(0), mean.std(0, correction=0), torch.cat(nats).mean(0) if nats else None)
+
+
+@dataclass(frozen=True)
+class LatentStatisticsFile(FittedFile):
+    """The statistics of one checkpoint."""
+
+    format: ClassVar[int] = 1
+    holds: ClassVar[str] = "statistics of latents"
+    error: ClassVar[type[ValueError]] = LatentStatisticsError
+
+    def read(self) -> LatentStatistics | None:
+        """None where the file is not there, or belongs to another checkpoint.
+
+        Raises:
+            LatentStatisticsError: the file is damaged.
+        """
+        with self.content() as content:
+            if not content:
+                return None
+            known = [content[name] for name in ("mean", "std", "kl_nats") if content[name] is not None]
+            if len({each.shape for each in known}) != 1 or known[0].ndim != 1 or len(known) < 2:
+                raise LatentStatisticsError("they are of different latents")
+            return LatentStatistics(content["mean"], content["std"], content["kl_nats"])
+
+    def write(self, statistics: LatentStatistics) -> None:
+        """Replaces what is there."""
+        self.keep(mean=statistics.mean, std=statistics.std, kl_nats=statistics.kl_nats)

@@ -1,0 +1,223 @@
+"""A resolved configuration -> the module that it trains: a VAE with its objective, or a network that reads faces."""
+
+import logging
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from vae_lightning.launch.configuration import first_cause
+from vae_lightning.launch.signatures import ConfigError
+
+if TYPE_CHECKING:  # torch is imported inside the functions: who asks for help waits for nothing
+    import lightning as L
+    from lightning.pytorch.loggers import Logger
+    from torch.optim import Optimizer
+
+    from vae_lightning.models import Autoencoder
+    from vae_lightning.recognition.module import RecognizerModule
+    from vae_lightning.training.run_module import RunModule
+    from vae_lightning.training.vae_module import VAEModule
+
+log = logging.getLogger("vae_lightning")
+
+NO_MEMORY = re.compile(r"not enough memory|allocate|[Oo]verflow|out of memory")  # PyTorch has no class of error for it
+PARTS_OF_A_VAE = ("model", "reconstruction", "kl", "beta_schedule", "perceptual")
+NOT_NEGATIVE = ("lr", "weight_decay", "eps")  # of an optimizer; 0 trains nothing, decays nothing
+OF_THE_WHOLE_PROCESS = ("benchmark", "deterministic")  # a Trainer sets them when it is made, and they stay
+NEEDED_BY_A_VAE = ("model", "reconstruction", "kl", "beta_schedule")
+
+
+def build_module(plain: dict[str, Any]) -> "RunModule":
+    """Seeded; no data is read.
+
+    Raises:
+        ConfigError: parts of a VAE and of a recognizer are mixed, or one is missing.
+        ValueError: an argument that its class refuses, or parts that do not fit each other.
+    """
+    import lightning as L
+
+    check_parts(plain)
+    L.seed_everything(plain["seed"], workers=True, verbose=False)
+    return build_recognizer(plain) if plain["recognizer"] else build_vae(plain)
+
+
+def check_parts(plain: dict[str, Any]) -> None:
+    """
+    Raises:
+        ConfigError: parts of a VAE and of a recognizer are mixed, or one is missing.
+    """
+    chosen = [name for name in PARTS_OF_A_VAE if plain[name]]
+    if plain["recognizer"] and chosen:
+        raise ConfigError(
+            f"recognizer=… trains a network that reads faces, and a VAE's parts do nothing for it "
+            f"({', '.join(f'{name}=…' for name in chosen)}): choose "
+            "experiment=attribute_classifier or factor_regressor, without them"
+        )
+    missing = [name for name in NEEDED_BY_A_VAE if not plain[name]]
+    if missing and not plain["recognizer"]:
+        raise ConfigError(f"{missing[0]}=null: a VAE needs one; python train.py --help lists the choices")
+
+
+def build_vae(plain: dict[str, Any]) -> "VAEModule":
+    from vae_lightning.losses import Objective
+    from vae_lightning.runs.checkpoints import record_of
+    from vae_lightning.training.vae_module import VAEModule
+
+    model = build_model(plain["model"])
+    objective = Objective(
+        reconstruction=instantiate(plain["reconstruction"]),
+        beta=plain["beta"],
+        beta_schedule=instantiate(plain["beta_schedule"]),
+        kl=instantiate(plain["kl"]),
+        perceptual=instantiate(plain["perceptual"]),
+    )
+    warn_about_ignored(plain, model)
+    return VAEModule(
+        model,
+        objective,
+        build_optimizer(plain["optimizer"]),
+        plain["seed"],
+        record_of(plain),
+        compile=plain["compile"],
+        lr_schedule=instantiate(plain["lr_schedule"]),
+    )
+
+
+def build_model(config: dict[str, Any]) -> "Autoencoder":
+    """
+    Raises:
+        ConfigError: there is no memory for the weights.
+        InstantiationException: an argument that the class refuses.
+    """
+    try:
+        model: Autoencoder = instantiate(config)
+    except InstantiationException as error:
+        reason = first_cause(error).partition("\n")[0].rpartition("Allocator: ")[2]
+        if not NO_MEMORY.search(reason):
+            raise
+        sizes = ", ".join(
+            f"model.{name}={config[name]}" for name in ("latent_dim", "widths", "decoder_widths") if name in config
+        )
+        raise ConfigError(f"{sizes}: the weights do not fit into memory ({reason})") from error
+    return model
+
+
+def build_recognizer(plain: dict[str, Any]) -> "RecognizerModule":
+    from vae_lightning.recognition.module import RecognizerModule
+    from vae_lightning.recognition.network import check_source, find_weights
+    from vae_lightning.runs.checkpoints import record_of
+
+    config = plain["recognizer"]
+    check_source(config["target"], plain["data"]["source"])
+    ignored = [f"beta={plain['beta']:g}"] if plain["beta"] != 1.0 else []
+    ignored += [f"posterior={plain['posterior']}"] if plain["posterior"] != "gaussian" else []
+    if ignored:
+        log.warning(f"recognizer=… is no VAE, so this does nothing: {', '.join(ignored)}")
+    network = instantiate(config)
+    start = find_weights(config["weights"])
+    log.info(f"The recognizer starts from {start or 'random weights'}")
+    config["weights"] = str(start or "none")  # recorded as it was
+    return RecognizerModule(
+        network,
+        build_optimizer(plain["optimizer"]),
+        record_of(plain),
+        compile=plain["compile"],
+        lr_schedule=instantiate(plain["lr_schedule"]),
+    )
+
+
+def build_optimizer(config: Any) -> "Callable[..., Optimizer]":
+    """What makes the optimizer of some parameters. Tried on one, because the real ones wait until the data are read.
+
+    Raises:
+        ConfigError: a value that the optimizer refuses, or with which every weight would become nan.
+    """
+    import torch
+
+    for key, number in _numbers("optimizer", config):
+        is_signed = key.rpartition(".")[2] not in NOT_NEGATIVE
+        if not math.isfinite(number) or (number < 0 and not is_signed):
+            raise ConfigError(f"{key}={number}: must be a finite number{'' if is_signed else ', 0 or larger'}")
+    make_optimizer: Callable[..., Optimizer] = instantiate(config)
+    try:
+        make_optimizer([torch.nn.Parameter(torch.zeros(1))])
+    except (ValueError, TypeError, RuntimeError, LookupError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise ConfigError(f"optimizer=…: {config['_target_']} refuses its settings: {first_line}") from error
+    return make_optimizer
+
+
+def _numbers(key: str, value: Any) -> Iterator[tuple[str, float]]:
+    """All numbers in nested dicts and lists, with the keys that they stand under."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield from _numbers(f"{key}.{name}", each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _numbers(key, each)
+    elif isinstance(value, int | float):
+        yield key, value
+
+
+def build_trainer(
+    settings: dict[str, Any],
+    module: "RunModule",
+    callbacks: "list[L.Callback]",
+    loggers: "list[Logger]",
+    plugins: list[Any],
+    run_dir: str,
+) -> "L.Trainer":
+    """`settings` are the configuration's `trainer`; `plugins` come beside those that they name.
+
+    Raises:
+        ConfigError: what Lightning refuses.
+        ValueError: what would fail after the data have been read.
+    """
+    from vae_lightning.launch.trainer_settings import check_trainer
+
+    try:
+        trainer: L.Trainer = instantiate(
+            settings,
+            callbacks=callbacks,
+            logger=loggers or False,
+            plugins=[*plugins, *instantiate(settings.get("plugins") or [])],
+            default_root_dir=run_dir,
+        )
+    except InstantiationException as error:
+        raise ConfigError(f"trainer=…: Lightning refuses its settings: {first_cause(error)}") from error
+    check_trainer(module, trainer, bool(settings.get("sync_batchnorm")))
+    return trainer
+
+
+def try_trainer(
+    settings: dict[str, Any], module: "RunModule", callbacks: "list[L.Callback]", *, runs_here: bool
+) -> None:
+    """Builds a trainer and throws it away. Where another machine runs it, what that has is not asked for here.
+
+    Raises:
+        ConfigError, ValueError: as `build_trainer`.
+    """
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+
+    tried = {name: value for name, value in settings.items() if name not in OF_THE_WHOLE_PROCESS}
+    plugins = []
+    if not runs_here:
+        tried |= {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto", "precision": "32-true"}
+        tried.pop("plugins", None)
+        plugins.append(LightningEnvironment())  # else it is held against the SLURM job that this may be started in
+    build_trainer({**tried, "enable_progress_bar": False}, module, callbacks, [], plugins, "")
+
+
+def warn_about_ignored(plain: dict[str, Any], model: "Autoencoder") -> None:
+    """One line about what was set and cannot do anything: an autoencoder has no KL to weigh."""
+    if model.has_prior:
+        return
+    charges = {name: str(plain[name]["_target_"]).rpartition(".")[2] for name in ("kl", "beta_schedule")}
+    ignored = [f"beta={plain['beta']:g}"] if plain["beta"] != 1.0 else []
+    ignored += [f"{name} ({target})" for name, target in charges.items() if target not in ("AnalyticKL", "Constant")]
+    if ignored:
+        log.warning(f"posterior=deterministic has no KL, so this does nothing: {', '.join(ignored)}")

@@ -1,0 +1,265 @@
+"""The command line before hydra sees it: misspelt keys, folders of runs and sweeps, going on with the last run."""
+
+import errno
+import itertools
+import os
+import re
+import shlex
+import string
+import sys
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from datetime import datetime
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import CompactHydraException
+from omegaconf import OmegaConf
+
+from vae_lightning.launch.configuration import CONF_DIR, RootConfig
+from vae_lightning.launch.overrides import path_override, quote_paths, read_overrides, typed_path
+from vae_lightning.launch.signatures import ConfigError
+from vae_lightning.runs.layout import RunError, newest_run
+from vae_lightning.system.names import did_you_mean
+from vae_lightning.system.whole_files import check_writable
+
+SWEEP_FLAGS = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
+QUESTIONS = {
+    "-h",
+    "--help",
+    "--hydra-help",
+    "-c",
+    "--cfg",
+    "-i",
+    "--info",
+    "-p",
+    "--package",
+    "-sc",
+    "--shell-completion",
+    "--version",
+}
+OF_THE_COMMAND = ("sweep", "hparams_search", "ckpt_path")  # where jobs lie and come from, not what they are
+SWEEP_SIGNS = (",", "range(", "choice(", "interval(", "glob(")
+
+
+def explain_unknown_key(arguments: Sequence[str], conf_dir: Path) -> str | None:
+    """The known root key or group nearest to a misspelt one, for the first override that names an unknown one."""
+    groups = [path.name for path in conf_dir.iterdir() if path.is_dir()]
+    known = sorted({*groups, *(entry.name for entry in fields(RootConfig))})
+    for argument in arguments:
+        key = re.split(r"[./@=]", argument)[0]
+        if "=" in argument and not key.startswith(("-", "+", "~")) and key not in known:
+            hint = did_you_mean(key, known)
+            return f"{key}: there is no such key{hint}; the root keys and groups are {', '.join(known)}"
+    return None
+
+
+def is_sweep(arguments: Sequence[str]) -> bool:
+    """Whether hydra will make several jobs of this command line."""
+    return bool(SWEEP_FLAGS & set(arguments)) and not is_a_question(arguments)
+
+
+def is_a_question(arguments: Sequence[str]) -> bool:
+    """Whether hydra will only print something."""
+    return any(argument.split("=")[0] in QUESTIONS for argument in arguments)
+
+
+def choose_folder(arguments: Sequence[str]) -> list[str]:
+    """Adds the folder of the run or the sweep, made here so that two commands of one second never share one.
+
+    Raises:
+        ConfigError: `sweep=NAME` or a search without -m, a name that is no folder's, several processes without one,
+            or a folder for half of the run.
+    """
+    values = dict(argument.lstrip("+").split("=", 1) for argument in arguments if "=" in argument)
+    _check_folder_keys(arguments, values)
+    if is_a_question(arguments) or ("hydra.sweep.dir" if is_sweep(arguments) else "hydra.run.dir") in values:
+        return list(arguments)
+    for variable in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+        if int(os.environ.get(variable, 1)) > 1:
+            raise ConfigError(
+                f"started as one of {os.environ[variable]} processes ({variable}): they need one folder, "
+                "hydra.run.dir=outputs/NAME"
+            )
+    if not is_sweep(arguments):
+        return [*arguments, f"hydra.run.dir='{new_folder(Path('outputs'))}'"]
+    if "sweep" not in values:
+        return [*arguments, f"sweep='{new_folder(Path('multirun')).name}'"]
+    name = str(typed_path(f"sweep={values['sweep']}"))
+    if not re.fullmatch(r"\w[\w .+-]*", unicodedata.normalize("NFC", name)):  # accents may be characters of their own
+        raise ConfigError(
+            f"sweep={name}: expected is the name of a folder in multirun/: letters, digits, space . + - _"
+        )
+    return list(arguments)
+
+
+def _check_folder_keys(arguments: Sequence[str], values: Mapping[str, str]) -> None:
+    if values.get("run_dir") != values.get("hydra.run.dir") and "run_dir" in values:
+        instead = "hydra.sweep.dir" if is_sweep(arguments) else "hydra.run.dir"
+        raise ConfigError(
+            f"run_dir={values['run_dir']}: hydra's log and settings would lie in another folder; "
+            f"set {instead}={values['run_dir']}"
+        )
+    if not SWEEP_FLAGS & set(arguments):
+        for key in ("sweep", "hparams_search"):
+            if key in values:
+                raise ConfigError(f"{key}={values[key]} is about a sweep of several jobs: add -m")
+
+
+def new_folder(parent: Path) -> Path:
+    """An empty folder named by the time, and by a number where somebody else has just taken that name."""
+    parent.mkdir(parents=True, exist_ok=True)
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    for number in itertools.count(1):
+        folder = parent / (now if number == 1 else f"{now}_{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError
+
+
+def remove_unused_folder(arguments: Sequence[str], typed: Sequence[str]) -> None:
+    """Takes back the folder that `choose_folder` made for what was then refused."""
+    named = {argument.partition("=")[0] for argument in typed}
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key in named:
+            continue
+        folder = {"sweep": Path("multirun"), "hydra.run.dir": Path()}.get(key, Path("/dev/null")) / value.strip("'")
+        for path in (folder, folder.parent):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+
+def name_jobs_by_what_is_swept(arguments: Sequence[str]) -> list[str]:
+    """Adds to a `-m` command line the keys that all jobs share, so that hydra leaves them out of folder names."""
+    if not SWEEP_FLAGS & set(arguments):
+        return list(arguments)
+    assignments = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    try:
+        overrides = OverridesParser.create().parse_overrides(assignments)
+    except CompactHydraException:
+        return list(arguments)  # hydra parses them again and says what is wrong
+    shared = [override.key_or_group for override in overrides if not override.is_sweep_override()]
+    is_swept = len(shared) < len(overrides) or "hparams_search" in shared
+    unnamed = [key for key in shared if not key.startswith("hydra") and (is_swept or key in OF_THE_COMMAND)]
+    if not unnamed:
+        return list(arguments)
+    quoted = ",".join(f"'{key}'" for key in unnamed)
+    return [*arguments, f"hydra.job.config.override_dirname.exclude_keys=[{quoted}]"]
+
+
+def continue_last_run(arguments: Sequence[str]) -> list[str]:
+    """Makes `ckpt_path=last` go on in the folder, and with the overrides, of the newest run that can be continued.
+
+    What is typed beside it counts more than what the run was started with (`trainer.max_epochs=20`).
+
+    Raises:
+        ConfigError: `-m` is asked for at once, or the named folder has no last checkpoint.
+        RunError: there is no run to continue, or its settings cannot be taken from its folder.
+    """
+    if "ckpt_path=last" not in arguments:
+        return list(arguments)
+    if SWEEP_FLAGS & set(arguments):
+        raise ConfigError("ckpt_path=last continues one run, -m starts many: leave one of them out")
+    named = [argument for argument in arguments if argument.startswith("hydra.run.dir=")]
+    run_dir = typed_path(named[-1]) if named else _last_started()
+    if not (run_dir / "checkpoints" / "last.ckpt").is_file():
+        again = "; if it stopped before its first, the command that started it starts it again, without ckpt_path"
+        hint = again if (run_dir / ".hydra").is_dir() else "; name another hydra.run.dir=…"
+        raise ConfigError(f"ckpt_path=last: {run_dir} has no checkpoints/last.ckpt{hint}")
+    typed = {argument.split("=")[0].lstrip("+~") for argument in arguments} | set(OF_THE_COMMAND)
+    kept = read_overrides(run_dir, CONF_DIR, typed)
+    folder = [] if named else [path_override("hydra.run.dir", run_dir)]
+    return [*kept, *arguments, *folder]
+
+
+def _last_started() -> Path:
+    """The run whose checkpoint is the newest.
+
+    Raises:
+        RunError: there is none, or a run was started after it that has no checkpoint.
+    """
+    run = newest_run()
+    saved_at = (run / "checkpoints" / "last.ckpt").stat().st_mtime
+    started = [*Path("outputs").glob("*/.hydra/overrides.yaml"), *Path("multirun").glob("*/*/.hydra/overrides.yaml")]
+    newer = [path for path in started if path.stat().st_mtime > saved_at and path.parents[1] != run]
+    without = [path for path in newer if not (path.parents[1] / "checkpoints" / "last.ckpt").is_file()]
+    if without:
+        lost = max(without, key=lambda path: path.stat().st_mtime).parents[1]
+        raise RunError(
+            f"ckpt_path=last: {lost} was started last and has no checkpoint to go on from; the one before it is {run}. "
+            f"Start the first again with its own settings and hydra.run.dir={lost}, or go on with the other: "
+            f"{shlex.join(['python', 'train.py', 'ckpt_path=last', f'hydra.run.dir={run}'])}"
+        )
+    return run
+
+
+def check_place(arguments: Sequence[str]) -> None:
+    """Refuses a place for the run or the sweep before anything is computed.
+
+    Raises:
+        ConfigError: no folder can be made there.
+        StorageError: nothing can be written there.
+    """
+    if is_a_question(arguments):
+        return
+    key, default = ("hydra.sweep.dir", "multirun") if is_sweep(arguments) else ("hydra.run.dir", "outputs")
+    named = [argument for argument in arguments if argument.startswith(f"{key}=")]
+    sweeps = [argument for argument in arguments if argument.startswith("sweep=") and is_sweep(arguments)]
+    folder = typed_path(named[-1]) if named else Path(default, *map(typed_path, sweeps[-1:]))
+    if "${" not in str(folder):
+        _check_is_no_file(folder, key)
+        check_writable(folder)
+
+
+def _check_is_no_file(folder: Path, key: str) -> None:
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.is_symlink() or path.exists())
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise ConfigError(f"{key}={folder}: no folder can have a name as long as that") from error
+    if not there.is_dir():
+        raise ConfigError(f"{there} is a file, and {key}={folder} needs a folder: name another, or rename the file")
+
+
+def prepare_command_line(arguments: Sequence[str], conf_dir: Path) -> list[str]:
+    """The command line that hydra gets; ends the program with one clear line where it cannot be run.
+
+    Raises:
+        StorageError: see `check_place`.
+    """
+    problem = explain_unknown_key(arguments, conf_dir)
+    if problem is None:
+        try:
+            flags_first = sorted(arguments, key=lambda word: word not in SWEEP_FLAGS)  # argparse takes no more after -m
+            quoted = continue_last_run(quote_paths(flags_first, sweeps=is_sweep(arguments)))
+            check_place(quoted)
+            return name_jobs_by_what_is_swept(choose_folder(quoted))
+        except (ConfigError, RunError) as error:
+            problem = str(error)
+    sys.stderr.write(f"{problem}\n")
+    raise SystemExit(2)
+
+
+def help_page(arguments: Sequence[str], conf_dir: Path) -> str:
+    """What can be chosen, and the run that the overrides among `arguments` would be; swept ones are left out.
+
+    Raises:
+        CompactHydraException: an override that hydra refuses.
+    """
+    overrides = [
+        argument
+        for argument in arguments
+        if "=" in argument and argument[0] != "-" and not any(sign in argument for sign in SWEEP_SIGNS)
+    ]
+    with initialize_config_dir(str(conf_dir), version_base="1.3"):
+        config = compose("config", overrides, return_hydra_config=True)
+    template = string.Template(config.hydra.help.template)
+    settings = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
+    return template.substitute(CONFIG=OmegaConf.to_yaml(settings))

@@ -1,0 +1,158 @@
+"""What a configuration may say: typed root keys, names that the help page lists, what must fit this machine."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from omegaconf import MISSING, OmegaConf
+
+from vae_lightning.launch.hardware import best_precision, check_accelerator, check_compile, check_precision
+from vae_lightning.launch.signatures import ConfigError, check_arguments
+from vae_lightning.launch.trainer_settings import check_trainer_settings
+from vae_lightning.runs.identity import job_folder
+from vae_lightning.system.names import did_you_mean
+from vae_lightning.training.statistics import METRICS_OF_KL, READ_METRICS, SHOWN_METRICS
+
+CONF_DIR = Path(__file__).parents[2] / "conf"
+OF_HYDRA = (Path("hydra/help"), Path("hydra/job_logging"), Path("hydra/hydra_logging"))  # groups with nothing to choose
+LARGEST_SEED = 2**32 - 1  # NumPy takes no other
+
+
+@dataclass
+class RootConfig:
+    """Types of the root keys: hydra refuses other keys, and values of other types."""
+
+    beta: float = 1.0
+    posterior: str = "gaussian"
+    seed: int = 0
+    compile: str = "off"
+    ckpt_path: str | None = None
+    test: bool = True
+    sweep: str | None = None
+    optimized_metric: Any = "val/loss"
+    run_dir: str = MISSING
+    data: Any = MISSING
+    model: Any = None
+    reconstruction: Any = None
+    kl: Any = None
+    beta_schedule: Any = None
+    perceptual: Any = None
+    recognizer: Any = None
+    optimizer: Any = MISSING
+    lr_schedule: Any = MISSING
+    trainer: Any = MISSING
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+
+
+def register_configuration() -> None:
+    """Makes the root schema and the resolvers of folder names known to hydra; may be called twice."""
+    ConfigStore.instance().store(name="schema", node=RootConfig)
+    OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+    OmegaConf.register_new_resolver("choices", list_choices, replace=True)
+
+
+def run_folder() -> str:
+    """The folder that hydra has made for this run, or would make: `--cfg job --resolve` only looks."""
+    hydra: Any = HydraConfig.get()
+    return str(hydra.runtime.get("output_dir") or hydra.run.dir)
+
+
+def swept_overrides() -> dict[str, str]:
+    """What tells this job of a sweep from the others; empty outside of a sweep."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return {}
+    hydra: Any = HydraConfig.get()
+    shared = {*hydra.job.config.override_dirname.exclude_keys, "sweep"}
+    pairs = (str(override).lstrip("+").partition("=") for override in hydra.overrides.task)
+    return {key: value for key, _, value in pairs if key not in shared}
+
+
+def list_choices() -> str:
+    """Every group with its choices, for the help page."""
+    groups: dict[Path, list[str]] = {}
+    for path in sorted(CONF_DIR.glob("*/**/*.yaml")):
+        groups.setdefault(path.parent.relative_to(CONF_DIR), []).append(path.stem)
+    return "\n".join(f"{group}: {', '.join(choices)}" for group, choices in groups.items() if group not in OF_HYDRA)
+
+
+def to_plain(config: Any, *, runs_here: bool = True) -> dict[str, Any]:
+    """A composed config, resolved, as dicts, lists and numbers, with `trainer.precision=auto` made definite.
+
+    Raises:
+        ConfigError: something in it cannot be; the accelerator is looked for only where the run `runs_here`.
+    """
+    container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(container, dict)
+    plain = {str(name): value for name, value in container.items()}
+    if not 0 <= plain["seed"] <= LARGEST_SEED:
+        raise ConfigError(f"seed={plain['seed']}: must be a whole number from 0 to {LARGEST_SEED}")
+    for name in optimized_metrics(plain):
+        check_optimized_metric(name, measured_metrics(plain))
+    if runs_here:
+        check_accelerator(plain["trainer"].get("accelerator", "auto"))
+    accelerator = plain["trainer"].get("accelerator", "auto")
+    if plain["trainer"].get("precision") == "auto":
+        plain["trainer"]["precision"] = best_precision(accelerator)
+    check_precision(str(plain["trainer"].get("precision", "32-true")), accelerator, runs_here=runs_here)
+    check_compile(plain["compile"], accelerator, runs_here=runs_here)
+    check_arguments(plain)
+    check_trainer_settings(plain["trainer"])
+    check_loggers(plain)
+    return plain
+
+
+def check_loggers(plain: Mapping[str, Any]) -> None:
+    """Refuses curves of numbers that nobody keeps.
+
+    Raises:
+        ConfigError: with what to add.
+    """
+    chosen, loggers = ([node.get("_target_") for node in plain[group].values()] for group in ("callbacks", "logger"))
+    if "callbacks.LossCurves" in chosen and "callbacks.MetricsCsv" not in loggers:
+        raise ConfigError("callbacks=[loss_curves] draws metrics.csv: add csv to logger=[…], or leave it out")
+
+
+def measured_metrics(plain: Mapping[str, Any]) -> list[str]:
+    """The names of what the run will measure and a sweep may search by."""
+    if plain["recognizer"]:
+        reads_factors = plain["recognizer"].get("target") == "factors"
+        metrics = [name for name in READ_METRICS if name == "loss" or (name == "r_squared") == reads_factors]
+    else:
+        is_vae = plain["model"] and plain["model"].get("posterior") != "deterministic"
+        metrics = [metric for metric in SHOWN_METRICS if is_vae or metric not in METRICS_OF_KL]
+    splits = ("val", "test") if plain["test"] else ("val",)
+    return [f"{split}/{metric}" for split in splits for metric in metrics]
+
+
+def optimized_metrics(plain: Mapping[str, Any]) -> list[str]:
+    """What a sweep searches by: one metric, or several that are traded against each other."""
+    names = plain["optimized_metric"]
+    return [str(name) for name in names] if isinstance(names, Sequence) and not isinstance(names, str) else [str(names)]
+
+
+def check_optimized_metric(name: str, measured: Sequence[str]) -> None:
+    """Refuses a name that the run will not measure: a sweep would search for nothing.
+
+    Raises:
+        ConfigError: with the names that there are.
+    """
+    if name not in measured:
+        hint = did_you_mean(name, measured)
+        raise ConfigError(f"optimized_metric={name}{hint}: this run measures {', '.join(measured)}")
+
+
+def first_cause(error: BaseException) -> str:
+    """The message at the root of hydra's `Error in call to target …`."""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    return str(error)
+
+
+register_configuration()  # on import, because a Ray worker composes nothing itself and still needs the resolvers

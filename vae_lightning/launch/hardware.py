@@ -1,0 +1,88 @@
+"""What a configuration may ask of the machine that it runs on."""
+
+from vae_lightning.launch.signatures import ConfigError
+from vae_lightning.system.names import did_you_mean
+
+COMPILE_MODES = ("off", "default", "reduce-overhead", "max-autotune")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+SHORT_PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  # Lightning's other names of them
+
+
+def check_compile(mode: str, accelerator: str, *, runs_here: bool) -> None:
+    """Refuses a mode that does not exist, or for which this machine has no compiler.
+
+    Raises:
+        ConfigError: with what is allowed, or how to get it.
+    """
+    if mode not in COMPILE_MODES:
+        raise ConfigError(f"compile={mode}{did_you_mean(mode, COMPILE_MODES)}: allowed are {', '.join(COMPILE_MODES)}")
+    if mode == "off" or not runs_here:
+        return
+    import torch
+
+    if torch.cuda.is_available() and accelerator != "cpu":
+        from torch.utils._triton import has_triton
+
+        if not has_triton():
+            raise ConfigError(f"compile={mode} needs Triton for this GPU: pip install triton, or take compile=off")
+        return
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise ConfigError(
+            f"compile={mode} needs a C++ compiler, and there is none here: install one (apt-get install g++), name it "
+            "in the environment variable CXX, or take compile=off"
+        ) from error
+
+
+def check_accelerator(accelerator: str) -> None:
+    """Refuses a GPU that is not there, in words that name the way out.
+
+    Raises:
+        ConfigError: PyTorch sees no such device.
+    """
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there["gpu"] = there["cuda"] or there["mps"]
+    if not there.get(accelerator, True):
+        raise ConfigError(
+            f"trainer.accelerator={accelerator}: PyTorch sees no such device here; "
+            "trainer=default takes the best there is"
+        )
+
+
+def check_precision(precision: str, accelerator: str, *, runs_here: bool) -> None:
+    """Refuses a precision in which no model of ours can be trained, or which a CPU would silently exchange.
+
+    Raises:
+        ConfigError: with what is allowed.
+    """
+    precision = SHORT_PRECISIONS.get(precision, precision)
+    if precision not in PRECISIONS:
+        raise ConfigError(
+            f"trainer.precision={precision}{did_you_mean(precision, PRECISIONS)}: allowed are auto, "
+            f"{', '.join(PRECISIONS)}; weights and pixels are float32"
+        )
+    if precision != "16-mixed" or not runs_here:
+        return
+    import torch
+
+    if accelerator == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        raise ConfigError("trainer.precision=16-mixed: CPUs do not compute in it; take bf16-mixed or 32-true")
+
+
+def best_precision(accelerator: str) -> str:
+    """bf16-mixed where the accelerator that Lightning will choose computes in bfloat16, else 32-true."""
+    import torch
+
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif accelerator == "cpu" or not torch.backends.mps.is_available():
+        has_bfloat16 = torch.cpu._is_avx512_bf16_supported()
+    else:
+        has_bfloat16 = False  # Apple's GPUs: float32 is as fast
+    return "bf16-mixed" if has_bfloat16 else "32-true"

@@ -1,0 +1,94 @@
+"""Sweeps that go on where they stopped: planned and checked at once, run by hydra's launchers, reported at the end."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vae_lightning.launch.command_line import remove_unused_folder
+from vae_lightning.launch.signatures import ConfigError
+from vae_lightning.launch.sweep.engines import check_extras
+from vae_lightning.launch.sweep.job import finished_metrics, has_checkpoint, release_memory, run_job, run_recorded
+from vae_lightning.launch.sweep.plan import Check, SweepPlan, plan_sweep
+from vae_lightning.launch.sweep.progress import look, shown
+from vae_lightning.runs.layout import RunError
+from vae_lightning.runs.status import read_status
+
+__all__ = ["conduct", "finished_metrics", "has_checkpoint", "release_memory", "run_job", "run_recorded"]
+
+FAILED_EXIT_CODE = 1
+REFUSED_EXIT_CODE = 2
+INTERRUPTED_EXIT_CODE = 130
+
+
+def conduct(
+    arguments: Sequence[str], typed: Sequence[str], conf_dir: Path, check: Check, start_hydra: Callable[[], object]
+) -> int:
+    """Runs a whole sweep and ends with its report.
+
+    Args:
+        arguments: of the command line, as they are prepared for hydra.
+        typed: the same before anything was added.
+        conf_dir: with config.yaml.
+        check: raises ValueError for a configuration of a job that cannot work.
+        start_hydra: runs the jobs that `sys.argv` stands for.
+
+    Returns:
+        The exit code: 0 where every job is done.
+    """
+    try:
+        check_extras(arguments)
+        sweep = plan_sweep(arguments, typed, conf_dir, check)
+    except (ConfigError, RunError) as error:
+        _say(str(error))
+        remove_unused_folder(arguments, typed)
+        return REFUSED_EXIT_CODE
+    now = look(sweep.folder)
+    _say(
+        f"Sweep of {now.total} jobs in {sweep.folder} ({sweep.engine.name}, {sweep.engine.jobs_at_once} at once): {now}"
+    )
+    _say(f"Stopped or changed, it goes on with:  {sweep.command}")
+    sys.argv[1:] = sweep.arguments
+    ended_badly: object = None
+    try:
+        with shown(sweep.folder, sweep.engine.name):
+            start_hydra()
+    except KeyboardInterrupt:
+        _say(f"\nInterrupted. Go on with:  {sweep.command}")
+        return INTERRUPTED_EXIT_CODE
+    except SystemExit as stopped:  # hydra has said why
+        if stopped.code not in (None, 0, FAILED_EXIT_CODE):  # a signal: stop at once
+            _say(f"\n{look(sweep.folder)}. Go on with:  {sweep.command}")
+            raise
+        ended_badly = stopped.code
+    return summarise(sweep) or int(bool(ended_badly))
+
+
+def summarise(sweep: SweepPlan) -> int:
+    """Lists what failed, writes the report; 0 where nothing failed."""
+    now = look(sweep.folder)
+    failed = [name for name, state in now.states.items() if state == "failed"]
+    lost = {name: state for name, state in now.states.items() if state in ("interrupted", "not started")}
+    _say(f"\n{now}")
+    for name in failed:
+        reason = read_status(sweep.folder / name).get("reason")
+        _say(f"  failed  {name}: {reason}\n          {sweep.folder / name / 'train.log'}")
+    for name, how in lost.items():
+        _say(f"  {how}  {name}: nobody works on it any more")
+    for name, state in now.states.items():
+        changed = read_status(sweep.folder / name).get("changed")
+        if state == "done" and changed and sweep.engine.name != "basic":  # whose jobs have said it here already
+            _say(f"  kept  {name}, which would not come out the same: {'; '.join(changed)}")
+    if failed or lost:
+        _say(f"Try these again with:  {sweep.command}")
+    from vae_lightning.report import write_report
+
+    try:
+        _say(f"Report  {write_report(sweep.folder)}")
+    except RunError as error:
+        _say(f"No report: {error}")
+    return FAILED_EXIT_CODE if failed or lost else 0
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()

@@ -1,0 +1,126 @@
+"""What runs the jobs of a sweep: can it be used here, how many jobs at once, what hydra has to be told for it."""
+
+import importlib.util
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+from vae_lightning.launch.signatures import ConfigError
+from vae_lightning.launch.sweep.engine import Engine, num_gpus
+from vae_lightning.launch.trainer_settings import check_devices
+
+EXTRAS = {"ray": "hydra_ray_launcher", "slurm": "hydra_submitit_launcher", "optuna": "hydra_optuna_sweeper"}
+NEEDED_BY = {
+    "hydra/launcher=local_gpus": "ray",
+    "hydra/launcher=share_gpu": "ray",
+    "hydra/launcher=ray_cluster": "ray",
+    "hydra/launcher=ray": "ray",
+    "hydra/launcher=slurm": "slurm",
+    "hydra/launcher=submitit_slurm": "slurm",
+    "hparams_search=rate_distortion": "optuna",
+    "hydra/sweeper=optuna": "optuna",
+}
+SHORTEST_SLURM_MINUTES = 60  # submitit takes a preemption in the last ten minutes for a time-out
+
+
+def check_extras(arguments: Sequence[str]) -> None:
+    """Refuses an engine that is not installed.
+
+    Raises:
+        ConfigError: with the extra that brings it.
+    """
+    for choice, extra in NEEDED_BY.items():
+        if choice in arguments and not _is_installed(f"hydra_plugins.{EXTRAS[extra]}"):
+            raise ConfigError(
+                f"{choice} needs the extra {extra}, which is not installed: "
+                f"pip install -e '.[{extra}]', or uv sync --extra {extra}"
+            )
+
+
+def _is_installed(plugin: str) -> bool:
+    try:
+        return importlib.util.find_spec(plugin) is not None
+    except ModuleNotFoundError:  # not even hydra_plugins, which all plugins share
+        return False
+
+
+def choose_engine(base: Any, num_jobs: int | None, typed: Sequence[str]) -> Engine:
+    """The engine that the configuration names, refused where it would hang or use the wrong device.
+
+    Args:
+        base: composed configuration with hydra's node; of what is swept it has the defaults.
+        num_jobs: in the sweep; None for a search.
+        typed: the command line's overrides.
+
+    Raises:
+        ConfigError: with the reason and the alternatives.
+    """
+    target = str(base.hydra.launcher._target_).rpartition(".")[2]
+    if target == "RayLauncher":
+        from vae_lightning.launch.sweep.ray_engine import ray_engine
+
+        engine = ray_engine(base.hydra.launcher.ray, base.trainer, num_jobs)
+    elif target == "SlurmLauncher":
+        engine = slurm_engine(base.hydra.launcher)
+    elif target == "LocalLauncher":
+        raise ConfigError(
+            "hydra/launcher=submitit_local starts all jobs at once, on the first GPU; "
+            "hydra/launcher=local_gpus gives each its own, one after another where there are more jobs than GPUs"
+        )
+    else:
+        engine = Engine("basic" if target == "BasicLauncher" else target)
+    if not str(base.hydra.sweeper._target_).endswith("OptunaSweeper"):
+        return engine
+    from vae_lightning.launch.sweep.search import with_trials_left
+
+    return with_trials_left(engine, base.hydra, typed)
+
+
+def refuse_several_devices(trainer: Any) -> None:
+    """A job of a sweep runs in one process.
+
+    Raises:
+        ConfigError: Lightning would start further processes with the command line of the whole sweep; or it is no
+            number of devices at all.
+    """
+    check_devices(trainer)
+    count = _num_processes(trainer)
+    if count > 1:
+        raise ConfigError(
+            f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.get('num_nodes', 1)} together with -m: "
+            f"Lightning would start {count} processes per job, each with the command line of the whole sweep. "
+            "Give each job one device (trainer=default with hydra/launcher=local_gpus), or train one after "
+            "another without -m: for beta in 1 4 10; do python train.py trainer=ddp beta=$beta; done"
+        )
+
+
+def _num_processes(trainer: Any) -> int:
+    nodes = trainer.get("num_nodes")
+    nodes = nodes if isinstance(nodes, int) else 1  # what is no number is refused with all that is of another type
+    devices = trainer.get("devices", 1)
+    if isinstance(devices, str) and "," in devices:
+        return nodes * len([part for part in devices.split(",") if part.strip()])
+    if not isinstance(devices, int | str):
+        return nodes * len(devices)
+    if str(devices) in ("auto", "-1"):
+        return nodes * (max(1, num_gpus()) if trainer.accelerator in ("auto", "gpu", "cuda") else 1)
+    return nodes * int(devices)
+
+
+def slurm_engine(launcher: Any) -> Engine:
+    """Job arrays of SLURM.
+
+    Raises:
+        ConfigError: there is no SLURM, or preempted jobs would not be queued again.
+    """
+    if shutil.which("sbatch") is None:
+        raise ConfigError(
+            "hydra/launcher=slurm: there is no sbatch here; start the sweep where SLURM's commands are. "
+            "On one machine hydra/launcher=local_gpus uses all its GPUs"
+        )
+    if launcher.timeout_min < SHORTEST_SLURM_MINUTES:
+        raise ConfigError(
+            f"hydra.launcher.timeout_min={launcher.timeout_min}: {SHORTEST_SLURM_MINUTES} or more, because submitit "
+            "takes a preemption in a job's last ten minutes for a time-out; a job that ends earlier frees its place"
+        )
+    return Engine("slurm", runs_here=False, jobs_at_once=int(launcher.array_parallelism))

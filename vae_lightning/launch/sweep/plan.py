@@ -1,0 +1,175 @@
+"""The command line of a sweep -> every job that it stands for, checked before the first one starts."""
+
+import logging
+import os
+import shlex
+import socket
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf, open_dict
+
+from vae_lightning.launch.signatures import ConfigError
+from vae_lightning.launch.sweep.engine import Engine
+from vae_lightning.launch.sweep.engines import choose_engine, refuse_several_devices
+from vae_lightning.launch.sweep.progress import look
+from vae_lightning.runs.identity import identity_of
+from vae_lightning.runs.status import FORMAT, PLAN, read_plan
+from vae_lightning.system.whole_files import write_json
+
+Check = Callable[[Any, bool], None]  # raises ValueError for a configuration that cannot work
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """One run to be."""
+
+    name: str  # of its folder
+    identity: str
+    overrides: tuple[str, ...]  # as hydra hands them to the job
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """A sweep before it starts."""
+
+    folder: Path
+    jobs: tuple[PlannedJob, ...]  # empty for a search, which decides as it goes
+    engine: Engine
+    arguments: tuple[str, ...]  # what hydra gets
+    typed: tuple[str, ...]  # what the person typed
+
+    @property
+    def command(self) -> str:
+        """What to type to go on with this sweep."""
+        is_named = any(word.startswith(("sweep=", "hydra.sweep.dir=")) for word in self.typed)
+        named = () if is_named else (f"sweep={self.folder.name}",)
+        return shlex.join(["python", "train.py", *self.typed, *named])
+
+
+def plan_sweep(arguments: Sequence[str], typed: Sequence[str], conf_dir: Path, check: Check) -> SweepPlan:
+    """Composes and checks every job, and writes the plan into the sweep's folder.
+
+    Args:
+        arguments: of the command line, the sweep's folder among them.
+        typed: the same before anything was added.
+        conf_dir: with config.yaml.
+        check: holds one configuration against what the program can do.
+
+    Raises:
+        ConfigError: the engine cannot be used here, or jobs cannot work, with the reason for each.
+    """
+    try:
+        return _plan(arguments, typed, conf_dir, check)
+    except HydraException as error:
+        raise ConfigError(_in_words(error)) from error
+
+
+def _plan(arguments: Sequence[str], typed: Sequence[str], conf_dir: Path, check: Check) -> SweepPlan:
+    line = get_args_parser().parse_args(list(arguments))
+    search_path = [f"hydra.searchpath=[file://{Path(line.config_dir).absolute()}]"] if line.config_dir else []
+    with initialize_config_dir(str(conf_dir), version_base="1.3"):
+        config_name = line.config_name or "config"
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        parsed = parser.parse_overrides([*line.overrides, *search_path])
+        fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
+        base = compose(config_name, fixed, return_hydra_config=True)
+        own = _overrides_of_jobs(base, parsed, parser)
+        engine = choose_engine(base, len(own) if own is not None else None, line.overrides)
+        hydra_overrides = [word for word in fixed if word.lstrip("+~").startswith("hydra")]
+        candidates = [[*hydra_overrides, *overrides] for overrides in own] if own is not None else [fixed]
+        jobs = _check_all(config_name, candidates, check, engine)
+    folder = Path(base.hydra.sweep.dir)
+    planned = tuple(jobs) if own is not None else ()
+    _write_plan(folder, planned, engine)
+    return SweepPlan(folder, planned, engine, (*arguments, *engine.arguments), tuple(typed))
+
+
+def _overrides_of_jobs(base: Any, parsed: Sequence[Override], parser: OverridesParser) -> list[list[str]] | None:
+    """What hydra's sweeper will make of the command line; None where an optimiser decides."""
+    sweeper = base.hydra.sweeper
+    if not str(sweeper._target_).endswith("BasicSweeper"):
+        return None
+    params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    of_jobs = [override for override in parsed if not (override.key_or_group or "").startswith("hydra")]
+    overrides = [*parser.parse_overrides(params), *of_jobs]
+    return [job for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
+
+
+def _check_all(config_name: str, candidates: Sequence[list[str]], check: Check, engine: Engine) -> list[PlannedJob]:
+    """Composes and checks each job; those that are one and the same run are one job.
+
+    Raises:
+        ConfigError: names every job that cannot work.
+    """
+    jobs: dict[str, PlannedJob] = {}
+    refused = []
+    for overrides in candidates:
+        own = tuple(word for word in overrides if not word.lstrip("+~").startswith("hydra"))
+        try:
+            config = compose(config_name, overrides, return_hydra_config=True)
+            name, identity = str(OmegaConf.select(config, "hydra.sweep.subdir")), identity_of(config)
+            _check_one(config, check, engine)
+        except (ValueError, HydraException) as error:
+            shown = " ".join(word for word in own if not word.startswith("sweep="))
+            refused.append(f"  {shown}\n    {_in_words(error)}")
+            continue
+        jobs.setdefault(identity, PlannedJob(name, identity, own))
+    if refused:
+        how = "Leave them out; several commands with one sweep=NAME fill one sweep." if jobs else ""
+        listed = "\n".join(refused)
+        raise ConfigError(
+            f"{len(refused)} of {len(candidates)} jobs cannot work, so nothing was started. {how}\n{listed}"
+        )
+    return list(jobs.values())
+
+
+def _check_one(config: Any, check: Check, engine: Engine) -> None:
+    """Without log lines: the job itself says them again, in its own log."""
+    refuse_several_devices(config.trainer)
+    with open_dict(config):
+        del config["hydra"]
+        config.run_dir = ""
+    logging.disable(logging.WARNING)
+    try:
+        check(config, engine.runs_here)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _in_words(error: Exception) -> str:
+    """Hydra's message says where, its cause what."""
+    cause = str(error.__cause__).splitlines()[:1] if error.__cause__ is not None else []
+    return ": ".join([str(error), *cause]) if isinstance(error, HydraException) else str(error)
+
+
+def _write_plan(folder: Path, jobs: Sequence[PlannedJob], engine: Engine) -> None:
+    """Jobs of earlier commands with the same sweep's name stay in the plan."""
+    new = [{"name": job.name, "identity": job.identity, "overrides": list(job.overrides)} for job in jobs]
+    identities = {job.identity for job in jobs}
+    earlier = [job for job in read_plan(folder).get("jobs", []) if job.get("identity") not in identities]
+    plan = {
+        "format": FORMAT,
+        "session": uuid.uuid4().hex[:12],  # names this command in the status of the jobs that it starts
+        "started": time.time(),
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+        "engine": engine.name,
+        "jobs_at_once": engine.jobs_at_once,
+        "trials": engine.trials,
+        "in_session": [job.name for job in jobs],
+        "jobs": [*earlier, *new],
+    }
+    write_json(folder / PLAN, plan)
+    write_json(folder / PLAN, {**plan, "work_at_start": look(folder).work_left})

@@ -1,0 +1,157 @@
+"""Posteriors over latents and likelihoods over pixels. Logarithms are natural: nats."""
+
+import math
+from dataclasses import dataclass
+from itertools import repeat
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vae_lightning.models.pixels import NUM_LEVELS, PixelRange, as_level, to_unit_range
+
+SMALLEST_SIGMA = 1 / (NUM_LEVELS - 1)  # of a pixel in [0, 1]: one grey level; a narrower density is about rounding
+UNIFORM_PIXEL_VARIANCE = 1 / 12  # of a pixel in [0, 1]: where a running variance starts
+RUNNING_WEIGHT = 0.02  # of one batch in a running variance of pixels: some 50 batches of memory
+IMAGES_AT_ONCE = 32  # of a likelihood on the CPU: its many steps then stay in the cache, three times as fast
+SMALLEST_MASS = 1e-30  # below, differences of float32's erfc lose their digits
+
+
+@dataclass(frozen=True)
+class Deterministic:
+    """The code of a plain autoencoder: all of q(z|x) on one point, so there is no KL and no prior to sample from."""
+
+    mean: Float[Tensor, "batch latent"]
+
+    def sample(self, noise: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
+        """The point itself, whatever the noise."""
+        return self.mean
+
+    def kl_per_latent(self) -> Float[Tensor, "batch latent"]:
+        """Zeros: an autoencoder's objective has no KL term. (That of a point would be infinite.)"""
+        return torch.zeros_like(self.mean)
+
+
+@dataclass(frozen=True)
+class DiagonalGaussian:
+    """q(z|x) = N(mean, diag(exp(logvar)))."""
+
+    mean: Float[Tensor, "batch latent"]
+    logvar: Float[Tensor, "batch latent"]
+
+    def sample(self, noise: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
+        """z = mean + sigma * noise, the reparametrised sample for standard normal `noise`.
+
+        The noise comes from outside so that a training step is a function of its inputs: the caller decides
+        which generator draws it, and a resumed run draws the same.
+        Source: Kingma & Welling 2014, section 2.4, arXiv:1312.6114.
+        """
+        return self.mean + torch.exp(0.5 * self.logvar) * noise
+
+    def kl_per_latent(self) -> Float[Tensor, "batch latent"]:
+        """KL(q(z_j|x) || N(0, 1)) in nats, one value per image and latent.
+
+        Source: Kingma & Welling 2014, appendix B, arXiv:1312.6114.
+        """
+        # expm1(logvar) - logvar: exact near logvar = 0, where exp(logvar) - 1 - logvar loses all digits
+        return 0.5 * (self.mean.square() + torch.expm1(self.logvar) - self.logvar)
+
+
+Posterior = DiagonalGaussian | Deterministic
+ACTIVE_VARIANCE = 0.01
+
+
+@dataclass(frozen=True)
+class PixelPrediction:
+    """p(x|z) as a decoder gives it: the mean of each pixel, and its log-variance where the decoder predicts one."""
+
+    mean: Float[Tensor, "batch channels height width"]  # in pixel_range
+    logvar: Float[Tensor, "batch channels height width"] | None = None  # of pixels in pixel_range
+    pixel_range: PixelRange = (0.0, 1.0)
+
+    def detach(self) -> "PixelPrediction":
+        """The same numbers without their gradients."""
+        return PixelPrediction(
+            self.mean.detach(), None if self.logvar is None else self.logvar.detach(), self.pixel_range
+        )
+
+
+def floored_logvar(logvar: Float[Tensor, "*shape"], pixel_range: PixelRange) -> Float[Tensor, "*shape"]:
+    """Keeps sigma above one grey level, smoothly, so that a gradient always remains.
+
+    Without a floor the density of a pixel that is predicted exactly grows without bound.
+    Source: Rybkin et al. 2021, section 4.3 ("softclip"), arXiv:2006.13202.
+    """
+    low, high = pixel_range
+    smallest = 2 * math.log(SMALLEST_SIGMA * (high - low))
+    return smallest + torch.nn.functional.softplus(logvar - smallest)
+
+
+def gaussian_nll(
+    squared_error: Float[Tensor, "batch channels height width"],
+    logvar: Float[Tensor, "#batch #channels #height #width"],
+) -> Float[Tensor, " batch"]:
+    """-log N(x; mean, exp(logvar)) in nats, summed over pixels; a density, so it may be negative.
+
+    Source: Kingma & Welling 2014, appendix C.2, arXiv:1312.6114.
+    """
+    per_pixel = 0.5 * (math.log(2 * math.pi) + logvar + squared_error * torch.exp(-logvar))
+    return per_pixel.sum(dim=(1, 2, 3))
+
+
+@torch.no_grad()
+def discretised_gaussian_nll(
+    reconstruction: Float[Tensor, "batch *pixels"],
+    images: Float[Tensor, "batch *pixels"],
+    variance: Float[Tensor, "..."],
+    pixel_range: PixelRange,
+) -> Float[Tensor, " batch"]:
+    """-log p(x|z) in nats, summed over pixels, for 256 pixel levels: a proper likelihood.
+
+    Each level has the Gaussian's mass in its bin of width 1/255; the bins of levels 0 and 255 reach to
+    minus and plus infinity, so that the 256 masses add up to one.
+    `variance` is that of pixels on the [0, 1] scale: one for all, or one for each. `images` must hold the 256
+    levels (no dequantisation),
+    `reconstruction` must lie in `pixel_range`. A measure, not a loss: it has no gradient.
+    Source: Salimans et al. 2017, section 2.1, arXiv:1701.05517, with a Gaussian in place of the logistic.
+    """
+    if images.device.type == "cpu" and len(images) > IMAGES_AT_ONCE:
+        parts = (tensor.split(IMAGES_AT_ONCE) for tensor in (reconstruction, images))
+        variances = variance.split(IMAGES_AT_ONCE) if len(variance.shape) == images.ndim else repeat(variance)
+        likelihoods = (
+            discretised_gaussian_nll(mean, pixels, one_variance, pixel_range)
+            for mean, pixels, one_variance in zip(*parts, variances, strict=False)
+        )
+        return torch.cat(list(likelihoods))
+    level = as_level(images, pixel_range)
+    levels_per_sigma = (NUM_LEVELS - 1) * variance.sqrt()
+    distance = (level - (NUM_LEVELS - 1) * to_unit_range(reconstruction, pixel_range)).abs() / levels_per_sigma
+    half_width = 0.5 / levels_per_sigma
+    # By symmetry every bin may lie above the mean: from `near` to `far` standard deviations. The open side of
+    # levels 0 and 255 is the far one, since the mean is inside the range.
+    near = distance - half_width
+    far = torch.where((level == 0) | (level == NUM_LEVELS - 1), math.inf, distance + half_width)
+    mass = 0.5 * (torch.erfc(near * math.sqrt(0.5)) - torch.erfc(far * math.sqrt(0.5)))
+    log_mass = torch.log(mass)
+    far_out = mass < SMALLEST_MASS
+    if images.device.type != "cpu":  # to ask whether there are any would be to wait for the device
+        log_mass = torch.where(far_out, _log_mass_far_out(near, far), log_mass)
+    elif far_out.any():  # rare, and slow
+        log_mass[far_out] = _log_mass_far_out(near[far_out], far[far_out])
+    return -log_mass.sum(dim=tuple(range(1, images.ndim)))
+
+
+def _log_mass_far_out(near: Float[Tensor, "*shape"], far: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """log(Phi(far) - Phi(near)) where float32 has no such small masses: 10 standard deviations and more from the mean.
+
+    Source: Abramowitz & Stegun 26.2.12, two terms; relative error of the mass below 3 / near^4.
+    """
+    log_near, log_far = (
+        -0.5 * edge.square() - torch.log(edge * math.sqrt(2 * math.pi)) + torch.log1p(-1 / edge.square())
+        for edge in (near.clamp_min(10.0), far.clamp_min(10.0))
+    )
+    return log_near + torch.log(-torch.expm1(log_far - log_near))
+
+
+def nats_to_bits_per_dim(nats: Float[Tensor, "*shape"], num_dims: int) -> Float[Tensor, "*shape"]:
+    return nats / (num_dims * math.log(2.0))

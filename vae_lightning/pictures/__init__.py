@@ -1,0 +1,1 @@
+"""Tensors to labelled grids, numbers to charts, PNG files."""

@@ -1,0 +1,1 @@
+"""Run folders: names, status, checkpoints, and trained models with their data."""

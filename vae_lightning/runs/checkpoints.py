@@ -1,0 +1,240 @@
+"""Checkpoints and exported models: what they say about themselves, and what may be built from them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vae_lightning.losses import (
+    AbsoluteError,
+    BinaryCrossEntropy,
+    GaussianPerPixel,
+    GaussianShared,
+    ReconstructionLoss,
+    SquaredError,
+)
+from vae_lightning.models import Autoencoder, ConvVAE, LinearVAE, PatchVAE, ResidualVAE
+from vae_lightning.runs.layout import (
+    BEST_KEY,
+    EXPORTED_CONFIG,
+    MODEL_PREFIX,
+    RECONSTRUCTION_PREFIX,
+    RECORD_KEY,
+    RunError,
+)
+from vae_lightning.runs.versions import made_with
+from vae_lightning.system.names import LONGEST_REASON, shown
+from vae_lightning.system.plain_files import read_plain
+from vae_lightning.system.tensor_files import UNREADABLE, TensorFileError, read_tensors
+
+EXPORT_FORMAT = 1  # of the config.json of an exported folder
+FORMAT = 2  # 2: the sums of a logging window lie in other tensors, so training cannot go on from 1
+NAMES_SHOWN = 3  # in a message
+Part = TypeVar("Part", bound=nn.Module)
+# The only classes that a checkpoint may ask for: a stranger's file cannot run anything else.
+MODELS: dict[str, type[Autoencoder]] = {
+    f"vae_lightning.models.{model.__name__}": model for model in (ConvVAE, LinearVAE, PatchVAE, ResidualVAE)
+}
+RECONSTRUCTIONS: dict[str, type[ReconstructionLoss]] = {
+    f"vae_lightning.losses.{term.__name__}": term
+    for term in (AbsoluteError, BinaryCrossEntropy, GaussianPerPixel, GaussianShared, SquaredError)
+}
+
+
+def build_model(config: Any) -> Autoencoder:
+    """The model that a run's configuration names, with fresh weights.
+
+    Raises:
+        RunError: it names a class that is no model of ours, or none, or arguments that the class refuses.
+    """
+    if config is None:
+        raise RunError(
+            "the run trained a network that reads faces, no autoencoder: use it as vae edit … --classifier or --judge"
+        )
+    return _build(MODELS, config)
+
+
+def load_model(content: dict[str, Any]) -> Autoencoder:
+    """The model of a checkpoint. Nothing is allocated before its weights are known to fit what it says of itself.
+
+    Raises:
+        RunError: as `build_model`, or the weights are others.
+    """
+    with torch.device("meta"):
+        model = build_model(content[RECORD_KEY]["config"].get("model"))
+    load_weights(model, MODEL_PREFIX, content["state_dict"])
+    if "epoch" not in content:
+        raise RunError("it does not say after which epoch it was written")
+    return model
+
+
+def build_reconstruction(content: dict[str, Any]) -> ReconstructionLoss:
+    """The pixel term that a checkpoint was trained with, in the state it has there (a learned sigma).
+
+    Raises:
+        RunError: it names a class that is no pixel term of ours, or its state is missing.
+    """
+    term = _build(RECONSTRUCTIONS, content[RECORD_KEY]["config"].get("reconstruction"))
+    load_weights(term, RECONSTRUCTION_PREFIX, content["state_dict"])
+    return term.eval().requires_grad_(False)
+
+
+def _build(allowed: Mapping[str, type[Part]], config: Any) -> Part:
+    target = config.get("_target_") if isinstance(config, dict) else config
+    if not isinstance(target, str) or target not in allowed:
+        raise RunError(f"the run asks for {shown(str(target))!r}; only these may be built: {', '.join(allowed)}")
+    try:
+        with torch.random.fork_rng(devices=[]):  # who loads a run keeps their own random numbers
+            return allowed[target](**{name: value for name, value in config.items() if name != "_target_"})
+    except UNREADABLE as error:
+        raise RunError(f"the run asks for a {target} that cannot be: {_first_line(error)}") from error
+
+
+def load_weights(part: nn.Module, prefix: str, weights: Mapping[str, Tensor]) -> None:
+    """Gives a network, be it on the meta device, its weights out of a checkpoint.
+
+    Raises:
+        RunError: names, shapes or types differ, or several weights share bytes to grow beyond them.
+    """
+    own = {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}
+    expected = part.state_dict()
+    strange = list(expected.keys() ^ own.keys())
+    strange = strange or [name for name in expected if not _fits(own[name], expected[name])]
+    if strange:
+        names = ", ".join(sorted(map(shown, strange))[:NAMES_SHOWN])
+        raise RunError(
+            f"the weights are not those of the {type(part).__name__} that the run describes: {len(strange)} of "
+            f"{len(expected)} differ in name, shape or type ({names}, …)"
+        )
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in own.values()}
+    if sum(tensor.nbytes for tensor in own.values()) > sum(storages.values()):
+        raise RunError("several of the weights are one and the same part of the file, which no model of ours has")
+    # copied, because the parts of a safetensors file lie at any address, from which sums come out another way
+    copies = {name: own[name].clone(memory_format=torch.contiguous_format).to(expected[name].dtype) for name in own}
+    part.load_state_dict(copies, assign=True)
+
+
+def _fits(tensor: Tensor, expected: Tensor) -> bool:
+    """Floats may be of another precision: trainer.precision=bf16-true writes them so."""
+    is_float = tensor.is_floating_point() and expected.is_floating_point()
+    return tensor.shape == expected.shape and (is_float or tensor.dtype == expected.dtype)
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """A checkpoint or an exported model of ours, read without running any code that may be in it.
+
+    Raises:
+        RunError: not a checkpoint, not ours, or of a newer format.
+    """
+    if file.suffix == ".safetensors":
+        return _read_exported(file)
+    try:
+        content = read_tensors(file)
+    except TensorFileError as error:
+        raise RunError(f"{file} is no checkpoint that can be read safely: {error}") from error
+    if not isinstance(content, dict) or RECORD_KEY not in content:
+        raise RunError(f"{file} is not a checkpoint of this framework: it does not say how its model is built")
+    _check_content(file, content)
+    return content
+
+
+def _read_exported(file: Path) -> dict[str, Any]:
+    """What `vae export` wrote: weights, and beside them what says how the model is built."""
+    described = file.with_name(EXPORTED_CONFIG)
+    try:
+        config = read_plain(described)
+        _check_format(described, config["format"], EXPORT_FORMAT)
+        content = {RECORD_KEY: config["record"], "epoch": config["epoch"], BEST_KEY: config[BEST_KEY]}
+        _check_format(described, config["record"]["format"], FORMAT)
+        content["state_dict"] = load_file(file)
+    except RunError:
+        raise
+    except (SafetensorError, OSError, *UNREADABLE) as error:
+        raise RunError(
+            f"{file.parent} is no exported model that can be read ({type(error).__name__}: {_first_line(error)}): "
+            f"{file.name} and {described.name}, as written by `vae export`, belong together"
+        ) from error
+    _check_content(described, content)
+    return content
+
+
+def _check_content(file: Path, content: dict[str, Any]) -> None:
+    """What all readers rely on: a format, a configuration by name, weights by name.
+
+    Raises:
+        RunError: says which is not there.
+    """
+    record = content[RECORD_KEY]
+    if isinstance(record, dict):
+        _check_format(file, record.get("format"), FORMAT)
+    weights = content.get("state_dict")
+    whole = {
+        f"{RECORD_KEY}.config": isinstance(record, dict) and _is_by_name(record.get("config")),
+        "state_dict": _is_by_name(weights) and all(isinstance(each, Tensor) for each in weights.values()),  # type: ignore[union-attr]
+        "epoch": isinstance(content.get("epoch", 0), int) and content.get("epoch", 0) >= 0,
+        BEST_KEY: _is_by_name(content.get(BEST_KEY) or {}),
+    }
+    broken = [name for name, is_whole in whole.items() if not is_whole]
+    if broken:
+        raise RunError(f"{file} is not a checkpoint of this framework: {', '.join(broken)} is missing or damaged")
+
+
+def _is_by_name(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
+
+
+def _first_line(error: Exception) -> str:
+    return shown(str(error).strip().split("\n")[0], LONGEST_REASON) or type(error).__name__
+
+
+def _check_format(file: Path, found: Any, newest: int) -> None:
+    if not isinstance(found, int):
+        raise RunError(f"{file} is not a checkpoint of this framework: its format is no number")
+    if found > newest:
+        raise RunError(f"{file} has format {found}, this version reads up to {newest}: update vae-lightning")
+
+
+def record_of(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """What every checkpoint of a run with this resolved configuration says about itself."""
+    config = {name: value for name, value in plain.items() if name not in ("callbacks", "logger")}
+    return {"format": FORMAT, "config": config, "versions": made_with()["libraries"]}
+
+
+def data_of(file: Path) -> dict[str, Any]:
+    """What a checkpoint says about the data that it was trained on; empty where it says nothing.
+
+    Raises:
+        RunError: no checkpoint of ours.
+    """
+    return read_checkpoint(file)[RECORD_KEY].get("data") or {}
+
+
+def checkpoint_to_resume(ckpt_path: str | None, run_dir: Path) -> Path | None:
+    """The checkpoint that training starts from. `last` is the one in this run's own folder.
+
+    Raises:
+        RunError: the file is not there, or is no checkpoint of ours.
+    """
+    if ckpt_path is None:
+        return None
+    path = run_dir / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path).expanduser()
+    if path.is_dir():
+        inside = [file for file in (path / "checkpoints" / "last.ckpt", path / "last.ckpt") if file.is_file()]
+        how = f"name the checkpoint in it, ckpt_path={inside[0]}" if inside else "there is no last.ckpt in it"
+        raise RunError(f"ckpt_path={ckpt_path}: {path} is a folder; {how}")
+    if not path.is_file():
+        raise RunError(f"ckpt_path={ckpt_path}: there is no file {path}")
+    try:
+        written_in = read_checkpoint(path)[RECORD_KEY]["format"]
+    except RunError as error:
+        raise RunError(f"ckpt_path={ckpt_path}: {error}") from error
+    if written_in < FORMAT:
+        raise RunError(
+            f"ckpt_path={ckpt_path}: written in format {written_in} by an earlier version. load_run and `vae` read it, "
+            "but training cannot go on from it: start the run anew"
+        )
+    return path

@@ -1,0 +1,86 @@
+"""Which run a configuration stands for, and in which folder of a sweep it lies."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from vae_lightning.runs.status import read_plan, read_status
+
+# where a run lies, how it is shown and what it is searched by: the same run with others is the same run
+NOT_OF_THE_RESULT = ("run_dir", "sweep", "logger", "optimized_metric", "hydra")
+ONLY_SHOWN = (
+    *(("trainer", "enable_progress_bar"), ("trainer", "enable_model_summary")),
+    *(("data", "data_dir"), ("data", "residence")),
+)
+# of Lightning's, where 1 is a number of batches and 1.0 all of them
+COUNT_OR_SHARE = (
+    "limit_train_batches",
+    "limit_val_batches",
+    "limit_test_batches",
+    "overfit_batches",
+    "val_check_interval",
+)
+SHOWN_DIGITS = 6
+LONGEST_NAME = 150  # bytes of a folder's name; file systems take 255
+
+
+def identity_of(config: Any) -> str:
+    """A hash of everything in the resolved configuration that the result may depend on; `beta=1` is `beta=1.0`."""
+    settings = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(settings, dict)
+    for name in NOT_OF_THE_RESULT:
+        settings.pop(name, None)
+    for group, name in ONLY_SHOWN:
+        settings.get(group, {}).pop(name, None)
+    start = settings.pop("ckpt_path", None)
+    if start not in (None, "last"):  # `last` is this run's own
+        settings["starts_from"] = str(Path(start).expanduser().absolute())
+    resolved = OmegaConf.to_container(OmegaConf.create({**settings, "run_dir": ""}), resolve=True)
+    assert isinstance(resolved, dict)
+    text = json.dumps({**_alike(resolved), "trainer": _trainer(resolved)}, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+
+
+def _alike(value: Any) -> Any:
+    """1.0 as 1, wherever it stands."""
+    if isinstance(value, dict):
+        return {str(name): _alike(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_alike(entry) for entry in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _trainer(resolved: dict[Any, Any]) -> dict[str, Any]:
+    trainer = resolved.get("trainer", {})
+    counts = {name: f"{trainer[name]} batches" for name in COUNT_OR_SHARE if isinstance(trainer.get(name), int)}
+    return {**_alike(trainer), **counts}
+
+
+def folder_name(overrides: str, identity: str) -> str:
+    """`beta=4,data.root=/faces` -> `beta=4,data.root=-faces`: one path component, whatever was swept."""
+    name = overrides.replace(os.sep, "-").strip(". ") or "job"
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    return f"{name.encode()[:LONGEST_NAME].decode(errors='ignore')}… {identity[:SHOWN_DIGITS]}"
+
+
+def job_folder(overrides: str, _root_: Any) -> str:
+    """The folder of a job below that of its sweep; hydra asks for it as `${job_folder:…}`.
+
+    The one that holds this very run already, or is planned for it; else one named by the overrides, and where
+    another run lies there (the same command with other settings), by the start of its identity as well.
+    """
+    sweep_dir, identity = Path(_root_.hydra.sweep.dir), identity_of(_root_)
+    planned = {job.get("identity"): job["name"] for job in read_plan(sweep_dir).get("jobs", [])}
+    if identity in planned:
+        return str(planned[identity])
+    for status in sorted(sweep_dir.glob("*/status.json")):
+        if read_status(status.parent).get("identity") == identity:
+            return status.parent.name
+    name = folder_name(overrides, identity)
+    taken = (sweep_dir / name / "status.json").exists() or (sweep_dir / name / "checkpoints").exists()
+    return f"{name} {identity[:SHOWN_DIGITS]}" if taken or name in planned.values() else name

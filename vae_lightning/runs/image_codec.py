@@ -1,0 +1,108 @@
+"""A trained model between images as people have them and latents."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, overload
+
+import torch
+from jaxtyping import Float, Shaped, UInt8
+from PIL import Image
+from torch import Tensor
+
+from vae_lightning.models import Autoencoder
+from vae_lightning.models.distributions import Posterior
+from vae_lightning.models.pixels import to_pil, to_pixel_range, to_unit_range
+from vae_lightning.runs.photographs import as_in_training
+
+Images = Shaped[Tensor, "*shape"] | Image.Image | Sequence[Image.Image]
+Pixels = Float[Tensor, "batch channels height width"]
+Latents = Float[Tensor, "batch latent"]
+
+
+class ImageCodec:
+    """Encodes, decodes, reconstructs.
+
+    Images go in as PIL images or tensors of any size: uint8 [0, 255] or float [0, 1], (C, H, W) or (B, C, H, W). Those
+    that have the model's size and channels are taken as they are, others are cropped and resized as in training (see
+    `preprocess`). Images come out as float tensors in [0, 1] on the model's device, whatever its own pixel range,
+    or with as_pil=True as PIL images.
+
+    Args:
+        model: trained; it is set to eval mode, without gradients.
+        record: of the run that trained it: its resolved configuration, and what its data were.
+    """
+
+    def __init__(self, model: Autoencoder, record: dict[str, Any]) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.record = record
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration of the run."""
+        config: dict[str, Any] = self.record["config"]
+        return config
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights; what comes out is always float32."""
+        return next(self.model.parameters()).dtype
+
+    @torch.inference_mode()
+    def encode(self, images: Images) -> Posterior:
+        """q(z|x); its `mean` is the best single guess of an image's latents."""
+        return self.model.encode(self._as_model_input(images))
+
+    @overload
+    def decode(self, latents: Latents, *, as_pil: Literal[False] = False) -> Pixels: ...
+    @overload
+    def decode(self, latents: Latents, *, as_pil: Literal[True]) -> list[Image.Image]: ...
+    @torch.inference_mode()
+    def decode(self, latents: Latents, *, as_pil: bool = False) -> Pixels | list[Image.Image]:
+        """The mean of p(x|z)."""
+        decoded = to_unit_range(self.model.decode(latents.to(self.device, self.dtype)), self.model.pixel_range)
+        return to_pil(decoded) if as_pil else decoded
+
+    @overload
+    def reconstruct(self, images: Images, *, as_pil: Literal[False] = False) -> Pixels: ...
+    @overload
+    def reconstruct(self, images: Images, *, as_pil: Literal[True]) -> list[Image.Image]: ...
+    def reconstruct(self, images: Images, *, as_pil: bool = False) -> Pixels | list[Image.Image]:
+        """Decoded posterior means."""
+        latents = self.encode(images).mean
+        return self.decode(latents, as_pil=True) if as_pil else self.decode(latents)
+
+    def _as_model_input(self, images: Images) -> Float[Tensor, "batch channels height width"]:
+        expected = (self.model.channels, self.model.image_size, self.model.image_size)
+        pixels = images if isinstance(images, Tensor) else self.preprocess(images)
+        pixels = pixels[None] if pixels.ndim == 3 else pixels
+        if pixels.ndim != 4 or pixels.shape[1] not in (1, 3) or 0 in pixels.shape:
+            raise ValueError(
+                f"images of shape {tuple(pixels.shape)}: give (batch, channels, height, width), with 1 or 3 channels"
+            )
+        is_bytes = pixels.dtype == torch.uint8
+        if not is_bytes and not (pixels.is_floating_point() and pixels.min() >= 0 and pixels.max() <= 1):
+            raise ValueError(f"images of type {pixels.dtype}: give uint8 in [0, 255] or floats in [0, 1]")
+        if tuple(pixels.shape[1:]) != expected:
+            pixels, is_bytes = self.preprocess(to_pil(pixels / 255 if is_bytes else pixels)), True
+        pixels = pixels.to(self.device)
+        low, high = self.model.pixel_range
+        values = to_pixel_range(pixels, (low, high)) if is_bytes else pixels.float() * (high - low) + low
+        return values.to(self.dtype)
+
+    def preprocess(self, images: Image.Image | Sequence[Image.Image]) -> UInt8[Tensor, "batch channels height width"]:
+        """PIL images of any size and mode -> uint8, cropped and resized as in training.
+
+        What a model of CelebA's or rendered faces knows is an upright portrait: the face centred, the eyes at half the
+        height and a fifth of the width apart. These models were trained on pictures of 178x218 pixels, of which the
+        run's crop was taken. A picture of another size is first scaled to cover 178x218 and cut to it, centred, so
+        that the face takes the place of those in training. A run with crop=null takes the largest centred square.
+
+        Raises:
+            DataError: an image is smaller than the crop of a run on a folder of images.
+            ValueError: an image that has no colours to show, see `upright_rgb`.
+        """
+        several = [images] if isinstance(images, Image.Image) else images
+        return as_in_training(several, self.config["data"], self.record["data"]["source"])

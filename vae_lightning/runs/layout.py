@@ -1,0 +1,120 @@
+"""Where runs lie on disk. Nothing here imports torch or hydra."""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EXPORTED_WEIGHTS = "model.safetensors"
+EXPORTED_CONFIG = "config.json"
+MODEL_PREFIX = "model."  # of the model's weights in the state_dict
+RECONSTRUCTION_PREFIX = "objective.reconstruction."
+RECORD_KEY = "run_record"
+BEST_KEY = "best_validation"
+SIGNS_OF_A_RUN = ("checkpoints", ".hydra", "metrics.json")
+
+
+class RunError(ValueError):
+    """What was named is no run, or not one that this version reads."""
+
+
+def newest_run(reads_faces: bool | None = None) -> Path:
+    """The run folder below outputs/ and multirun/ whose last checkpoint is the newest.
+
+    Args:
+        reads_faces: of networks that read faces, or else of autoencoders; None takes both.
+
+    Raises:
+        RunError: there is none.
+    """
+    checkpoints = [
+        *Path("outputs").glob("*/checkpoints/last.ckpt"),
+        *Path("multirun").glob("*/*/checkpoints/last.ckpt"),
+    ]
+    if reads_faces is not None:
+        checkpoints = [path for path in checkpoints if is_recognizer(path.parent.parent) == reads_faces]
+    if not checkpoints:
+        kind = {None: "run", False: "run of an autoencoder", True: "run of a network that reads faces"}[reads_faces]
+        raise RunError(f"last: no {kind} with a checkpoint in outputs/ or multirun/ here; name its folder instead")
+    return _newest(checkpoints, 1)
+
+
+def is_recognizer(folder: Path) -> bool:
+    """Whether a run has trained a network that reads faces, by its config.yaml; without one it has not."""
+    file = folder / "config.yaml"
+    return file.is_file() and bool(re.search(r"^recognizer:\s*\n +\w", file.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def newest_sweep() -> Path:
+    """The sweep folder in multirun/ whose last job was started the latest.
+
+    Raises:
+        RunError: there is none.
+    """
+    started = list(Path("multirun").glob("*/*/.hydra/overrides.yaml"))  # a report written later does not touch these
+    if not started:
+        raise RunError("last: no sweep in multirun/ here; name its folder, or make one: python train.py -m beta=1,4,10")
+    return _newest(started, 2)
+
+
+def _newest(files: Sequence[Path], levels: int) -> Path:
+    """The folder so many levels above the newest file. Says which: a clock that was set back may have lied.
+
+    Files of one moment count by their names.
+    """
+    folder = max(files, key=lambda path: (path.stat().st_mtime_ns, path.as_posix())).parents[levels]
+    sys.stderr.write(f"last: {folder}\n")
+    return folder
+
+
+def checkpoint_file(path: Path, checkpoint: str = "best", *, reads_faces: bool = False) -> Path:
+    """The checkpoint that a path names: itself, one in a run folder, or for `last` one of the newest run of its kind.
+
+    An exported folder has one model, whatever it was exported from.
+
+    Args:
+        path: a run folder, an exported folder, a checkpoint file, or `last`.
+        checkpoint: `best`, `last`, or a file of its own, in the folder or anywhere.
+        reads_faces: whether `last` is the newest network that reads faces, or else the newest autoencoder.
+
+    Raises:
+        RunError: says what is there instead.
+    """
+    if str(path) == "last" and not path.exists():
+        path = newest_run(reads_faces)
+    if path.is_file():
+        return path
+    if checkpoint not in ("best", "last"):
+        places = [Path(checkpoint).expanduser(), path / checkpoint, path / "checkpoints" / checkpoint]
+        named = next((place for place in places if place.is_file()), None)
+        if named is None:
+            raise RunError(f"checkpoint={checkpoint}: there is no such file; allowed are best, last, or a .ckpt")
+        return named
+    file = path / "checkpoints" / f"{checkpoint}.ckpt"
+    if file.is_file():
+        return file
+    if (path / EXPORTED_WEIGHTS).is_file():
+        if checkpoint == "best":
+            return path / EXPORTED_WEIGHTS
+        raise RunError(f"checkpoint={checkpoint}: {path} is an exported model, there is only the one; leave it out")
+    if not path.exists():
+        raise RunError(f"{path}: there is no such file or folder; a run is a folder in outputs/ or multirun/<sweep>/")
+    others = sorted(str(other.relative_to(path)) for other in path.glob("**/*.ckpt"))[:5]
+    there = f"there are {', '.join(others)}" if others else "there are no checkpoints in it"
+    if (path / "checkpoints" / "last.ckpt").is_file():
+        there += ". Take the last one: --checkpoint last, in Python checkpoint='last'"
+    raise RunError(f"{path} has no checkpoints/{checkpoint}.ckpt; {there}")
+
+
+def run_folder(file: Path) -> Path:
+    """The folder of the run that a checkpoint belongs to: where pictures of it go."""
+    return file.parent.parent if file.parent.name == "checkpoints" else file.parent
+
+
+def is_sweep(path: Path) -> bool:
+    """Whether a folder holds runs and is none itself."""
+    return (
+        path.is_dir()
+        and not any((path / sign).exists() for sign in SIGNS_OF_A_RUN)
+        and any((child / sign).exists() for child in path.iterdir() for sign in SIGNS_OF_A_RUN)
+    )

@@ -1,0 +1,201 @@
+"""What is evaluated: a model with its data. What several metrics need is computed once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+from vae_lightning.data import FaceDataModule
+from vae_lightning.data.sources.source import Split
+from vae_lightning.latents.priors import Prior, StandardNormal, fit_prior
+from vae_lightning.latents.priors.file import PriorFile
+from vae_lightning.losses.reconstruction import ReconstructionLoss
+from vae_lightning.models import Autoencoder
+from vae_lightning.models.distributions import Deterministic, DiagonalGaussian, PixelPrediction, Posterior
+from vae_lightning.models.pixels import to_pixel_range, to_uint8, to_unit_range
+from vae_lightning.runs.checkpoints import build_reconstruction
+from vae_lightning.runs.data_record import data_settings
+from vae_lightning.runs.fitted import prior_file
+from vae_lightning.runs.layout import RECORD_KEY
+from vae_lightning.runs.load import load_run
+from vae_lightning.system.progress import Track, untracked
+
+Images = Float[Tensor, "batch channels height width"]
+PRIOR_SEED = 0
+MOST_FITTED = 10_000  # training images that probes, predictors and priors are fitted to
+BATCH_PIXELS = 2**20  # of images decoded at once: 256 at 64x64
+
+
+class Subject:
+    """A model, its data, and how they are looked at.
+
+    Everything is computed in float32 on `device` and kept on the host; noise is drawn on the host, row by row of a
+    split, so that results depend neither on the device nor on the batch size but for rounding.
+
+    Args:
+        model: in eval mode.
+        data: opened, of which `split` is evaluated; the training split fits what has to be fitted.
+        reconstruction: the pixel term that the model was trained with, for its likelihood.
+        split: of `data`.
+        device: where the model is.
+        seed: of all noise, resampling and fitting.
+        batch_size: images at once; None = as many as have 2^20 pixels.
+        track: shows progress.
+        prior_file: where fitted priors are kept; None keeps them in memory only.
+    """
+
+    def __init__(
+        self,
+        model: Autoencoder,
+        data: FaceDataModule,
+        reconstruction: ReconstructionLoss,
+        *,
+        split: Split = "test",
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+        batch_size: int | None = None,
+        track: Track = untracked,
+        prior_file: PriorFile | None = None,
+    ) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: at least 1 image at once")
+        self.model = model
+        self.data = data
+        self.reconstruction = reconstruction.eval()
+        self.split: Split = split
+        self.device = torch.device(device)
+        self.seed = seed
+        self.batch_size = batch_size or max(1, BATCH_PIXELS // (model.image_size**2))
+        self.track = track
+        self.prior_file = prior_file
+        self._posteriors: dict[tuple[Split, int], Posterior] = {}
+        self._priors: dict[str, Prior] = {"normal": StandardNormal(model.latent_dim)}
+
+    def rows(self, split: Split, at_most: int | None = None) -> Int64[np.ndarray, " rows"]:
+        """All rows of a split, or so many of them, evenly spaced."""
+        count = len(self.data.split(split))
+        kept = count if at_most is None else min(count, at_most)
+        return np.linspace(0, count - 1, kept).round().astype(np.int64)
+
+    def batches(self, count: int, description: str) -> Iterator[slice]:
+        """Parts of `count` things, with progress."""
+        firsts = range(0, count, self.batch_size)
+        for first in self.track(firsts, description, len(firsts)):
+            yield slice(first, min(first + self.batch_size, count))
+
+    def pixels(self, split: Split, rows: Int64[np.ndarray, " batch"]) -> UInt8[Tensor, "batch channels height width"]:
+        """uint8 images on the device."""
+        return self.data.split(split).gather(rows).to(self.device)
+
+    def model_input(self, pixels: UInt8[Tensor, "batch channels height width"]) -> Images:
+        return to_pixel_range(pixels, self.model.pixel_range)
+
+    @torch.inference_mode()
+    def posterior(self, split: Split | None = None, at_most: int | None = None) -> Posterior:
+        """q(z|x) of `rows(split, at_most)`, on the host."""
+        split = split or self.split
+        rows = self.rows(split, at_most)
+        key = (split, len(rows))
+        if key not in self._posteriors:
+            parts = [
+                self.model.encode(self.model_input(self.pixels(split, rows[part])))
+                for part in self.batches(len(rows), f"Encoding {split} images")
+            ]
+            mean = torch.cat([part.mean.cpu() for part in parts])
+            logvars = [part.logvar.cpu() for part in parts if isinstance(part, DiagonalGaussian)]
+            self._posteriors[key] = DiagonalGaussian(mean, torch.cat(logvars)) if logvars else Deterministic(mean)
+        return self._posteriors[key]
+
+    def noise(self, count: int, purpose: str, *numbers: int) -> Float[Tensor, "count latent"]:
+        """Standard normal noise on the host: a function of the seed, the purpose and the numbers alone."""
+        generator = torch.Generator().manual_seed(self.seed_of(purpose, *numbers))
+        return torch.randn(count, self.model.latent_dim, generator=generator)
+
+    def seed_of(self, purpose: str, *numbers: int) -> int:
+        """A seed for each purpose, so that no two of them share their random numbers."""
+        entropy = [self.seed, *purpose.encode(), *numbers]
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+    def predict(self, latents: Float[Tensor, "batch latent"]) -> PixelPrediction:
+        return self.model.predict_pixels(latents.to(self.device))
+
+    @torch.inference_mode()
+    def decode(self, latents: Float[Tensor, "batch latent"]) -> Images:
+        """Latents on any device -> images in [0, 1] on the subject's."""
+        return to_unit_range(self.model.decode(latents.to(self.device)), self.model.pixel_range)
+
+    def decode_uint8(self, latents: Float[Tensor, "batch latent"]) -> UInt8[Tensor, "batch channels height width"]:
+        """Rounded to 256 levels, as a picture file would hold them; on the device."""
+        return to_uint8(self.decode(latents), (0.0, 1.0))
+
+    def fitting_latents(self) -> Float[Tensor, "images latent"]:
+        """One sample of q(z|x) for each training image that priors are fitted to: what the decoder has learned to read.
+
+        Whatever the subject's seed, so that a checkpoint has one set of fitted priors.
+        """
+        posterior = self.posterior("train", MOST_FITTED)
+        generator = torch.Generator().manual_seed(PRIOR_SEED)
+        return posterior.sample(torch.randn(posterior.mean.shape, generator=generator))
+
+    def prior(self, name: str) -> Prior:
+        """A prior over the latents, fitted where nobody has yet.
+
+        Raises:
+            ValueError: no such prior.
+        """
+        if name not in self._priors:
+            kept = self.prior_file.read(name) if self.prior_file else None
+            self._priors[name] = kept or self._fit(name)
+        return self._priors[name]
+
+    def _fit(self, name: str) -> Prior:
+        prior = fit_prior(name, self.fitting_latents(), seed=PRIOR_SEED, track=self.track)
+        if self.prior_file:
+            self.prior_file.write(name, prior)
+        return prior
+
+    def attributes(self, split: Split, at_most: int | None = None) -> Bool[np.ndarray, "rows attributes"] | None:
+        """Of `rows(split, at_most)`; None where the data have none."""
+        attributes = self.data.split(split).attributes
+        return None if attributes is None else attributes[self.rows(split, at_most)]
+
+    def people(self, split: Split, at_most: int | None = None) -> Int64[np.ndarray, " rows"]:
+        """Who is on `rows(split, at_most)`; where nobody knows, everybody is somebody else."""
+        rows, identities = self.rows(split, at_most), self.data.identities(split)
+        return np.arange(len(rows)) if identities is None else identities[rows]
+
+    def factors(
+        self, split: Split, at_most: int | None = None
+    ) -> tuple[tuple[str, ...], Float[np.ndarray, "rows factors"]] | None:
+        """Names and values of the factors that drew `rows(split, at_most)`; None but for rendered faces."""
+        known = self.data.factors(split)
+        return None if known is None else (known[0], known[1][self.rows(split, at_most)])
+
+
+def open_subject(
+    file: Path,
+    content: dict[str, Any],
+    *,
+    device: torch.device,
+    split: Split = "test",
+    seed: int = 0,
+    batch_size: int | None = None,
+    track: Track = untracked,
+) -> Subject:
+    data = FaceDataModule(**data_settings(content[RECORD_KEY]))
+    data.prepare_data()
+    return Subject(
+        load_run(file, device=device).model.to(memory_format=torch.channels_last),  # a third faster on CPUs
+        data,
+        build_reconstruction(content).to(device),
+        split=split,
+        device=device,
+        seed=seed,
+        batch_size=batch_size,
+        track=track,
+        prior_file=prior_file(file, content[RECORD_KEY]["data"], data.record()),
+    )

@@ -1,0 +1,1 @@
+"""Files, names, terminal, signals, devices: knows nothing of VAEs."""

@@ -1,0 +1,110 @@
+"""Sums over images of everything that is logged, so that any number of batches and processes gives the same means."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torchmetrics import Metric
+
+from vae_lightning.losses import ObjectiveTerms
+from vae_lightning.models.distributions import ACTIVE_VARIANCE, nats_to_bits_per_dim
+
+# of a run, most telling first; those that need a KL are missing for a plain autoencoder
+SHOWN_METRICS = ("loss", "elbo_nats", "reconstruction_nats", "kl_nats", "bits_per_dim", "active_units", "mse")
+READ_METRICS = ("loss", "accuracy", "balanced_accuracy", "auc", "r_squared")  # of a network that reads faces
+METRICS_OF_KL = ("elbo_nats", "kl_nats", "bits_per_dim")
+
+
+@dataclass(frozen=True)
+class BatchSums:
+    """Of one batch, over its images: two tensors, because on a GPU every further one costs a kernel in each step."""
+
+    scalars: Float[Tensor, "5"]  # images, loss, reconstruction, mse, perceptual
+    per_latent: Float[Tensor, "3 latent"]  # KL, posterior mean, its square
+
+    @property
+    def mse(self) -> Float[Tensor, ""]:
+        """The batch's mean."""
+        return self.scalars[3] / self.scalars[0]
+
+
+@torch.no_grad()
+def batch_sums(
+    terms: ObjectiveTerms,
+    posterior_mean: Float[Tensor, "batch latent"],
+    mse: Float[Tensor, " batch"],
+) -> BatchSums:
+    count = torch.full_like(terms.loss, len(mse))
+    perceptual = torch.zeros_like(count) if terms.perceptual is None else terms.perceptual.sum()
+    scalars = (count, terms.loss * count, terms.reconstruction_nats.sum(), mse.sum(), perceptual)
+    per_latent = (terms.kl_per_latent.sum(0), posterior_mean.sum(0), posterior_mean.square().sum(0))
+    return BatchSums(torch.stack(scalars), torch.stack(per_latent))
+
+
+class ObjectiveStatistics(Metric):
+    """Means over images of the objective's terms.
+
+    `active_units` counts the latents whose posterior mean varies over the images by more than 0.01
+    (Burda et al. 2016, section 5.2, arXiv:1509.00519). `elbo_nats` is the plain beta = 1 ELBO, up to the
+    constant of the reconstruction term.
+
+    Args:
+        latent_dim: number of latents.
+        num_pixels: dimensions of one image.
+        has_kl: whether the posterior has a KL; without one there is no ELBO and no likelihood either.
+        has_perceptual: whether the objective has a perceptual term.
+    """
+
+    full_state_update = False
+    scalars: Tensor
+    per_latent: Tensor
+    likelihood: Tensor  # images, nats
+
+    def __init__(
+        self,
+        latent_dim: int,
+        num_pixels: int,
+        has_kl: bool = True,
+        has_perceptual: bool = False,
+        **metric_arguments: Any,
+    ) -> None:
+        super().__init__(**metric_arguments)
+        self.num_pixels = num_pixels
+        self.has_kl = has_kl
+        self.has_perceptual = has_perceptual
+        for name, shape in (("scalars", (5,)), ("per_latent", (3, latent_dim)), ("likelihood", (2,))):
+            self.add_state(name, torch.zeros(shape), dist_reduce_fx="sum")
+
+    def update(self, sums: BatchSums) -> None:
+        self.scalars += sums.scalars
+        self.per_latent += sums.per_latent
+
+    def update_likelihood(self, nll: Float[Tensor, " batch"]) -> None:
+        """Takes the 256-level likelihood of images that `update` takes too, or of some of them: it is slow."""
+        self.likelihood[0] += len(nll)
+        self.likelihood[1] += nll.sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        """Means over the images seen; see design vocabulary for the names. Not numbers when no image was seen."""
+        count, *sums = self.scalars.unbind()
+        loss, reconstruction_nats, mse, perceptual = (total / count for total in sums)
+        kl_nats_per_latent, mean, mean_squared = self.per_latent / count
+        is_active = mean_squared - mean.square() > ACTIVE_VARIANCE
+        values = {
+            "loss": loss,
+            "reconstruction_nats": reconstruction_nats,
+            "mse": mse,
+            "active_units": is_active.sum().float(),
+        }
+        if self.has_kl:
+            kl_nats = kl_nats_per_latent.sum()
+            values["kl_nats"] = kl_nats
+            values["elbo_nats"] = -(reconstruction_nats + kl_nats)
+            nll = self.likelihood[1] / self.likelihood[0] + kl_nats
+            values["bits_per_dim"] = nats_to_bits_per_dim(nll, self.num_pixels)
+        if self.has_perceptual:
+            values["perceptual"] = perceptual
+        values["kl_nats_per_latent"] = kl_nats_per_latent  # the only vector
+        return values
