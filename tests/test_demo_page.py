@@ -19,7 +19,6 @@ from selenium.webdriver.support.ui import WebDriverWait
 from torch import Tensor
 
 from vae_lightning.export.browser_runtime import browser_runtime
-from vae_lightning.export.contents import ExportError
 from vae_lightning.export.demo import DECODER, write_demo
 from vae_lightning.runs.load import Run
 
@@ -46,7 +45,7 @@ def folder(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("export")
     try:
         runtime = browser_runtime()
-    except ExportError as error:
+    except ValueError as error:
         pytest.skip(str(error))
     write_onnx(run.model, place / DECODER)
     return write_demo(run, place / DECODER, place / "demo", runtime)

@@ -29,7 +29,6 @@ from vae_lightning.losses import (
     SquaredError,
 )
 from vae_lightning.models import ConvVAE
-from vae_lightning.models.base import ModelError
 from vae_lightning.models.distributions import PixelPrediction
 from vae_lightning.pictures.face_grids import interpolation_grid
 from vae_lightning.runs.metrics_csv import read_metrics
@@ -64,7 +63,7 @@ def test_allowances_are_finite_numbers(value: float) -> None:
 
 @pytest.mark.parametrize("clamp", [[math.nan, 4.0], [-4.0, math.nan], [4.0, 4.0]])
 def test_a_clamp_of_what_is_no_number_is_refused(clamp: list[float]) -> None:
-    with pytest.raises(ModelError, match=r"logvar_clamp=.*low < high"):
+    with pytest.raises(ValueError, match=r"logvar_clamp=.*low < high"):
         ConvVAE(image_size=32, latent_dim=2, logvar_clamp=clamp)
 
 

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import torch
 
-from vae_lightning.models import Autoencoder, ConvVAE, LinearVAE, ModelError, PatchVAE, ResidualVAE
+from vae_lightning.models import Autoencoder, ConvVAE, LinearVAE, PatchVAE, ResidualVAE
 from vae_lightning.models.conv import widths_for
 from vae_lightning.models.distributions import Deterministic, DiagonalGaussian
 from vae_lightning.models.residual import ResidualBottleneck
@@ -84,7 +84,7 @@ def test_patch_parameters_by_hand() -> None:
     ],
 )
 def test_patches_that_do_not_fit(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ModelError, match=message):
+    with pytest.raises(ValueError, match=message):
         PatchVAE(**arguments)
 
 
@@ -257,5 +257,5 @@ def test_float32_leaves_the_model_under_autocast(model: type[Autoencoder]) -> No
 def test_impossible_models_are_refused_with_the_fix(
     model: type[Autoencoder], arguments: dict[str, object], fix: str
 ) -> None:
-    with pytest.raises(ModelError, match=fix):
+    with pytest.raises(ValueError, match=fix):
         model(**arguments)  # type: ignore[arg-type]

@@ -7,7 +7,6 @@ import torch
 from torchvision.models import vgg16
 
 from vae_lightning.losses import KLWeight, Objective, SquaredError, VGG16Perceptual
-from vae_lightning.losses.perceptual import WeightsError
 from vae_lightning.models.distributions import DiagonalGaussian, PixelPrediction
 
 
@@ -84,10 +83,10 @@ def test_left_out_is_the_weight_of_s1() -> None:
 
 def test_missing_weights_say_where_they_belong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(WeightsError, match=r"put it at .*hub/checkpoints/vgg16-397923af\.pth") as missing:
+    with pytest.raises(ValueError, match=r"put it at .*hub/checkpoints/vgg16-397923af\.pth") as missing:
         VGG16Perceptual()
     assert "=None" not in str(missing.value)
-    with pytest.raises(WeightsError, match=r"weights_path=nowhere\.pth is no file"):
+    with pytest.raises(ValueError, match=r"weights_path=nowhere\.pth is no file"):
         VGG16Perceptual(weights_path="nowhere.pth")
 
 
@@ -98,7 +97,7 @@ def test_other_weights_are_refused(content: object, tmp_path: Path) -> None:
         file.write_bytes(content)
     else:
         torch.save(content, file)
-    with pytest.raises(WeightsError, match="does not hold torchvision's VGG16 weights"):
+    with pytest.raises(ValueError, match="does not hold torchvision's VGG16 weights"):
         VGG16Perceptual(weights_path=str(file))
 
 
@@ -121,7 +120,7 @@ def test_the_reason_why_weights_are_others_is_one_line(torch_home: Path, tmp_pat
         ({"features.0.weight": weights["features.0.weight"]}, r"\('features\.0\.bias'\); fetch"),
     ):
         torch.save(content, tmp_path / "vgg.pth")
-        with pytest.raises(WeightsError, match=reason):
+        with pytest.raises(ValueError, match=reason):
             VGG16Perceptual(weights_path=str(tmp_path / "vgg.pth"))
 
 

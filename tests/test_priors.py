@@ -21,7 +21,7 @@ from vae_lightning.latents.priors import (
     fit_prior,
     flow,
 )
-from vae_lightning.latents.priors.file import PriorFile, PriorFileError
+from vae_lightning.latents.priors.file import PriorFile
 from vae_lightning.latents.priors.mixture import shrink_to_shared
 
 
@@ -285,7 +285,7 @@ def test_priors_of_another_checkpoint_are_not_used(tmp_path: Path) -> None:
 def test_damaged_files_are_named(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "priors.pt"
     path.write_bytes(content)
-    with pytest.raises(PriorFileError, match=r"priors\.pt .*delete it"):
+    with pytest.raises(ValueError, match=r"priors\.pt .*delete it"):
         PriorFile(path, "digest").read("flow")
     assert path.read_bytes() == content
 
@@ -298,7 +298,7 @@ def test_files_of_other_content_are_named(tmp_path: Path) -> None:
         {"format": 1, "checkpoint": "digest", "priors": {"gaussian": {"settings": {}}}},
     ):
         torch.save(content, path)
-        with pytest.raises(PriorFileError, match=r"priors\.pt .*delete it"):
+        with pytest.raises(ValueError, match=r"priors\.pt .*delete it"):
             PriorFile(path, "digest").read("gaussian")
 
 

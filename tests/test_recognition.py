@@ -20,7 +20,7 @@ from torchvision.models import resnet18
 import train
 from vae_lightning.data import DataError, FaceDataModule
 from vae_lightning.launch.configuration import first_cause, to_plain
-from vae_lightning.recognition import RecognizerError, ResNet18Recognizer
+from vae_lightning.recognition import ResNet18Recognizer
 from vae_lightning.recognition.load import check_sees_alike, load_recognizer
 from vae_lightning.recognition.network import WEIGHTS
 from vae_lightning.recognition.readings import ReadSplit, attribute_means, attribute_table, factor_table
@@ -158,7 +158,7 @@ def test_scores_of_a_split_by_hand() -> None:
 
 
 def test_it_starts_from_imagenets_weights_where_they_are(torch_home: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecognizerError, match=r"recognizer\.weights=imagenet: there is no file .*checkpoints"):
+    with pytest.raises(ValueError, match=r"recognizer\.weights=imagenet: there is no file .*checkpoints"):
         ResNet18Recognizer(32, weights="imagenet")
     torch.manual_seed(1)
     stand_in = resnet18()
@@ -170,7 +170,7 @@ def test_it_starts_from_imagenets_weights_where_they_are(torch_home: Path, tmp_p
             assert network.backbone.conv1.weight.equal(stand_in.conv1.weight)
         assert not ResNet18Recognizer(32, weights="none").backbone.conv1.weight.equal(stand_in.conv1.weight)
         torch.save({"conv1.weight": torch.zeros(1)}, file)
-        with pytest.raises(RecognizerError, match="does not hold torchvision's ResNet18 weights"):
+        with pytest.raises(ValueError, match="does not hold torchvision's ResNet18 weights"):
             ResNet18Recognizer(32)
     finally:
         file.unlink()
@@ -212,18 +212,18 @@ def test_a_vae_is_no_recognizer_and_the_other_way_round(trained: Path, run_train
     vae = run_training("vae", "trainer.max_epochs=1", "test=false", "callbacks=[checkpoint]")
     with pytest.raises(RunError, match="a network that reads faces, no autoencoder"):
         load_run(trained)
-    with pytest.raises(RecognizerError, match="holds an autoencoder"):
+    with pytest.raises(ValueError, match="holds an autoencoder"):
         load_recognizer(vae)
     data = load_run(vae).config["data"]
     check_sees_alike(trained, "best", data)
-    with pytest.raises(RecognizerError, match=r"data\.crop=148 instead of 178.*data\.crop=178"):
+    with pytest.raises(ValueError, match=r"data\.crop=148 instead of 178.*data\.crop=178"):
         check_sees_alike(trained, "best", data | {"crop": 178})
 
 
 def test_data_without_factors_are_refused_when_they_are_open(tiny_celeba: Callable[..., Path], tmp_path: Path) -> None:
     """data=auto may find CelebA where rendered faces were meant."""
     settings = ["experiment=factor_regressor", "data.source=auto", "trainer.max_epochs=1"]
-    with pytest.raises((RecognizerError, DataError), match="celeba images have none"):
+    with pytest.raises((ValueError, DataError), match="celeba images have none"):
         train_tiny(tiny_celeba(30), tmp_path / "data", tmp_path / "run", *settings, fixed=FIXED)
 
 

@@ -12,12 +12,11 @@ from safetensors.torch import save_file
 from tiny_runs import write_run
 
 from vae_lightning import load_run
-from vae_lightning.latents.statistics import LatentStatistics, LatentStatisticsError
+from vae_lightning.latents.statistics import LatentStatistics
 from vae_lightning.models.pixels import to_pil
 from vae_lightning.runs import load as runs
 from vae_lightning.runs.checkpoints import EXPORT_FORMAT, checkpoint_to_resume
 from vae_lightning.runs.layout import BEST_KEY, RECORD_KEY, RunError
-from vae_lightning.system.devices import DeviceError
 
 
 def test_examples_in_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +95,7 @@ def test_half_the_memory_for_nearly_the_same_pictures(dtype: torch.dtype, tmp_pa
 def test_devices_and_dtypes_that_are_not_there_are_refused(tmp_path: Path) -> None:
     write_run(tmp_path)
     assert load_run(tmp_path, device="auto").device == load_run(tmp_path).device or torch.accelerator.is_available()
-    with pytest.raises(DeviceError, match="device=toaster"):
+    with pytest.raises(ValueError, match="device=toaster"):
         load_run(tmp_path, device="toaster")
     with pytest.raises(ValueError, match=r"torch\.int8"):
         load_run(tmp_path, dtype=torch.int8)
@@ -114,7 +113,7 @@ def test_statistics_of_latents_belong_to_one_checkpoint(tmp_path: Path) -> None:
     torch.save(content | {"epoch": 3}, checkpoint)
     assert runs.statistics_file(checkpoint).read() is None
     file.path.write_bytes(b"rubbish")
-    with pytest.raises(LatentStatisticsError, match="delete it to fit them again"):
+    with pytest.raises(ValueError, match="delete it to fit them again"):
         load_run(tmp_path).latent_statistics()
 
 

@@ -172,12 +172,11 @@ def guide(
     """Follow a classifier's gradient until it sees what was asked for."""
     from vae_lightning.cli.workplace import finish, made_by, opened
     from vae_lightning.editing.attributes.guidance import GuidanceSettings, guide_faces
-    from vae_lightning.editing.outcome import EditError
 
     wanted = yes_or_no(targets)
     chosen = GuidanceSettings(steps, lr, distance_weight, hold_others, min(6, steps))
     if not classifier:
-        raise EditError("--classifier RUN is needed: python train.py experiment=attribute_classifier trains one")
+        raise ValueError("--classifier RUN is needed: python train.py experiment=attribute_classifier trains one")
     with opened(run, checkpoint, device, split=split) as workplace:
         network = workplace.recognizer(classifier)
         first = {name: not value for name, value in list(wanted.items())[:1]}  # faces to which it can be done

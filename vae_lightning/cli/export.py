@@ -38,12 +38,12 @@ def export(
     ] = False,
 ) -> None:
     """Weights, what builds the model, what was fitted to it and a card, as a folder that every verb takes as RUN."""
-    from vae_lightning.export import ExportError, export_run, hub
+    from vae_lightning.export import export_run, hub
 
     if public and not push:
-        raise ExportError("--public goes with --push OWNER/NAME")
+        raise ValueError("--public goes with --push OWNER/NAME")
     if browser_runtime is not None and not demo:
-        raise ExportError("--browser-runtime goes with --demo")
+        raise ValueError("--browser-runtime goes with --demo")
     place = hub.check_access(push, public) if push else None  # before anything is computed
     exported = export_run(
         run,

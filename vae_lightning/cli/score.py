@@ -35,17 +35,16 @@ def score(
     from vae_lightning.editing.judging.judge import Judge
     from vae_lightning.editing.judging.methods import methods_for
     from vae_lightning.editing.judging.trade_off import compare_methods
-    from vae_lightning.editing.outcome import EditError
 
     if not judge:
-        raise EditError("--judge RUN is needed: python train.py experiment=attribute_classifier seed=1 trains one")
+        raise ValueError("--judge RUN is needed: python train.py experiment=attribute_classifier seed=1 trains one")
     check_judge(judge, classifier)
     steps, others = numbers("strengths", strengths), split_by_comma(orthogonal_to)
     with opened(run, checkpoint, device, split=split, seed=seed) as workplace:
         subject = workplace.subject
         reader = workplace.recognizer(judge)
         if reader.target == "factors" and not factor:
-            raise EditError(
+            raise ValueError(
                 f"--factor: {judge} reads factors; name the one that tells {attribute}, of {', '.join(reader.names)}"
             )
         guide = workplace.recognizer(classifier) if classifier else None

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vae_lightning.data.sources.source import Split
-from vae_lightning.editing.outcome import Cell, EditError, Outcome
+from vae_lightning.editing.outcome import Cell, Outcome
 from vae_lightning.evaluation.request import Request
 from vae_lightning.latents.directions import DirectionFile
 from vae_lightning.pictures.face_grids import Faces
@@ -52,7 +52,7 @@ class Workplace:
         """A network that reads this run's faces.
 
         Raises:
-            RunError, RecognizerError: no such run, or one that was trained on other crops or sizes.
+            RunError, ValueError: no such run, or one that was trained on other crops or sizes.
         """
         check_sees_alike(run, "best", dict(self.record["config"]["data"]))
         return load_recognizer(run, "best", self.subject.device)
@@ -67,7 +67,7 @@ class Workplace:
 
         Raises:
             DataError: a file that is no image.
-            EditError: the split has no such images.
+            ValueError: the split has no such images.
         """
         if photographs:
             return load_run(self.file).preprocess(open_photographs(photographs)), [path.stem for path in photographs]
@@ -78,7 +78,7 @@ class Workplace:
                 rows = rows[attributes[rows, self.subject.data.attribute_names.index(name)] == wanted]
         if not len(rows):
             asked = ", ".join(f"{name}={wanted}" for name, wanted in of_class.items())
-            raise EditError(f"the {self.subject.split} split has no images with {asked}: name your own pictures")
+            raise ValueError(f"the {self.subject.split} split has no images with {asked}: name your own pictures")
         rows = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(np.int64)]
         return self.subject.pixels(self.subject.split, rows).cpu(), self.names(rows)
 
@@ -163,11 +163,11 @@ def check_judge(judge: str, classifier: str) -> None:
     """A network that guided an edit sees what it asked for; it cannot say whether anybody else does.
 
     Raises:
-        EditError: both are the same.
+        ValueError: both are the same.
     """
     made = made_by(judge=judge, classifier=classifier)
     if classifier and made["judge_digest"] == made["classifier_digest"]:
-        raise EditError(
+        raise ValueError(
             f"--judge and --classifier are both {judge}: the judge must not have guided the edit; train another one "
             "with python train.py experiment=attribute_classifier seed=1"
         )

@@ -8,7 +8,6 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from vae_lightning.editing.outcome import EditError
 from vae_lightning.system.whole_files import replacing
 
 Frames = UInt8[Tensor, "frames channels height width"]
@@ -26,7 +25,7 @@ def write_gif(path: Path, frames: Frames, fps: float = 25) -> None:
     Equal neighbours become one frame that is shown for longer.
 
     Raises:
-        EditError: no frames, or fps outside [0.1, 50].
+        ValueError: no frames, or fps outside [0.1, 50].
     """
     _check(frames, fps)
     ends = np.round(np.arange(len(frames) + 1) * 100 / fps).astype(int) * 10  # milliseconds
@@ -47,7 +46,7 @@ def write_mp4(path: Path, frames: Frames, fps: float = 25) -> None:
     """H.264 as browsers play it: 4:2:0, even sides (an odd one repeats its last pixels), index before the pictures.
 
     Raises:
-        EditError: no frames, fps outside [0.1, 50], or PyAV is not installed.
+        ValueError: no frames, fps outside [0.1, 50], or PyAV is not installed.
     """
     _check(frames, fps)
     require_pyav()
@@ -75,20 +74,20 @@ def require_pyav() -> None:
     """For who wants to know before the frames are computed.
 
     Raises:
-        EditError: PyAV is not installed.
+        ValueError: PyAV is not installed.
     """
     try:
         import av  # noqa: F401
     except ImportError as error:
-        raise EditError("MP4 files need PyAV: pip install -e '.[video]', or take a GIF") from error
+        raise ValueError("MP4 files need PyAV: pip install -e '.[video]', or take a GIF") from error
 
 
 def _check(frames: Frames, fps: float) -> None:
     low, high = FPS
     if not low <= fps <= high:
-        raise EditError(f"fps={fps:g}: expected {low:g} to {high:g} frames per second")
+        raise ValueError(f"fps={fps:g}: expected {low:g} to {high:g} frames per second")
     if len(frames) == 0:
-        raise EditError("no frames: an animation needs at least one")
+        raise ValueError("no frames: an animation needs at least one")
 
 
 def _indexed(frame: UInt8[np.ndarray, "height width channels"]) -> Image.Image:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vae_lightning.editing.outcome import Cell, EditError, Outcome
+from vae_lightning.editing.outcome import Cell, Outcome
 from vae_lightning.latents.paths import PATHS, latent_path, latents_between
 from vae_lightning.models.pixels import NUM_LEVELS
 from vae_lightning.pictures.face_grids import encode_mean
@@ -71,12 +71,12 @@ def interpolate(
         loop: one way more, from the last original to the first.
 
     Raises:
-        EditError: fewer than two originals, not as many names, or no path.
+        ValueError: fewer than two originals, not as many names, or no path.
         ValueError: see `latents_between`.
     """
     names = _names(len(originals), names)
     if not paths:
-        raise EditError(f"no path: expected {' or '.join(PATHS)}, or both")
+        raise ValueError(f"no path: expected {' or '.join(PATHS)}, or both")
     ways = _ways(subject, originals.cpu(), names, num_steps, paths, loop)
     several = len(ways) > len(paths)  # from one original to the next
     steps = [f"a = {fraction:.3g}" for fraction in np.linspace(0, 1, num_steps)]
@@ -135,10 +135,10 @@ def _heading(name: str) -> str:
 
 def _names(count: int, names: Sequence[str]) -> Sequence[str]:
     if count < 2:
-        raise EditError(f"{count} pictures: a way needs at least 2")
+        raise ValueError(f"{count} pictures: a way needs at least 2")
     names = names or ascii_uppercase[:count]
     if len(names) != count:
-        raise EditError(f"{count} pictures, but {len(names)} names: give one for each (the letters end at 26)")
+        raise ValueError(f"{count} pictures, but {len(names)} names: give one for each (the letters end at 26)")
     return names
 
 

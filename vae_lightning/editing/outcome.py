@@ -16,10 +16,6 @@ Cell = str | int | float | None
 NUMBERS = "edit.json"
 
 
-class EditError(ValueError):
-    """An edit was asked for what cannot be; the message says what is allowed and the fix."""
-
-
 @dataclass(frozen=True)
 class Outcome:
     """All that one edit gave.

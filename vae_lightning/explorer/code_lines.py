@@ -40,7 +40,7 @@ def latents_of(run: OpenedRun, face: Face) -> str:
     """An expression.
 
     Raises:
-        ExplorerError: the run cannot be sampled.
+        ValueError: the run cannot be sampled.
     """
     if face.source == Source.SAMPLE:
         settings = f"temperature={face.temperature!r}, seed={face.seed}, prior={default_prior(run)!r}"

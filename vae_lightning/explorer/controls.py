@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from vae_lightning.explorer import markup
-from vae_lightning.explorer.faces import ExplorerError, Face, Source
+from vae_lightning.explorer.faces import Face, Source
 from vae_lightning.explorer.photographs import MOST_BYTES
 from vae_lightning.explorer.positions import HIGHEST_TEMPERATURE, as_seed, as_temperature, whole_in, word_of
 from vae_lightning.explorer.workbench import TEST_FACES, Workbench
@@ -109,7 +109,7 @@ NUM_FACE_VALUES = 5
 def face_of(source: object, number: object, photograph: object, seed: object, temperature: object) -> Face:
     """
     Raises:
-        ExplorerError: a value that cannot be.
+        ValueError: a value that cannot be.
     """
     kind = word_of(source, "face", list(Source))
     if kind == Source.SAMPLE:
@@ -117,7 +117,7 @@ def face_of(source: object, number: object, photograph: object, seed: object, te
     if kind == Source.PHOTOGRAPH:
         token, _, name = photograph.partition(" ") if isinstance(photograph, str) else ("", "", "")
         if len(token) > MOST_CHARACTERS or len(name) > MOST_CHARACTERS:
-            raise ExplorerError(f"photograph: its name has more than {MOST_CHARACTERS} characters")
+            raise ValueError(f"photograph: its name has more than {MOST_CHARACTERS} characters")
         return Face(Source.PHOTOGRAPH, photograph=token, name=name)
     return Face(Source.TEST, number=whole_in(number, "test face", 1, TEST_FACES))
 
@@ -145,7 +145,7 @@ def run_choice(workbench: Workbench) -> gr.Dropdown:
 def chosen_run(workbench: Workbench, number: object) -> int:
     """
     Raises:
-        ExplorerError: no such run.
+        ValueError: no such run.
     """
     return whole_in(number, "run", 0, len(workbench.runs) - 1)
 

@@ -46,7 +46,7 @@ class Edit:
 def moved(latents: Float[Tensor, "1 latent"], run: OpenedRun, edit: Edit) -> Float[Tensor, "1 latent"]:
     """
     Raises:
-        DirectionError: no such attribute or method, or nothing is left of its direction.
+        ValueError: no such attribute or method, or nothing is left of its direction.
         RunError: an attribute, and the run has no directions.
     """
     latents = latents.clone()

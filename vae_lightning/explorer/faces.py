@@ -4,10 +4,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class ExplorerError(ValueError):
-    """Something was asked of the page that cannot be; the message says what can."""
-
-
 class Source(StrEnum):
     TEST = "Test face"
     PHOTOGRAPH = "Photograph"

@@ -4,8 +4,6 @@ import errno
 import socket
 from ipaddress import ip_address
 
-from vae_lightning.explorer.faces import ExplorerError
-
 FIRST_PORT, LAST_PORT = 7860, 7959
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -22,7 +20,7 @@ def open_socket(host: str, port: int | None) -> socket.socket:
     """Listens there; without a port at the first free one of FIRST_PORT to LAST_PORT.
 
     Raises:
-        ExplorerError: the port is taken, or there is no such address here.
+        ValueError: the port is taken, or there is no such address here.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     reason = ""
@@ -36,10 +34,10 @@ def open_socket(host: str, port: int | None) -> socket.socket:
             listener.close()
             reason = str(error.strerror or error)
             if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-                raise ExplorerError(
+                raise ValueError(
                     f"--host {host}: {reason}; name an address of this machine (127.0.0.1), or 0.0.0.0 for all"
                 ) from error
             continue
         return listener
     where = f"--port {port}" if port is not None else f"ports {FIRST_PORT} to {LAST_PORT}"
-    raise ExplorerError(f"{where} on {host}: {reason}; name another --port, or leave it out")
+    raise ValueError(f"{where} on {host}: {reason}; name another --port, or leave it out")

@@ -8,7 +8,6 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from vae_lightning.editing.attributes.directions import subject_directions
-from vae_lightning.explorer.faces import ExplorerError
 from vae_lightning.explorer.workbench import TEST_FACES, OpenedRun, Workbench, sayable
 from vae_lightning.latents.directions import Directions
 from vae_lightning.latents.priors import PRIORS
@@ -73,7 +72,7 @@ class Opening:
         """
         vae = load_run(file, device=self.device)
         if not all(bool(weights.isfinite().all()) for weights in vae.model.parameters()):
-            raise ExplorerError(f"{file}: its weights hold nan or inf, the training diverged")
+            raise ValueError(f"{file}: its weights hold nan or inf, the training diverged")
         notes: list[str] = []
         faces = self._faces(vae, notes)
         place = self.place(vae.path)
@@ -153,19 +152,19 @@ def _open_sweep(opening: Opening, sweep: Sweep) -> Workbench:
         label = sweep.label(job, ", ").replace("beta=", "β=")
         try:
             if len(runs) == MOST_RUNS:
-                raise ExplorerError(f"there is room for {MOST_RUNS} runs; open this one alone")
+                raise ValueError(f"there is room for {MOST_RUNS} runs; open this one alone")
             runs.append(opening.run(_checkpoint(job), label))
         # a damaged checkpoint, arguments that a model refuses: one run does not stop the others
         except (ValueError, OSError, RuntimeError, LookupError, TypeError) as error:
             left_out.append(f"{label} ({job.status}) is left out: {opening.told(error)}")
     if not runs:
-        raise ExplorerError(f"{sweep.folder}: none of its {len(sweep.jobs)} runs can be shown. " + "; ".join(left_out))
+        raise ValueError(f"{sweep.folder}: none of its {len(sweep.jobs)} runs can be shown. " + "; ".join(left_out))
     return Workbench(sweep.folder.resolve().name, runs, left_out, shared=opening.shared)
 
 
 def _checkpoint(job: Job) -> Path:
     if job.reads:
-        raise ExplorerError("it reads faces and makes none")
+        raise ValueError("it reads faces and makes none")
     best = job.folder / "checkpoints" / "best.ckpt"
     return best if best.is_file() else checkpoint_file(job.folder, "last")
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from vae_lightning.data import DataError
 from vae_lightning.data.decoded.image_files import check_size, explained_decoding
 from vae_lightning.data.decoded.preprocessing import upright_rgb
-from vae_lightning.explorer.faces import ExplorerError
 from vae_lightning.runs.load import Run
 
 MOST_BYTES = 10 * 2**20
@@ -48,13 +47,13 @@ class Photographs:
             sender: whose photographs go first when there are too many: an address.
 
         Raises:
-            ExplorerError: too many bytes or pixels, no image, or not one that all these runs can take.
+            ValueError: too many bytes or pixels, no image, or not one that all these runs can take.
         """
         image = open_photograph(encoded)
         try:
             pixels = {key: run.preprocess(image)[0] for key, run in self._runs.items()}
         except DataError as error:  # smaller than a crop
-            raise ExplorerError(f"{error}.") from error
+            raise ValueError(f"{error}.") from error
         token = secrets.token_urlsafe()
         with self._lock:
             self._kept[token] = sender, pixels
@@ -68,14 +67,14 @@ class Photographs:
     def pixels(self, token: str, run: Run) -> Pixels:
         """
         Raises:
-            ExplorerError: none was uploaded, or so many since that it was forgotten.
+            ValueError: none was uploaded, or so many since that it was forgotten.
         """
         if not token:
-            raise ExplorerError("no photograph yet: choose a file")
+            raise ValueError("no photograph yet: choose a file")
         with self._lock:
             kept = self._kept.get(token)
             if kept is None:
-                raise ExplorerError("the photograph is no longer in memory: choose the file again")
+                raise ValueError("the photograph is no longer in memory: choose the file again")
             self._kept.move_to_end(token)
         return kept[1][framing(run)]
 
@@ -90,10 +89,10 @@ def open_photograph(encoded: bytes) -> Image.Image:
     """Upright RGB; sizes are looked at before a pixel is decoded.
 
     Raises:
-        ExplorerError: too many bytes or pixels, or no image that can be decoded.
+        ValueError: too many bytes or pixels, or no image that can be decoded.
     """
     if len(encoded) > MOST_BYTES:
-        raise ExplorerError(f"the file has more than {MOST_BYTES // 2**20} MB: make it smaller")
+        raise ValueError(f"the file has more than {MOST_BYTES // 2**20} MB: make it smaller")
     try:
         if encoded.count(START_OF_SCAN) > MOST_SCANS and encoded.startswith(b"\xff\xd8"):
             raise DataError(f"it is a JPEG of more than {MOST_SCANS} scans")
@@ -101,4 +100,4 @@ def open_photograph(encoded: bytes) -> Image.Image:
             check_size(image.size)
             return upright_rgb(image)
     except DataError as error:
-        raise ExplorerError(f"{error}. {ADVICE}") from error
+        raise ValueError(f"{error}. {ADVICE}") from error

@@ -6,7 +6,7 @@ from PIL import Image
 
 from vae_lightning.explorer import code_lines, markup
 from vae_lightning.explorer.edits import Edit, between, moved
-from vae_lightning.explorer.faces import ExplorerError, Face, Source
+from vae_lightning.explorer.faces import Face, Source
 from vae_lightning.explorer.positions import as_seed, as_temperature, number_in, whole_in, word_of
 from vae_lightning.explorer.workbench import Workbench
 from vae_lightning.latents.paths import PATHS
@@ -126,7 +126,7 @@ def shown_runs(workbench: Workbench, face: Face, edit: Edit) -> tuple[str, str]:
     """The same face through every run, a column each, and the code of all. What a run cannot show, it says.
 
     Raises:
-        ExplorerError: no photograph.
+        ValueError: no photograph.
     """
     figures, lines = [], []
     for number, run in enumerate(workbench.runs):
@@ -155,7 +155,7 @@ def shown_originals(workbench: Workbench, face: Face) -> str:
     for number in range(len(workbench.runs)):
         try:
             pixels = workbench.pixels(number, face)
-        except ExplorerError as error:
+        except ValueError as error:
             reasons = [*reasons, error]
             continue
         seen.setdefault(pixels.numpy().tobytes(), _original(workbench, number, face))

@@ -2,8 +2,6 @@
 
 from collections.abc import Collection
 
-from vae_lightning.explorer.faces import ExplorerError
-
 HIGHEST_TEMPERATURE = 2
 HIGHEST_SEED = 2**31 - 1
 SHOWN = 40  # characters of a value that is refused
@@ -12,7 +10,7 @@ SHOWN = 40  # characters of a value that is refused
 def number_in(value: object, what: str, low: float, high: float) -> float:
     """
     Raises:
-        ExplorerError: empty, no number, or out of range.
+        ValueError: empty, no number, or out of range.
     """
     return float(_in_range(value, what, low, high, "a number"))
 
@@ -20,46 +18,46 @@ def number_in(value: object, what: str, low: float, high: float) -> float:
 def whole_in(value: object, what: str, low: int, high: int) -> int:
     """
     Raises:
-        ExplorerError: empty, no whole number, or out of range.
+        ValueError: empty, no whole number, or out of range.
     """
     number = _in_range(value, what, low, high, "a whole number")
     if number != int(number):
-        raise ExplorerError(f"{what}: needs a whole number from {low} to {high}")
+        raise ValueError(f"{what}: needs a whole number from {low} to {high}")
     return int(number)
 
 
 def _in_range(value: object, what: str, low: float, high: float, kind: str) -> float:
     # nan is not between two numbers, either
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ExplorerError(f"{what}: needs {kind} from {low:.10g} to {high:.10g}")
+        raise ValueError(f"{what}: needs {kind} from {low:.10g} to {high:.10g}")
     return value
 
 
 def word_of(value: object, what: str, choices: Collection[str]) -> str:
     """
     Raises:
-        ExplorerError: none of the choices.
+        ValueError: none of the choices.
     """
     if not isinstance(value, str) or value not in choices:
-        raise ExplorerError(f"{what}: there is no {str(value)[:SHOWN]!r}; there are {', '.join(choices) or 'none'}")
+        raise ValueError(f"{what}: there is no {str(value)[:SHOWN]!r}; there are {', '.join(choices) or 'none'}")
     return value
 
 
 def words_of(value: object, what: str, choices: Collection[str], most: int) -> list[str]:
     """
     Raises:
-        ExplorerError: too many, or one that is none of the choices.
+        ValueError: too many, or one that is none of the choices.
     """
     words = list(value) if isinstance(value, list) else [] if value is None else [value]
     if len(words) > most:
-        raise ExplorerError(f"{what}: at most {most}")
+        raise ValueError(f"{what}: at most {most}")
     return [word_of(word, what, choices) for word in words]
 
 
 def as_seed(value: object) -> int:
     """
     Raises:
-        ExplorerError: empty, negative, too large or no whole number.
+        ValueError: empty, negative, too large or no whole number.
     """
     return whole_in(value, "seed", 0, HIGHEST_SEED)
 
@@ -67,6 +65,6 @@ def as_seed(value: object) -> int:
 def as_temperature(value: object) -> float:
     """
     Raises:
-        ExplorerError: empty, below 0 or above HIGHEST_TEMPERATURE.
+        ValueError: empty, below 0 or above HIGHEST_TEMPERATURE.
     """
     return number_in(value, "temperature", 0, HIGHEST_TEMPERATURE)

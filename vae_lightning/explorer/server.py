@@ -19,7 +19,6 @@ from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from vae_lightning.explorer.faces import ExplorerError
 from vae_lightning.explorer.gate import PHOTOGRAPH, Gate
 from vae_lightning.explorer.listening import LOOPBACK, is_for_this_machine
 from vae_lightning.explorer.page import STYLE, build_page, theme
@@ -42,7 +41,7 @@ def build_app(workbench: Workbench, names: Collection[str] = LOOPBACK) -> ASGIAp
         sender = request.client.host if request.client else ""
         try:
             token = await run_in_threadpool(workbench.photographs.keep, await request.body(), sender)
-        except ExplorerError as error:
+        except ValueError as error:
             return JSONResponse({"problem": str(error)}, 400)
         return JSONResponse({"token": token})
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vae_lightning.explorer.faces import ExplorerError, Face, Source
+from vae_lightning.explorer.faces import Face, Source
 from vae_lightning.explorer.photographs import Photographs
 from vae_lightning.latents.directions import Directions
 from vae_lightning.latents.statistics import LatentStatistics
@@ -85,19 +85,17 @@ class Workbench:
         """A face as the model of a run sees it.
 
         Raises:
-            ExplorerError: a sample, which nobody has photographed, a test face that is not there, or no photograph.
+            ValueError: a sample, which nobody has photographed, a test face that is not there, or no photograph.
         """
         run = self.runs[number]
         if face.source == Source.PHOTOGRAPH:
             return self.photographs.pixels(face.photograph, run.vae)
         if face.source == Source.SAMPLE:
-            raise ExplorerError("a sample has no original")
+            raise ValueError("a sample has no original")
         if run.test_faces is None:
-            raise ExplorerError(
-                f"{run.label}: the test faces are not there; see the note above, or upload a photograph"
-            )
+            raise ValueError(f"{run.label}: the test faces are not there; see the note above, or upload a photograph")
         if not 1 <= face.number <= len(run.test_faces):
-            raise ExplorerError(f"test face {face.number}: there are 1 to {len(run.test_faces)}")
+            raise ValueError(f"test face {face.number}: there are 1 to {len(run.test_faces)}")
         return run.test_faces[face.number - 1]
 
     def latents(self, number: int, face: Face) -> Float[Tensor, "1 latent"]:
@@ -122,10 +120,10 @@ class Workbench:
 def default_prior(run: OpenedRun) -> str:
     """
     Raises:
-        ExplorerError: a plain autoencoder to which no prior was fitted.
+        ValueError: a plain autoencoder to which no prior was fitted.
     """
     if not run.priors:
-        raise ExplorerError(
+        raise ValueError(
             f"{run.label} is a plain autoencoder without a prior to sample from; this fits some: "
             f"vae evaluate {run_folder(run.place)} --metrics samplers"
         )

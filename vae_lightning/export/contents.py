@@ -16,10 +16,6 @@ SAMPLES = "samples.png"
 DEMO = "demo"
 
 
-class ExportError(ValueError):
-    """An export was asked for that cannot be; the message says why and the fix."""
-
-
 def write_weights(content: dict[str, Any], file: Path) -> None:
     """Model and pixel term of a checkpoint; where a running mean of the weights was kept, that."""
     build_reconstruction(content)  # refuses a pixel term that nobody could read again

@@ -24,7 +24,7 @@ def write_demo(vae: Run, decoder_onnx: Path, folder: Path, runtime: Path | None 
         runtime: folder with RUNTIME_FILES; None fetches them once.
 
     Raises:
-        ExportError: the runtime cannot be had, or the model is a plain autoencoder of whose latents nothing is known.
+        ValueError: the runtime cannot be had, or the model is a plain autoencoder of whose latents nothing is known.
     """
     runtime_folder = browser_runtime(runtime)
     contents = demo_contents(vae)

@@ -10,7 +10,6 @@ from rich.console import Console
 from torch import Tensor
 
 from vae_lightning.data import DataError
-from vae_lightning.export.contents import ExportError
 from vae_lightning.export.data_statement import CELEBA_LICENCE
 from vae_lightning.latents.priors import FittedGaussian, GaussianMixture, Prior
 from vae_lightning.latents.statistics import LatentStatistics
@@ -48,7 +47,7 @@ DIGITS = 6
 def demo_contents(vae: Run) -> dict[str, Any]:
     """
     Raises:
-        ExportError: a plain autoencoder of whose latents nothing is known.
+        ValueError: a plain autoencoder of whose latents nothing is known.
     """
     model = vae.model
     kind = "VAE" if model.has_prior else "Plain autoencoder"
@@ -108,7 +107,7 @@ def _spread_of_prior(vae: Run) -> tuple[Float[Tensor, " latent"], Float[Tensor, 
         return torch.zeros(vae.model.latent_dim), torch.ones(vae.model.latent_dim)
     prior = _fitted_prior(vae, "gaussian")
     if not isinstance(prior, FittedGaussian):
-        raise ExportError(
+        raise ValueError(
             f"{vae.path}: a plain autoencoder whose data is not where it was, and to which no prior was fitted, so "
             "that nothing says where its latents lie. Bring the data back (CELEBA_ROOT), then: "
             f"vae evaluate {run_folder(vae.path)} --metrics samplers"

@@ -11,7 +11,7 @@ import torch
 
 from vae_lightning.export.browser_runtime import browser_runtime as prepare_runtime
 from vae_lightning.export.carried import Carried, carry
-from vae_lightning.export.contents import CARD, DEMO, SAMPLES, ExportError, described, write_weights
+from vae_lightning.export.contents import CARD, DEMO, SAMPLES, described, write_weights
 from vae_lightning.export.demo import write_demo
 from vae_lightning.export.model_card import model_card
 from vae_lightning.export.onnx_files import DECODER, ENCODER, OnnxFile, require_onnx, write_onnx
@@ -63,7 +63,7 @@ def export_run(
         hub_name: OWNER/NAME, under which the card says how to load it.
 
     Raises:
-        ExportError: the folder is taken, an extra is missing, or the ONNX files do not compute the same.
+        ValueError: the folder is taken, an extra is missing, or the ONNX files do not compute the same.
         RunError: no run, or no checkpoint of an autoencoder.
     """
     folder = folder.expanduser().resolve()
@@ -73,7 +73,7 @@ def export_run(
     runtime = prepare_runtime(browser_runtime) if demo else None
     vae = load_run(path, checkpoint)
     if vae.path.resolve().is_relative_to(folder):
-        raise ExportError(f"{folder} holds the model that is to be exported: name another folder")
+        raise ValueError(f"{folder} holds the model that is to be exported: name another folder")
     content = read_checkpoint(vae.path)
     with naming(folder), replacing_folder(folder) as unfinished:
         write_weights(content, unfinished / EXPORTED_WEIGHTS)
@@ -83,7 +83,7 @@ def export_run(
         try:
             carried = _describe(vae, content, unfinished, files, hub_name)
         except (LookupError, TypeError, AttributeError) as error:
-            raise ExportError(f"{vae.path} does not say of itself what the card needs ({error!r})") from error
+            raise ValueError(f"{vae.path} does not say of itself what the card needs ({error!r})") from error
     sizes = {str(file.relative_to(folder)): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
     return Exported(folder, vae.record["data"]["source"], sizes, carried, files)
 
@@ -120,20 +120,20 @@ def write_samples(vae: Run, carried: Carried, file: Path) -> None:
 def check_place(folder: Path, overwrite: bool) -> None:
     """
     Raises:
-        ExportError: nothing can be written there, or what is there must not be replaced.
+        ValueError: nothing can be written there, or what is there must not be replaced.
     """
     if Path.cwd().is_relative_to(folder):
-        raise ExportError(
+        raise ValueError(
             f"{folder} is where you are: name a folder that is made anew, as in `vae export last exported`"
         )
     if folder.exists() and not folder.is_dir():
-        raise ExportError(f"{folder} is a file: name a folder")
+        raise ValueError(f"{folder} is a file: name a folder")
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not is_export(folder):
-        raise ExportError(f"{folder} is not empty and holds no earlier export: name another folder")
+        raise ValueError(f"{folder} is not empty and holds no earlier export: name another folder")
     if not overwrite:
-        raise ExportError(f"{folder} holds an earlier export: say --overwrite to replace all of it, or name another")
+        raise ValueError(f"{folder} holds an earlier export: say --overwrite to replace all of it, or name another")
 
 
 def is_export(folder: Path) -> bool:

@@ -8,13 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vae_lightning.export.contents import ExportError
-
 NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)  # OWNER/NAME; the hub itself is stricter
-
-
-class HubError(ExportError):
-    """The hub cannot be reached, or does not let this person write there."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +34,18 @@ def check_access(name: str, public: bool) -> HubPlace:
         public: whether everybody shall see it.
 
     Raises:
-        HubError: no such name, extra, token, network or right; or the repository is there and not as public as asked.
+        ValueError: no such name, extra, token, network or right; or the repository is there and not as public as asked.
     """
     if importlib.util.find_spec("huggingface_hub") is None:
-        raise HubError("--push needs huggingface_hub: pip install -e '.[export]', or uv sync --extra export")
+        raise ValueError("--push needs huggingface_hub: pip install -e '.[export]', or uv sync --extra export")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # what else is installed here is nobody's business
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import RepositoryNotFoundError
 
     if not NAME.fullmatch(name):
-        raise HubError(f"--push {name}: needs OWNER/NAME, your user name or an organisation's before the slash")
+        raise ValueError(f"--push {name}: needs OWNER/NAME, your user name or an organisation's before the slash")
     if get_token() is None:
-        raise HubError(f"--push {name}: no token found; set HF_TOKEN, or log in with `hf auth login`")
+        raise ValueError(f"--push {name}: no token found; set HF_TOKEN, or log in with `hf auth login`")
     api = HfApi()
     with explained(f"--push {name}"):
         person = api.whoami()
@@ -62,7 +56,7 @@ def check_access(name: str, public: bool) -> HubPlace:
             return HubPlace(name, public, is_there=False)
     if is_public != public:
         fix = "say --public" if is_public else "leave out --public, or make it public in its settings first"
-        raise HubError(f"--push {name}: that repository is there, and {'public' if is_public else 'private'}: {fix}")
+        raise ValueError(f"--push {name}: that repository is there, and {'public' if is_public else 'private'}: {fix}")
     return HubPlace(name, public, is_there=True)
 
 
@@ -72,18 +66,18 @@ def _check_right(name: str, person: dict[str, object]) -> None:
     assert isinstance(organisations, list)
     owners = [str(person["name"]), *(str(organisation["name"]) for organisation in organisations)]
     if name.partition("/")[0] not in owners:
-        raise HubError(f"--push {name}: this token is of {owners[0]}, who may write to {', '.join(owners)}")
+        raise ValueError(f"--push {name}: this token is of {owners[0]}, who may write to {', '.join(owners)}")
     authorisation = person.get("auth") or {}
     assert isinstance(authorisation, dict)
     if authorisation.get("accessToken", {}).get("role") == "read":
-        raise HubError(f"--push {name}: this token may only read; make one with the right to write")
+        raise ValueError(f"--push {name}: this token may only read; make one with the right to write")
 
 
 def push(folder: Path, place: HubPlace) -> str:
     """Uploads everything in one commit; returns the address.
 
     Raises:
-        HubError: the hub refused it, or could not be reached. What it had before is as it was.
+        ValueError: the hub refused it, or could not be reached. What it had before is as it was.
     """
     from huggingface_hub import HfApi
 
@@ -105,13 +99,13 @@ def explained(what: str) -> Iterator[None]:
     try:
         yield
     except OfflineModeIsEnabled as error:
-        raise HubError(f"{what}: HF_HUB_OFFLINE is set; unset it to push") from error
+        raise ValueError(f"{what}: HF_HUB_OFFLINE is set; unset it to push") from error
     except HfHubHTTPError as error:
         status = error.response.status_code
         reasons = {401: "the token is not valid", 403: "this token has no right to write there"}
         said = error.server_message or str(error).splitlines()[0]
-        raise HubError(f"{what}: {reasons.get(status, 'the hub refused it')} ({status}: {said})") from error
+        raise ValueError(f"{what}: {reasons.get(status, 'the hub refused it')} ({status}: {said})") from error
     except connection_error as error:
-        raise HubError(
+        raise ValueError(
             f"{what}: the hub cannot be reached ({error}); the exported folder can be pushed later"
         ) from error

@@ -13,7 +13,7 @@ import yaml
 from vae_lightning.evaluation.card import Card, read_card, to_markdown
 from vae_lightning.evaluation.evaluate import FOLDER
 from vae_lightning.export.carried import Carried
-from vae_lightning.export.contents import DEMO, SAMPLES, ExportError
+from vae_lightning.export.contents import DEMO, SAMPLES
 from vae_lightning.export.data_statement import USES, data_front_matter, data_section
 from vae_lightning.export.onnx_files import OnnxFile
 from vae_lightning.runs.data_record import DATA_NAMES
@@ -211,7 +211,7 @@ def _scores(vae: Run, config: Mapping[str, Any]) -> str:
     card = read_card(file) if file.is_file() else None
     if card is not None and card.about.get("checkpoint_digest") == digest_of(vae.path):
         if missing := [name for name in ABOUT if name not in card.about]:
-            raise ExportError(f"{file} does not say {', '.join(missing)} of what was evaluated; evaluate the run again")
+            raise ValueError(f"{file} does not say {', '.join(missing)} of what was evaluated; evaluate the run again")
         return _as_section(card)
     text = "Not evaluated yet: `vae evaluate` on this folder measures likelihood, faces, latents and samplers."
     split, numbers = _numbers_of_training(vae, config)

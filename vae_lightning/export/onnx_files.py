@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vae_lightning.export.contents import ExportError
 from vae_lightning.models import Autoencoder
 from vae_lightning.models.distributions import DiagonalGaussian
 from vae_lightning.models.pixels import to_unit_range
@@ -75,13 +74,11 @@ class OnnxFile:
 def require_onnx() -> None:
     """
     Raises:
-        ExportError: the extra is not installed.
+        ValueError: the extra is not installed.
     """
     missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
     if missing:
-        raise ExportError(
-            f"ONNX files need {', '.join(missing)}: pip install -e '.[export]', or uv sync --extra export"
-        )
+        raise ValueError(f"ONNX files need {', '.join(missing)}: pip install -e '.[export]', or uv sync --extra export")
 
 
 def write_onnx(model: Autoencoder, file: Path) -> OnnxFile:
@@ -92,18 +89,18 @@ def write_onnx(model: Autoencoder, file: Path) -> OnnxFile:
         file: named ENCODER or DECODER.
 
     Raises:
-        ExportError: onnxruntime computes something else; no file is left.
+        ValueError: onnxruntime computes something else; no file is left.
     """
     part = OnnxEncoder(model).eval() if file.name == ENCODER else OnnxDecoder(model).eval()
     try:
         _translate(part, file)
         difference = _largest_difference(part, file)
         if not difference <= LARGEST_DIFFERENCE:  # also where it is no number
-            raise ExportError(
+            raise ValueError(
                 f"{file.name}: onnxruntime and PyTorch differ by {difference:.2g}, at most {LARGEST_DIFFERENCE:g} is "
                 "accepted. Did the training diverge? Otherwise export without --onnx and report it"
             )
-    except ExportError:
+    except ValueError:
         file.unlink(missing_ok=True)
         raise
     return _described(file, difference)

@@ -18,10 +18,6 @@ LEAST_LEFT = 1e-3  # of a direction's length, once it is orthogonal to others: b
 ROUNDING = 1e-9  # of the variance of all latents together
 
 
-class DirectionError(ValueError):
-    """A direction was asked for that cannot be; the message says what is allowed and the fix."""
-
-
 @dataclass(frozen=True, eq=False)
 class Direction:
     """One way to move.
@@ -56,14 +52,14 @@ class Direction:
                 with it lies along the vector. "std": one standard deviation of the training latents along it.
 
         Raises:
-            DirectionError: no such unit, no finite strength, or the classes do not differ in this direction.
+            ValueError: no such unit, no finite strength, or the classes do not differ in this direction.
         """
         if unit not in UNITS:
-            raise DirectionError(f"unit={unit}{did_you_mean(unit, UNITS)}: allowed are {', '.join(UNITS)}")
+            raise ValueError(f"unit={unit}{did_you_mean(unit, UNITS)}: allowed are {', '.join(UNITS)}")
         if not math.isfinite(strength):
-            raise DirectionError(f"strength={strength}: needs a finite number")
+            raise ValueError(f"strength={strength}: needs a finite number")
         if unit == "class" and self.class_gap <= 0:
-            raise DirectionError(
+            raise ValueError(
                 f"unit=class: along this direction, orthogonal to {', '.join(self.orthogonal_to) or 'nothing'}, the "
                 f"mean of images with {self.attribute} is not beyond that of those without; set unit=std"
             )
@@ -103,7 +99,7 @@ class Directions:
         }
         wrong = [name for name, shape in shapes.items() if getattr(self, name).shape != shape]
         if wrong or not all(map(is_a_name, self.names)) or len(set(self.names)) < count:
-            raise DirectionError(f"{wrong[0] if wrong else 'names'}: not those of {count} attributes")
+            raise ValueError(f"{wrong[0] if wrong else 'names'}: not those of {count} attributes")
 
     @property
     def have_both_classes(self) -> Bool[Tensor, " attributes"]:
@@ -126,24 +122,24 @@ class Directions:
                 is taken out, so that these probes read the same before and after (Shen et al. 2020, section 3.2).
 
         Raises:
-            DirectionError: no such attribute or method, an attribute without images of both classes, or nothing is
+            ValueError: no such attribute or method, an attribute without images of both classes, or nothing is
                 left of the direction.
         """
         if method not in METHODS:
-            raise DirectionError(f"method={method}{did_you_mean(method, METHODS)}: allowed are {', '.join(METHODS)}")
+            raise ValueError(f"method={method}{did_you_mean(method, METHODS)}: allowed are {', '.join(METHODS)}")
         target = self._row(attribute)
         self._check_images_per_class(target)
         others = tuple(dict.fromkeys(orthogonal_to))
         if attribute in others:
-            raise DirectionError(f"orthogonal_to={attribute}: that is the attribute to be changed; leave it out")
+            raise ValueError(f"orthogonal_to={attribute}: that is the attribute to be changed; leave it out")
         gap = self.means_with[target] - self.means_without[target]
         whole = gap if method == "means" else self.normals[target]
         if not whole.norm() > 0:
-            raise DirectionError(f"{attribute}: latents with and without it do not differ (method={method})")
+            raise ValueError(f"{attribute}: latents with and without it do not differ (method={method})")
         whole = whole / whole.norm()
         left = without_span(whole, self.normals[[self._row(name) for name in others]])
         if left.norm() < LEAST_LEFT:
-            raise DirectionError(
+            raise ValueError(
                 f"orthogonal_to={','.join(others)}: nothing is left of the direction of {attribute}; name fewer"
             )
         vector = left / left.norm()
@@ -162,7 +158,7 @@ class Directions:
         """How far the latents of all training images spread along a vector of length 1."""
         variance = float(vector @ self.covariance @ vector)
         if not variance >= -ROUNDING * float(self.covariance.diagonal().abs().sum()):
-            raise DirectionError("the covariance of the latents is none: delete the file of directions and fit again")
+            raise ValueError("the covariance of the latents is none: delete the file of directions and fit again")
         return math.sqrt(max(variance, 0.0))
 
     def _cosines(self, vector: Float[Tensor, " latent"], target: int) -> dict[str, float]:
@@ -172,7 +168,7 @@ class Directions:
 
     def _row(self, attribute: str) -> int:
         if attribute not in self.names:
-            raise DirectionError(
+            raise ValueError(
                 f"{attribute!r} is no attribute of these data{did_you_mean(attribute, self.names)}; there are "
                 + ", ".join(self.names)
             )
@@ -180,13 +176,13 @@ class Directions:
         if not self.have_both_classes[row]:
             count = int(self.counts_with[row] + self.counts_without[row])
             found = f"all {count:,} training images have it" if self.counts_with[row] else "no training image has it"
-            raise DirectionError(f"{attribute}: {found}, so that no direction can be fitted; choose another attribute")
+            raise ValueError(f"{attribute}: {found}, so that no direction can be fitted; choose another attribute")
         return row
 
     def _check_images_per_class(self, row: int) -> None:
         counts = (int(self.counts_with[row]), int(self.counts_without[row]))
         if self.images_per_class is not None and min(counts) < self.images_per_class:
-            raise DirectionError(
+            raise ValueError(
                 f"images_per_class={self.images_per_class}: {counts[0]:,} training images have {self.names[row]}, "
                 f"{counts[1]:,} do not; set at most {min(counts)}"
             )
@@ -209,13 +205,13 @@ class DirectionFile(FittedFile):
 
     format: ClassVar[int] = 1
     holds: ClassVar[str] = "directions"
-    error: ClassVar[type[ValueError]] = DirectionError
+    error: ClassVar[type[ValueError]] = ValueError
 
     def read(self) -> Directions | None:
         """None where the file is not there, or belongs to another checkpoint.
 
         Raises:
-            DirectionError: the file is damaged.
+            ValueError: the file is damaged.
         """
         with self.content() as content:
             return Directions(**content["directions"]) if content else None

@@ -12,10 +12,6 @@ from vae_lightning.latents.fitted_file import FittedFile
 from vae_lightning.models.distributions import DiagonalGaussian, Posterior
 
 
-class LatentStatisticsError(ValueError):
-    """The file holds no statistics that can be read."""
-
-
 @dataclass(frozen=True, eq=False)
 class LatentStatistics:
     """Of the posterior means of held-out faces.
@@ -52,20 +48,20 @@ class LatentStatisticsFile(FittedFile):
 
     format: ClassVar[int] = 1
     holds: ClassVar[str] = "statistics of latents"
-    error: ClassVar[type[ValueError]] = LatentStatisticsError
+    error: ClassVar[type[ValueError]] = ValueError
 
     def read(self) -> LatentStatistics | None:
         """None where the file is not there, or belongs to another checkpoint.
 
         Raises:
-            LatentStatisticsError: the file is damaged.
+            ValueError: the file is damaged.
         """
         with self.content() as content:
             if not content:
                 return None
             known = [content[name] for name in ("mean", "std", "kl_nats") if content[name] is not None]
             if len({each.shape for each in known}) != 1 or known[0].ndim != 1 or len(known) < 2:
-                raise LatentStatisticsError("they are of different latents")
+                raise ValueError("they are of different latents")
             return LatentStatistics(content["mean"], content["std"], content["kl_nats"])
 
     def write(self, statistics: LatentStatistics) -> None:

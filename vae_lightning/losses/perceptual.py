@@ -20,10 +20,6 @@ VGG16_LAYERS = {"relu1_2": 3, "relu2_2": 8, "relu3_3": 15, "relu4_3": 22}
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class WeightsError(ValueError):
-    """Weights of a feature network are missing or no such weights; the message says where they belong."""
-
-
 class PerceptualTerm(nn.Module, ABC):
     """Added to the objective with `weight`. Not nats: it takes no part in `elbo_nats`."""
 
@@ -52,7 +48,7 @@ class VGG16Perceptual(PerceptualTerm):
         layers: of `relu1_2`, `relu2_2`, `relu3_3`, `relu4_3`.
 
     Raises:
-        WeightsError: the weights are not there, or are others.
+        ValueError: the weights are not there, or are others.
 
     Source: Johnson et al. 2016, equation 2, arXiv:1603.08155; Simonyan & Zisserman 2015, arXiv:1409.1556.
     """
@@ -116,14 +112,14 @@ def cached_weights(weights_path: str | None) -> Path:
     """The file of VGG16's weights.
 
     Raises:
-        WeightsError: it is not there; says where it belongs and where it comes from.
+        ValueError: it is not there; says where it belongs and where it comes from.
     """
     source = weights_source()
     in_cache = Path(torch.hub.get_dir()) / "checkpoints" / source.rpartition("/")[2]
     file = in_cache if weights_path is None else Path(weights_path).expanduser()
     if not file.is_file():
         asked = "" if weights_path is None else f"perceptual.weights_path={weights_path} is no file. "
-        raise WeightsError(
+        raise ValueError(
             f"perceptual=vgg16 needs VGG16's ImageNet weights, and nothing is downloaded behind your back. {asked}"
             f"Fetch {source} (528 MB) and put it at {in_cache}, or name it with perceptual.weights_path=…; "
             "perceptual=none trains without the term"
@@ -135,7 +131,7 @@ def load_vgg16_features(file: Path, num_layers: int) -> nn.Sequential:
     """The first `num_layers` layers of VGG16's convolutional part, frozen, in eval mode.
 
     Raises:
-        WeightsError: the file is damaged or holds other weights.
+        ValueError: the file is damaged or holds other weights.
     """
     from torchvision.models import vgg16  # takes a second, which only who asks for the term has to wait
 
@@ -147,7 +143,7 @@ def load_vgg16_features(file: Path, num_layers: int) -> nn.Sequential:
         network.load_state_dict({name: content[f"features.{name}"] for name in network.state_dict()}, assign=True)
     except UNREADABLE as error:
         reason = str(error).split("\n")[0]
-        raise WeightsError(
+        raise ValueError(
             f"{file} does not hold torchvision's VGG16 weights ({reason}); fetch {weights_source()} again"
         ) from error
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)

@@ -1,9 +1,9 @@
 """Autoencoders: one file per architecture, one contract (`Autoencoder`)."""
 
-from vae_lightning.models.base import Autoencoder, ModelError
+from vae_lightning.models.base import Autoencoder
 from vae_lightning.models.conv import ConvVAE
 from vae_lightning.models.linear import LinearVAE
 from vae_lightning.models.patch import PatchVAE
 from vae_lightning.models.residual import ResidualVAE
 
-__all__ = ["Autoencoder", "ConvVAE", "LinearVAE", "ModelError", "PatchVAE", "ResidualVAE"]
+__all__ = ["Autoencoder", "ConvVAE", "LinearVAE", "PatchVAE", "ResidualVAE", "ValueError"]

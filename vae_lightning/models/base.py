@@ -23,10 +23,6 @@ LARGEST_IMAGE = 4096  # side in pixels
 PARAMETERS_PER_LATENT: dict[str, int] = {"gaussian": 2, "deterministic": 1}
 
 
-class ModelError(ValueError):
-    """A model was asked for what it cannot be; the message says what is allowed."""
-
-
 class Autoencoder(nn.Module, ABC):
     """Images to a posterior over latents, latents back to images.
 
@@ -44,7 +40,7 @@ class Autoencoder(nn.Module, ABC):
         logvar_clamp: (low, high) that the posterior's log-variance is clamped to; None does not clamp.
 
     Raises:
-        ModelError: an argument is not allowed, or range and activation do not fit each other.
+        ValueError: an argument is not allowed, or range and activation do not fit each other.
     """
 
     def __init__(
@@ -60,13 +56,13 @@ class Autoencoder(nn.Module, ABC):
     ) -> None:
         super().__init__()
         if not 1 <= image_size <= LARGEST_IMAGE:
-            raise ModelError(f"data.image_size={image_size}: allowed are 1 to {LARGEST_IMAGE} pixels")
+            raise ValueError(f"data.image_size={image_size}: allowed are 1 to {LARGEST_IMAGE} pixels")
         if latent_dim < 1:
-            raise ModelError(f"model.latent_dim={latent_dim}: at least 1 latent is needed")
+            raise ValueError(f"model.latent_dim={latent_dim}: at least 1 latent is needed")
         if color not in CHANNELS:
-            raise ModelError(f"model.color={color!r}: allowed are {', '.join(CHANNELS)}")
+            raise ValueError(f"model.color={color!r}: allowed are {', '.join(CHANNELS)}")
         if posterior not in PARAMETERS_PER_LATENT:
-            raise ModelError(f"posterior={posterior!r}: allowed are {', '.join(PARAMETERS_PER_LATENT)}")
+            raise ValueError(f"posterior={posterior!r}: allowed are {', '.join(PARAMETERS_PER_LATENT)}")
         self.image_size = image_size
         self.channels = CHANNELS[color]
         self.latent_dim = latent_dim
@@ -136,14 +132,14 @@ def checked_logvar_clamp(logvar_clamp: Sequence[float] | None, posterior: str) -
     """The clamp as (low, high).
 
     Raises:
-        ModelError: not two ascending numbers, or a posterior that has no log-variance.
+        ValueError: not two ascending numbers, or a posterior that has no log-variance.
     """
     if logvar_clamp is None:
         return None
     if len(logvar_clamp) != 2 or not logvar_clamp[0] < logvar_clamp[1]:  # also of nan
-        raise ModelError(f"model.logvar_clamp={list(logvar_clamp)}: give [low, high] with low < high, or null")
+        raise ValueError(f"model.logvar_clamp={list(logvar_clamp)}: give [low, high] with low < high, or null")
     if posterior == "deterministic":
-        raise ModelError(
+        raise ValueError(
             f"model.logvar_clamp={list(logvar_clamp)}: posterior=deterministic has no log-variance; "
             "set model.logvar_clamp=null or posterior=gaussian"
         )
@@ -154,16 +150,16 @@ def matching_pixel_range(output_activation: str, pixel_range: Sequence[float] | 
     """The range of `output_activation`, checked against the one asked for.
 
     Raises:
-        ModelError: unknown activation, or a range that the activation cannot produce.
+        ValueError: unknown activation, or a range that the activation cannot produce.
     """
     if output_activation not in RANGE_OF_ACTIVATION:
         allowed = ", ".join(RANGE_OF_ACTIVATION)
-        raise ModelError(f"model.output_activation={output_activation!r}: allowed are {allowed}")
+        raise ValueError(f"model.output_activation={output_activation!r}: allowed are {allowed}")
     produced = RANGE_OF_ACTIVATION[output_activation]
     if pixel_range is not None and tuple(map(float, pixel_range)) != produced:
         fitting = [name for name, made in RANGE_OF_ACTIVATION.items() if made == tuple(map(float, pixel_range))]
         fix = f"model.output_activation={fitting[0]} or " if fitting else ""
-        raise ModelError(
+        raise ValueError(
             f"model.pixel_range={list(pixel_range)} does not fit model.output_activation={output_activation}, "
             f"which produces {list(produced)}: set {fix}model.pixel_range={list(produced)}"
         )

@@ -4,8 +4,6 @@ import math
 
 from torch import nn
 
-from vae_lightning.models.base import ModelError
-
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
@@ -19,7 +17,7 @@ MAX_GROUPS = 32
 
 def make_activation(activation: str) -> nn.Module:
     if activation not in ACTIVATIONS:
-        raise ModelError(f"model.activation={activation!r}: allowed are {', '.join(ACTIVATIONS)}")
+        raise ValueError(f"model.activation={activation!r}: allowed are {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[activation]()
 
 
@@ -31,4 +29,4 @@ def make_norm(norm: str, channels: int) -> nn.Module:
         return nn.BatchNorm2d(channels)
     if norm == "group":
         return nn.GroupNorm(math.gcd(MAX_GROUPS, max(channels // 2, 1)), channels)
-    raise ModelError(f"model.norm={norm!r}: allowed are {', '.join(NORMS)}")
+    raise ValueError(f"model.norm={norm!r}: allowed are {', '.join(NORMS)}")

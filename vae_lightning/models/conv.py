@@ -27,7 +27,7 @@ class ConvVAE(MapAutoencoder):
         others: see `Autoencoder`.
 
     Raises:
-        ModelError: the image size cannot be halved once per width, or an option is unknown.
+        ValueError: the image size cannot be halved once per width, or an option is unknown.
     """
 
     def __init__(

@@ -5,7 +5,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vae_lightning.models.base import Autoencoder, ModelError
+from vae_lightning.models.base import Autoencoder
 from vae_lightning.models.blocks import make_activation
 
 
@@ -18,13 +18,13 @@ class LinearVAE(Autoencoder):
         others: see `Autoencoder`.
 
     Raises:
-        ModelError: an option is unknown or out of range.
+        ValueError: an option is unknown or out of range.
     """
 
     def __init__(self, hidden_dim: int = 512, activation: str = "relu", **others: Any) -> None:
         super().__init__(**others)
         if hidden_dim < 1:
-            raise ModelError(f"model.hidden_dim={hidden_dim}: at least 1 hidden unit is needed")
+            raise ValueError(f"model.hidden_dim={hidden_dim}: at least 1 hidden unit is needed")
         self.encoder = nn.Sequential(
             nn.Flatten(),
             nn.Linear(self.num_pixels, hidden_dim),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vae_lightning.models.base import Autoencoder, ModelError
+from vae_lightning.models.base import Autoencoder
 from vae_lightning.models.blocks import make_activation, make_norm
 
 SIZES_WITH_WIDTHS = (32, 64, 128, 256)
@@ -49,10 +49,10 @@ def doubling_widths(first: int, image_size: int, count: int, model: str) -> tupl
     """`count` widths that double from `first` up to 512.
 
     Raises:
-        ModelError: no widths are known for this size.
+        ValueError: no widths are known for this size.
     """
     if image_size not in SIZES_WITH_WIDTHS:
-        raise ModelError(
+        raise ValueError(
             f"data.image_size={image_size}: model={model} knows its widths for {SIZES_WITH_WIDTHS}; choose one of them "
             f"or give model.widths=[{first},{2 * first},…]"
         )
@@ -60,11 +60,11 @@ def doubling_widths(first: int, image_size: int, count: int, model: str) -> tupl
 
 
 def check_halvings(image_size: int, widths: Sequence[int], halvings: int) -> None:
-    """Raises ModelError where `widths` are none, or the image cannot be halved so often."""
+    """Raises ValueError where `widths` are none, or the image cannot be halved so often."""
     if not widths or min(widths) < 1:
-        raise ModelError(f"model.widths={list(widths)}: give at least one width, each at least 1")
+        raise ValueError(f"model.widths={list(widths)}: give at least one width, each at least 1")
     if image_size % 2**halvings:
-        raise ModelError(
+        raise ValueError(
             f"data.image_size={image_size}: model.widths={list(widths)} halve the image {halvings} times, "
             f"so it must be a multiple of {2**halvings}; change one of the two"
         )

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from vae_lightning.models.base import ModelError
 from vae_lightning.models.blocks import make_activation, make_norm
 from vae_lightning.models.maps import MapAutoencoder, check_halvings, doubling, halving
 
@@ -31,7 +30,7 @@ class PatchVAE(MapAutoencoder):
         others: see `Autoencoder`.
 
     Raises:
-        ModelError: the image size is no multiple of patch and halvings, or an option is unknown.
+        ValueError: the image size is no multiple of patch and halvings, or an option is unknown.
     """
 
     def __init__(
@@ -47,10 +46,10 @@ class PatchVAE(MapAutoencoder):
     ) -> None:
         super().__init__(image_size=image_size, **others)
         if patch < 1 or image_size % patch:
-            raise ModelError(f"model.patch={patch}: data.image_size={image_size} must be a multiple of it")
+            raise ValueError(f"model.patch={patch}: data.image_size={image_size} must be a multiple of it")
         check_halvings(image_size // patch, widths, halvings=len(widths) - 1)
         if len(decoder_widths) != len(widths) or min(decoder_widths) < 1:
-            raise ModelError(
+            raise ValueError(
                 f"model.decoder_widths={list(decoder_widths)}: give {len(widths)} widths, as many as "
                 f"model.widths={list(widths)}, each at least 1"
             )

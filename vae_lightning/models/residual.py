@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vae_lightning.models.base import ModelError
 from vae_lightning.models.blocks import make_activation, make_norm
 from vae_lightning.models.maps import MapAutoencoder, check_halvings, doubling_widths
 
@@ -36,7 +35,7 @@ class ResidualVAE(MapAutoencoder):
         others: see `Autoencoder`.
 
     Raises:
-        ModelError: the image size cannot be halved between the widths, or an option is unknown.
+        ValueError: the image size cannot be halved between the widths, or an option is unknown.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class ResidualVAE(MapAutoencoder):
         widths = widths_for(image_size) if widths is None else tuple(widths)
         check_halvings(image_size, widths, halvings=len(widths) - 1)
         if not 0 <= num_blocks <= MOST_BLOCKS:
-            raise ModelError(f"model.num_blocks={num_blocks}: allowed are 0 to {MOST_BLOCKS}")
+            raise ValueError(f"model.num_blocks={num_blocks}: allowed are 0 to {MOST_BLOCKS}")
         self.widths = widths
         side = image_size // 2 ** (len(widths) - 1)
         self.map_shape = (widths[-1], side, side)

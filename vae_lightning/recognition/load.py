@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from vae_lightning.recognition.module import NAMES_KEY, NETWORK_PREFIX
-from vae_lightning.recognition.network import Recognizer, RecognizerError, ResNet18Recognizer
+from vae_lightning.recognition.network import Recognizer, ResNet18Recognizer
 from vae_lightning.runs.checkpoints import load_weights, read_checkpoint
 from vae_lightning.runs.data_record import check_record
 from vae_lightning.runs.layout import RECORD_KEY, checkpoint_file
@@ -28,13 +28,13 @@ def load_recognizer(path: str | Path, checkpoint: str = "best", device: str | to
 
     Raises:
         RunError: no run there, or a file that is no checkpoint of ours.
-        RecognizerError: it is an autoencoder's.
+        ValueError: it is an autoencoder's.
     """
     file = checkpoint_file(Path(path).expanduser(), checkpoint, reads_faces=True)
     content = read_checkpoint(file)
     config = content[RECORD_KEY]["config"].get("recognizer")
     if not config:
-        raise RecognizerError(
+        raise ValueError(
             f"{file} holds an autoencoder, not a network that reads faces; this trains one: "
             "python train.py experiment=attribute_classifier"
         )
@@ -43,7 +43,7 @@ def load_recognizer(path: str | Path, checkpoint: str = "best", device: str | to
     load_weights(network, NETWORK_PREFIX, content["state_dict"])
     names = content.get(NAMES_KEY)
     if not isinstance(names, list | tuple) or not all(map(is_a_name, names)) or len(names) != network.num_outputs:
-        raise RecognizerError(f"{file} does not name the {network.num_outputs} outputs of its network")
+        raise ValueError(f"{file} does not name the {network.num_outputs} outputs of its network")
     network.names = tuple(names)
     return network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -52,17 +52,17 @@ def build_recognizer(config: dict[str, Any]) -> Recognizer:
     """The network that a run's configuration names, with random weights.
 
     Raises:
-        RecognizerError: it names a class that is no recognizer of ours, or arguments that the class refuses.
+        ValueError: it names a class that is no recognizer of ours, or arguments that the class refuses.
     """
     target = config.get("_target_") if isinstance(config, dict) else config
     if not isinstance(target, str) or target not in RECOGNIZERS:
-        raise RecognizerError(f"the run asks for {target!r}; only these may be built: {', '.join(RECOGNIZERS)}")
+        raise ValueError(f"the run asks for {target!r}; only these may be built: {', '.join(RECOGNIZERS)}")
     arguments = {**{name: value for name, value in config.items() if name != "_target_"}, "weights": "none"}
     try:
         with torch.random.fork_rng(devices=[]):  # who loads a run keeps their own random numbers
             return RECOGNIZERS[target](**arguments)
     except UNREADABLE as error:
-        raise RecognizerError(f"the run asks for a {target} that cannot be: {error}") from error
+        raise ValueError(f"the run asks for a {target} that cannot be: {error}") from error
 
 
 def check_sees_alike(path: str | Path, checkpoint: str, data: dict[str, Any]) -> None:
@@ -74,7 +74,7 @@ def check_sees_alike(path: str | Path, checkpoint: str, data: dict[str, Any]) ->
         data: of the run whose faces it is to read: its configuration's `data`.
 
     Raises:
-        RecognizerError: with the command that trains one that fits.
+        ValueError: with the command that trains one that fits.
     """
     file = checkpoint_file(Path(path).expanduser(), checkpoint, reads_faces=True)
     record = read_checkpoint(file)[RECORD_KEY]
@@ -84,7 +84,7 @@ def check_sees_alike(path: str | Path, checkpoint: str, data: dict[str, Any]) ->
     if different:
         pairs = ", ".join(f"data.{name}={own[name]} instead of {data[name]}" for name in different)
         fits = " ".join(f"data.{name}={data[name]}" for name in different)
-        raise RecognizerError(
+        raise ValueError(
             f"{path} was trained on other pictures than the run: {pairs}. This trains one that fits: "
             f"python train.py experiment=attribute_classifier {fits}"
         )

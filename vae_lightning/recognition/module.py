@@ -15,7 +15,7 @@ from torchmetrics import MeanMetric
 from vae_lightning.data import FaceDataModule
 from vae_lightning.data.sources.source import Split
 from vae_lightning.models.pixels import to_pixel_range
-from vae_lightning.recognition.network import Recognizer, RecognizerError, check_outputs
+from vae_lightning.recognition.network import Recognizer, check_outputs
 from vae_lightning.recognition.readings import (
     Readings,
     ReadSplit,
@@ -85,7 +85,7 @@ class RecognizerModule(RunModule):
         """Takes names and targets from the data, which are open by now.
 
         Raises:
-            RecognizerError: the data do not have what is to be read.
+            ValueError: the data do not have what is to be read.
         """
         datamodule: FaceDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         splits: tuple[Split, ...] = ("train", "val", "test")
@@ -96,7 +96,7 @@ class RecognizerModule(RunModule):
             self.network.names = () if known is None else known[0]
         if not self.network.names:
             source = datamodule.record()["source"]
-            raise RecognizerError(f"recognizer.target={self.network.target}: {source} images have none")
+            raise ValueError(f"recognizer.target={self.network.target}: {source} images have none")
         check_outputs(self.network.names, self.network.target)
         if self.network.target == "factors":
             self._standardise_factors(datamodule)

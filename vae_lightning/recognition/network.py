@@ -24,10 +24,6 @@ WEIGHTS = ResNet18_Weights.IMAGENET1K_V1
 Images = Float[Tensor, "batch channels height width"]
 
 
-class RecognizerError(ValueError):
-    """A network that reads faces was asked for what it cannot do; the message says what it can."""
-
-
 class Recognizer(nn.Module, ABC):
     """Reads `target` off faces: log-odds of CelebA's 40 attributes, or the factors that drew rendered faces.
 
@@ -39,15 +35,15 @@ class Recognizer(nn.Module, ABC):
         target: "attributes" or "factors".
 
     Raises:
-        RecognizerError: there is no such target, or images of this size cannot be read.
+        ValueError: there is no such target, or images of this size cannot be read.
     """
 
     def __init__(self, image_size: int, color: str = "rgb", target: str = "attributes") -> None:
         super().__init__()
         if target not in TARGETS:
-            raise RecognizerError(f"recognizer.target={target}: allowed are {', '.join(TARGETS)}")
+            raise ValueError(f"recognizer.target={target}: allowed are {', '.join(TARGETS)}")
         if image_size < SMALLEST_IMAGE:
-            raise RecognizerError(f"data.image_size={image_size}: a recognizer needs {SMALLEST_IMAGE} pixels or more")
+            raise ValueError(f"data.image_size={image_size}: a recognizer needs {SMALLEST_IMAGE} pixels or more")
         self.image_size = image_size
         self.channels = 3 if color == "rgb" else 1
         self.target = target
@@ -80,7 +76,7 @@ class ResNet18Recognizer(Recognizer):
             torchvision's cache), or the path of torchvision's file.
 
     Raises:
-        RecognizerError: the weights are not there, or are others.
+        ValueError: the weights are not there, or are others.
 
     Source: He et al. 2016, arXiv:1512.03385.
     """
@@ -112,7 +108,7 @@ def find_weights(weights: str) -> Path | None:
     """The file that training starts from; None for random weights.
 
     Raises:
-        RecognizerError: it is not there; says where it belongs and where it comes from.
+        ValueError: it is not there; says where it belongs and where it comes from.
     """
     in_cache = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS.url.rpartition("/")[2]
     if weights == "none":
@@ -121,7 +117,7 @@ def find_weights(weights: str) -> Path | None:
         return in_cache if in_cache.is_file() else None
     file = in_cache if weights == "imagenet" else Path(weights).expanduser()
     if not file.is_file():
-        raise RecognizerError(
+        raise ValueError(
             f"recognizer.weights={weights}: there is no file {file}, and nothing is downloaded behind your back. Fetch "
             f"{WEIGHTS.url} (45 MB) and put it at {in_cache}, or name it; recognizer.weights=none starts from random "
             "weights"
@@ -132,13 +128,13 @@ def find_weights(weights: str) -> Path | None:
 def load_weights(backbone: nn.Module, file: Path) -> None:
     """
     Raises:
-        RecognizerError: the file is damaged or holds other weights.
+        ValueError: the file is damaged or holds other weights.
     """
     try:
         backbone.load_state_dict(read_tensors(file, may_repeat=True))
     except UNREADABLE as error:
         reason = str(error).split("\n")[0]
-        raise RecognizerError(
+        raise ValueError(
             f"{file} does not hold torchvision's ResNet18 weights ({reason}); fetch {WEIGHTS.url} again"
         ) from error
 
@@ -147,12 +143,12 @@ def check_source(target: str, source: str) -> None:
     """Refuses data of which it is known, unread, that they do not have the target.
 
     Raises:
-        RecognizerError: says which data have it.
+        ValueError: says which data have it.
     """
     if target == "factors" and source in ("celeba", "folder", "noise"):
-        raise RecognizerError(f"recognizer.target=factors with data={source}: only data=faces has known factors")
+        raise ValueError(f"recognizer.target=factors with data={source}: only data=faces has known factors")
     if target == "attributes" and source in ("folder", "noise"):
-        raise RecognizerError(
+        raise ValueError(
             f"recognizer.target=attributes with data={source}: that has no attributes; data=celeba and data=faces do"
         )
 
@@ -160,7 +156,7 @@ def check_source(target: str, source: str) -> None:
 def check_outputs(names: Sequence[str], target: str) -> None:
     """
     Raises:
-        RecognizerError: the data have not as many attributes or factors as the network has outputs.
+        ValueError: the data have not as many attributes or factors as the network has outputs.
     """
     if len(names) != TARGETS[target]:
-        raise RecognizerError(f"the data have {len(names)} {target}, and the network reads {TARGETS[target]}")
+        raise ValueError(f"the data have {len(names)} {target}, and the network reads {TARGETS[target]}")

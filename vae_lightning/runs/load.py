@@ -291,7 +291,7 @@ def load_run(
 
     Raises:
         RunError: no run there, a file that is no checkpoint of ours, or one of a newer version.
-        DeviceError: no such device here.
+        ValueError: no such device here.
         ValueError: no such dtype.
     """
     if dtype not in DTYPES:

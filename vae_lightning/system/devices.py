@@ -3,15 +3,11 @@
 import torch
 
 
-class DeviceError(ValueError):
-    """This machine has no such device."""
-
-
 def choose_device(name: str | torch.device) -> torch.device:
     """The device of that name; "auto" is the accelerator that PyTorch sees, else the CPU.
 
     Raises:
-        DeviceError: no such device here.
+        ValueError: no such device here.
     """
     if name == "auto":
         there = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -21,5 +17,5 @@ def choose_device(name: str | torch.device) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise DeviceError(f"device={name}: not usable here ({reason}); try auto or cpu") from error
+        raise ValueError(f"device={name}: not usable here ({reason}); try auto or cpu") from error
     return device

@@ -26,10 +26,6 @@ LICENCE = (
 )
 
 
-class DownloadError(DataError):
-    """CelebA did not arrive; the message has the steps by hand."""
-
-
 def download_celeba(root: Path, say: Callable[[str], None]) -> None:
     """Puts CelebA's zip file and annotation files into `root`; those that are there and right are kept.
 
@@ -37,7 +33,7 @@ def download_celeba(root: Path, say: Callable[[str], None]) -> None:
 
     Raises:
         DataError: a file of that name is there and another one; the disk has no room.
-        DownloadError: gdown is not installed, no network, the quota, a wrong checksum.
+        DataError: gdown is not installed, no network, the quota, a wrong checksum.
     """
     missing = _missing_files(root)
     unfinished = root / UNFINISHED
@@ -83,7 +79,7 @@ def _require_gdown(root: Path, missing: list[OfficialFile]) -> Any:
         import gdown
     except ImportError as error:
         reason = "Downloads from Google Drive need gdown: pip install -e '.[download]' or uv sync --extra download"
-        raise DownloadError(f"{reason}\n{_by_hand(root, missing)}") from error
+        raise DataError(f"{reason}\n{_by_hand(root, missing)}") from error
     return gdown
 
 
@@ -105,19 +101,19 @@ def _fetch(gdown: Any, file: OfficialFile, root: Path, missing: list[OfficialFil
             f"Google Drive does not hand out {file.name} now: it allows so many downloads of a file per day, "
             f"by all people together. Try again tomorrow:\n  {_command(root)} --download\n({str(error).strip()})"
         )
-        raise DownloadError(f"{reason}\n{_by_hand(root, missing)}") from error
+        raise DataError(f"{reason}\n{_by_hand(root, missing)}") from error
     except (gdown.exceptions.DownloadError, OSError) as error:  # what requests raises are OSErrors
         reason = (
             f"{file.name} did not arrive. Is there a connection to the internet? Then try again; "
             f"what has arrived is kept:\n  {_command(root)} --download\n({str(error).strip()})"
         )
-        raise DownloadError(f"{reason}\n{_by_hand(root, missing)}") from error
+        raise DataError(f"{reason}\n{_by_hand(root, missing)}") from error
     if _checksum(path) != file.md5:
         path.unlink()
         reason = (
             f"{file.name} arrived with a wrong checksum and was removed: damaged on the way, or a page of Google's."
         )
-        raise DownloadError(f"{reason} Try again:\n  {_command(root)} --download\n{_by_hand(root, missing)}")
+        raise DataError(f"{reason} Try again:\n  {_command(root)} --download\n{_by_hand(root, missing)}")
     path.replace(root / file.name)
 
 

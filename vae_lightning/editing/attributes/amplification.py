@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from vae_lightning.editing.outcome import Cell, EditError, Outcome
+from vae_lightning.editing.outcome import Cell, Outcome
 from vae_lightning.models.distributions import DiagonalGaussian
 from vae_lightning.pictures.charts import Chart
 from vae_lightning.pictures.face_grids import Faces, encode_mean
@@ -50,11 +50,11 @@ def subject_correlations(subject: Subject, count_images: int = COUNT_IMAGES) -> 
     """Of the encoded means of so many training images.
 
     Raises:
-        EditError: the data have no attributes, or fewer than 2 images.
+        ValueError: the data have no attributes, or fewer than 2 images.
     """
     attributes = subject.attributes("train", _checked(count_images))
     if attributes is None:
-        raise EditError("the data have no attributes to correlate with; CelebA and rendered faces do")
+        raise ValueError("the data have no attributes to correlate with; CelebA and rendered faces do")
     return correlations(subject.posterior("train", count_images).mean.numpy(), attributes)
 
 
@@ -71,7 +71,7 @@ def rank_dimensions(
         attribute: of by=correlation.
 
     Raises:
-        EditError: no such order or attribute, or one that this model or these data do not have.
+        ValueError: no such order or attribute, or one that this model or these data do not have.
     """
     _check_order(subject, by, attribute)
     posterior = subject.posterior("train", _checked(count_images))
@@ -98,23 +98,23 @@ def rank_dimensions(
 
 def _check_order(subject: Subject, by: str, attribute: str | None) -> None:
     if by not in ORDERS:
-        raise EditError(f"by={by}{did_you_mean(by, ORDERS)}: allowed are {', '.join(ORDERS)}")
+        raise ValueError(f"by={by}{did_you_mean(by, ORDERS)}: allowed are {', '.join(ORDERS)}")
     if by == "kl" and not subject.model.has_prior:
-        raise EditError("by=kl: posterior=deterministic has no KL; take by=variance")
+        raise ValueError("by=kl: posterior=deterministic has no KL; take by=variance")
     if by != "correlation" and attribute is not None:
-        raise EditError(f"attribute={attribute}: by={by} does not look at it; set by=correlation or leave it out")
+        raise ValueError(f"attribute={attribute}: by={by} does not look at it; set by=correlation or leave it out")
     if by == "correlation":
         names = subject.data.attribute_names
         if not names:
-            raise EditError("by=correlation: the data have no attributes, CelebA and rendered faces do; by=variance")
+            raise ValueError("by=correlation: the data have no attributes, CelebA and rendered faces do; by=variance")
         if attribute not in names:
             guess = did_you_mean(attribute, names) if attribute else ""
-            raise EditError(f"by=correlation, attribute={attribute}{guess}: there are {', '.join(names)}")
+            raise ValueError(f"by=correlation, attribute={attribute}{guess}: there are {', '.join(names)}")
 
 
 def _checked(count_images: int) -> int:
     if count_images < 2:
-        raise EditError(f"count_images={count_images}: at least 2, so that something can vary")
+        raise ValueError(f"count_images={count_images}: at least 2, so that something can vary")
     return count_images
 
 
@@ -139,7 +139,7 @@ def amplify(
         count_images: training images that the titles' variances, KL and correlations are of.
 
     Raises:
-        EditError: a latent that is not there, none at all, or values of α that cannot be.
+        ValueError: a latent that is not there, none at all, or values of α that cannot be.
     """
     _check_steps(subject, dimensions, limit, num_steps)
     known = {row["dimension"]: row for row in rank_dimensions(subject, "variance", count_images)}
@@ -169,14 +169,14 @@ def amplify(
 def _check_steps(subject: Subject, dimensions: Sequence[int], limit: float, num_steps: int) -> None:
     latent_dim = subject.model.latent_dim
     if not dimensions:
-        raise EditError("dimensions: name at least one latent")
+        raise ValueError("dimensions: name at least one latent")
     for dimension in dimensions:
         if not 0 <= dimension < latent_dim:
-            raise EditError(f"dimension {dimension}: this model has the latents 0 to {latent_dim - 1}")
+            raise ValueError(f"dimension {dimension}: this model has the latents 0 to {latent_dim - 1}")
     if not 0 < limit < math.inf:
-        raise EditError(f"limit={limit}: needs a finite number above 0")
+        raise ValueError(f"limit={limit}: needs a finite number above 0")
     if num_steps < 2:
-        raise EditError(f"num_steps={num_steps}: at least 2, both ends")
+        raise ValueError(f"num_steps={num_steps}: at least 2, both ends")
 
 
 def _in_words(row: Row) -> str:

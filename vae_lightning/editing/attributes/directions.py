@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from vae_lightning.editing.attributes.amplification import decode_steps, encode_faces
-from vae_lightning.editing.outcome import Cell, EditError, Outcome
+from vae_lightning.editing.outcome import Cell, Outcome
 from vae_lightning.evaluation.metrics.factors import active_latents
 from vae_lightning.latents.directions import Direction, DirectionFile, Directions
 from vae_lightning.pictures.charts import Chart
@@ -53,15 +53,15 @@ def fit_directions(
             their standardised values is a long step of the latent itself, which the decoder takes for noise.
 
     Raises:
-        EditError: fewer than 2 images, latents that are no numbers, images_per_class below 1, or a probe that does
+        ValueError: fewer than 2 images, latents that are no numbers, images_per_class below 1, or a probe that does
             not converge.
     """
     codes = latents.double().numpy()
     if len(codes) < 2:
-        raise EditError(f"{len(codes)} training images: at least 2 are needed to fit directions")
+        raise ValueError(f"{len(codes)} training images: at least 2 are needed to fit directions")
     read = codes if probe_latents is None else probe_latents.double().numpy()
     if not (np.isfinite(codes).all() and np.isfinite(read).all()):
-        raise EditError("the latents hold nan or inf, so that no direction fits them; did the training diverge?")
+        raise ValueError("the latents hold nan or inf, so that no direction fits them; did the training diverge?")
     means_with, means_without = _class_means(codes, attributes, images_per_class, seed)
     counts_with = torch.from_numpy(attributes.sum(0, dtype=np.int64))
     return Directions(
@@ -83,7 +83,7 @@ def _class_means(
     seed: int,
 ) -> tuple[Float[Tensor, "attributes latent"], Float[Tensor, "attributes latent"]]:
     if images_per_class is not None and images_per_class < 1:
-        raise EditError(f"images_per_class={images_per_class}: at least 1, or none to take all images")
+        raise ValueError(f"images_per_class={images_per_class}: at least 1, or none to take all images")
     means = np.zeros((2, attributes.shape[1], codes.shape[1]))
     for column, labels in enumerate(attributes.T):
         for side, members in enumerate((np.flatnonzero(labels), np.flatnonzero(~labels))):
@@ -104,7 +104,7 @@ def _probe_normals(
     normals = np.zeros((attributes.shape[1], codes.shape[1]))
     varying = active_latents(codes, 0.0)
     if not len(varying):
-        raise EditError("no latent varies over the training images, so that nothing can be read from them")
+        raise ValueError("no latent varies over the training images, so that nothing can be read from them")
     scale = codes[:, varying].std(0)
     standardised = (codes[:, varying] - codes[:, varying].mean(0)) / scale
     columns = np.flatnonzero(has_both_classes(attributes)).tolist()
@@ -115,7 +115,7 @@ def _probe_normals(
             warnings.simplefilter("always", ConvergenceWarning)
             probe.fit(standardised, attributes[:, column])
         if caught:
-            raise EditError(f"the probe of {names[column]} has not converged after {MOST_STEPS} steps")
+            raise ValueError(f"the probe of {names[column]} has not converged after {MOST_STEPS} steps")
         weights = probe.coef_[0] / scale
         normals[column, varying] = weights / np.linalg.norm(weights)
     return normals
@@ -129,12 +129,12 @@ def subject_directions(
     The file holds means of all images; those of `images_per_class` are taken anew each time.
 
     Raises:
-        EditError: the data have no attributes, or nothing can be fitted to these latents.
-        DirectionError: the file is damaged.
+        ValueError: the data have no attributes, or nothing can be fitted to these latents.
+        ValueError: the file is damaged.
     """
     attributes = subject.attributes("train", MOST_FITTED)
     if attributes is None:
-        raise EditError("the data have no attributes, so that no direction is known; CelebA and rendered faces have")
+        raise ValueError("the data have no attributes, so that no direction is known; CelebA and rendered faces have")
     directions = file.read() if file else None
     if directions is None:
         directions = fit_directions(
@@ -164,8 +164,8 @@ def edit_attribute(
     """A row per face: the original, then decoded from z + strength x direction.
 
     Raises:
-        EditError: no strengths.
-        DirectionError: no such unit, or a strength that cannot be.
+        ValueError: no strengths.
+        ValueError: no such unit, or a strength that cannot be.
     """
     images = _moved_faces(subject, encode_faces(subject, faces), direction, strengths, unit)
     picture = labelled_grid(
@@ -188,12 +188,12 @@ def compare_directions(
     """A row per direction, all of the same attribute, from one face.
 
     Raises:
-        EditError: no strengths, not one face, or directions of several attributes.
-        DirectionError: no such unit, or a strength that cannot be.
+        ValueError: no strengths, not one face, or directions of several attributes.
+        ValueError: no such unit, or a strength that cannot be.
     """
     attributes = {direction.attribute for direction in directions}
     if len(attributes) != 1 or len(face) != 1:
-        raise EditError(f"directions of {len(attributes)} attributes and {len(face)} faces; one of each is compared")
+        raise ValueError(f"directions of {len(attributes)} attributes and {len(face)} faces; one of each is compared")
     latents = encode_faces(subject, face)
     images = torch.cat([_moved_faces(subject, latents, direction, strengths, unit) for direction in directions])
     originals = face.to(images.device)[None].expand(len(directions), *[-1] * 4)
@@ -216,7 +216,7 @@ def _moved_faces(
     unit: str,
 ) -> UInt8[Tensor, "faces steps channels height width"]:
     if not strengths:
-        raise EditError("strengths: name at least one; 0 is the reconstruction")
+        raise ValueError("strengths: name at least one; 0 is the reconstruction")
     shifts = torch.stack([direction.shift(strength, unit) for strength in strengths])
     return decode_steps(subject, latents[:, None] + shifts, f"Decoding {direction.attribute}")
 

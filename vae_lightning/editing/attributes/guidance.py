@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from vae_lightning.editing.outcome import Cell, EditError, Outcome
+from vae_lightning.editing.outcome import Cell, Outcome
 from vae_lightning.models import Autoencoder
 from vae_lightning.models.pixels import to_unit_range
 from vae_lightning.pictures.charts import COLORS, Chart, figure_pixels
@@ -31,7 +31,7 @@ class GuidanceSettings:
     """How far and how fast.
 
     Raises:
-        EditError: a number that is not allowed.
+        ValueError: a number that is not allowed.
     """
 
     num_steps: int = 200
@@ -42,13 +42,13 @@ class GuidanceSettings:
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
-            raise EditError(f"num_steps={self.num_steps}: at least 1 step")
+            raise ValueError(f"num_steps={self.num_steps}: at least 1 step")
         if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise EditError(f"lr={self.lr}: expected more than 0")
+            raise ValueError(f"lr={self.lr}: expected more than 0")
         if not (self.distance_weight >= 0 and math.isfinite(self.distance_weight)):
-            raise EditError(f"distance_weight={self.distance_weight}: expected 0 or more")
+            raise ValueError(f"distance_weight={self.distance_weight}: expected 0 or more")
         if not 1 <= self.num_shown <= self.num_steps:
-            raise EditError(f"num_shown={self.num_shown}: expected 1 to num_steps={self.num_steps}")
+            raise ValueError(f"num_shown={self.num_shown}: expected 1 to num_steps={self.num_steps}")
 
     @property
     def shown_steps(self) -> list[int]:
@@ -133,12 +133,12 @@ def guide(
     reads log-odds of its `names` from RGB images in [0, 1].
 
     Raises:
-        EditError: no targets, an attribute that the classifier does not know, or a network in training mode.
+        ValueError: no targets, an attribute that the classifier does not know, or a network in training mode.
     """
     wanted = _target_outputs(classifier, targets, settings)
     for network in (model, classifier):
         if any(module.training for module in network.modules()):
-            raise EditError(f"{type(network).__name__} is in training mode, which would change it: call eval() first")
+            raise ValueError(f"{type(network).__name__} is in training mode, which would change it: call eval() first")
     device = next(model.parameters()).device
     at_once = max(1, PIXELS_AT_ONCE // model.image_size**2)
     parts = []
@@ -153,18 +153,18 @@ def _target_outputs(classifier: Recognizer, targets: Mapping[str, bool], setting
     """Position of the classifier's output -> whether faces shall have it."""
     names = classifier.names
     if classifier.target != "attributes":
-        raise EditError(
+        raise ValueError(
             f"this network reads {classifier.target} ({', '.join(names[:3])}, …): guidance needs one that reads "
             "attributes"
         )
     if not targets:
-        raise EditError(f"no target: name one attribute at least, of {', '.join(names)}")
+        raise ValueError(f"no target: name one attribute at least, of {', '.join(names)}")
     for name in targets:
         if name not in names:
             hint = did_you_mean(name, names)
-            raise EditError(f"attribute {name!r}: not known to the classifier{hint}; it knows {', '.join(names)}")
+            raise ValueError(f"attribute {name!r}: not known to the classifier{hint}; it knows {', '.join(names)}")
     if settings.hold_others and len(targets) == len(names):
-        raise EditError("hold_others: every attribute of the classifier is a target, so there are none to hold")
+        raise ValueError("hold_others: every attribute of the classifier is a target, so there are none to hold")
     return {names.index(name): value for name, value in targets.items()}
 
 
@@ -215,7 +215,7 @@ def guide_faces(
     """Pictures `guidance` (a row per face) and `loss`, and a table of the faces.
 
     Raises:
-        EditError: as `guide`.
+        ValueError: as `guide`.
     """
     with torch.inference_mode():
         start = encode_mean(subject.model, faces.to(subject.device)).cpu()

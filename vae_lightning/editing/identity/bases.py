@@ -13,7 +13,6 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from vae_lightning.data.sources.source import SPLITS, Split
-from vae_lightning.editing.outcome import EditError
 from vae_lightning.pictures.charts import COLORS, Chart, figure_pixels
 from vae_lightning.pictures.face_grids import encode_mean
 from vae_lightning.runs.opened import Subject
@@ -53,7 +52,7 @@ class LatentBasis:
         """The first components of the essences with the rest of the latents: all of them give the essence, 0 nothing.
 
         Raises:
-            EditError: more components than there are, or less than 0.
+            ValueError: more components than there are, or less than 0.
         """
         check_components(components, len(self.readers))
         distance = (essences.cpu().double() - latents.cpu().double()).numpy()  # the mean cancels out
@@ -63,14 +62,14 @@ class LatentBasis:
 
 def check_components(components: int, latent_dim: int) -> None:
     if not 0 <= components <= latent_dim:
-        raise EditError(f"components={components}: this model has {latent_dim} latents, so 0 to {latent_dim}")
+        raise ValueError(f"components={components}: this model has {latent_dim} latents, so 0 to {latent_dim}")
 
 
 def pca_basis(latents: Float[np.ndarray, "images latent"]) -> LatentBasis:
     """Components by variance, largest first.
 
     Raises:
-        EditError: fewer images than latents.
+        ValueError: fewer images than latents.
     """
     _check_enough(*latents.shape)
     pca = PCA(svd_solver="full").fit(latents.astype(np.float64))
@@ -86,7 +85,7 @@ def identity_basis(
     within a person. With fewer people than latents the last ones are in no order.
 
     Raises:
-        EditError: fewer images than latents, or nobody has two pictures.
+        ValueError: fewer images than latents, or nobody has two pictures.
 
     Source: Fisher 1936, Annals of Eugenics 7(2); Belhumeur, Hespanha & Kriegman 1997 (Fisherfaces), equation 4, IEEE
     PAMI 19(7).
@@ -103,7 +102,7 @@ def identity_basis(
 
 def _check_enough(num_images: int, latent_dim: int) -> None:
     if num_images < latent_dim:
-        raise EditError(
+        raise ValueError(
             f"{num_images:,} training images cannot tell {latent_dim} latents apart: give {latent_dim} or more"
         )
 
@@ -114,13 +113,13 @@ def person_covariances(
     """Covariances between and within people, neither of them biased by how many pictures a person has.
 
     Raises:
-        EditError: fewer than two people, or nobody has two pictures.
+        ValueError: fewer than two people, or nobody has two pictures.
 
     Source: Searle, Casella & McCulloch 1992, Variance Components, section 3.6 (analysis of variance, unequal groups).
     """
     _, of_image, counts = np.unique(people, return_inverse=True, return_counts=True)
     if len(counts) < 2 or counts.max() < 2:
-        raise EditError("which latents tell people apart needs two people, and two pictures of one of them at least")
+        raise ValueError("which latents tell people apart needs two people, and two pictures of one of them at least")
     latents = latents.astype(np.float64)
     sums = np.zeros((len(counts), latents.shape[1]))
     np.add.at(sums, of_image, latents)
@@ -152,11 +151,11 @@ def person_share(
 def identities_of(subject: Subject, split: Split) -> Int64[np.ndarray, " rows"]:
     """
     Raises:
-        EditError: nobody knows who is on the pictures.
+        ValueError: nobody knows who is on the pictures.
     """
     identities = subject.data.identities(split)
     if identities is None:
-        raise EditError(
+        raise ValueError(
             "these data do not say who is on which picture: CelebA does in identity_CelebA.txt, which belongs beside "
             "list_attr_celeba.txt, and data=faces does"
         )
@@ -167,13 +166,13 @@ def people_with(subject: Subject, split: Split, min_pictures: int = MIN_PICTURES
     """Who has so many pictures in a split, most pictures first.
 
     Raises:
-        EditError: nobody has, or nobody knows who is on the pictures.
+        ValueError: nobody has, or nobody knows who is on the pictures.
     """
     identities = identities_of(subject, split)
     numbers, counts = np.unique(identities, return_counts=True)
     most = int(counts.argmax())
     if counts[most] < min_pictures:
-        raise EditError(
+        raise ValueError(
             f"min_pictures={min_pictures}: nobody has so many {split} pictures; person {numbers[most]} has most, "
             f"{counts[most]}. Ask for no more (--min-pictures {counts[most]}), or take another split"
         )
@@ -187,17 +186,17 @@ def people_with(subject: Subject, split: Split, min_pictures: int = MIN_PICTURES
 def find_person(subject: Subject, split: Split, identity: int, min_pictures: int = MIN_PICTURES) -> Person:
     """
     Raises:
-        EditError: the person is not in the split, or has fewer pictures there.
+        ValueError: the person is not in the split, or has fewer pictures there.
     """
     rows = np.flatnonzero(identities_of(subject, split) == identity)
     if len(rows) == 0:
         others = [other for other in SPLITS if identity in identities_of(subject, other)]
         where = f"they are in {' and '.join(others)}" if others else "nor in another split"
-        raise EditError(f"person {identity}: not in the {split} split; {where}")
+        raise ValueError(f"person {identity}: not in the {split} split; {where}")
     if len(rows) == 1:
-        raise EditError(f"person {identity}: one {split} picture, of which the person cannot be told: name another")
+        raise ValueError(f"person {identity}: one {split} picture, of which the person cannot be told: name another")
     if len(rows) < min_pictures:
-        raise EditError(
+        raise ValueError(
             f"person {identity}: {len(rows)} {split} pictures, and min_pictures={min_pictures}; "
             f"--min-pictures {len(rows)} allows it"
         )
@@ -215,10 +214,10 @@ def fit_basis(subject: Subject, name: str = "pca", at_most: int = FITTING_IMAGES
     """Fitted to so many training images; "identity" takes all pictures of as many people as that allows.
 
     Raises:
-        EditError: no such basis, too few images, or nobody knows who is on them.
+        ValueError: no such basis, too few images, or nobody knows who is on them.
     """
     if name not in BASES:
-        raise EditError(f"basis={name!r}: allowed are {', '.join(BASES)}{did_you_mean(name, BASES)}")
+        raise ValueError(f"basis={name!r}: allowed are {', '.join(BASES)}{did_you_mean(name, BASES)}")
     if name == "pca":
         return pca_basis(subject.posterior("train", at_most).mean.numpy())
     identities = identities_of(subject, "train")

@@ -22,7 +22,7 @@ from vae_lightning.editing.identity.bases import (
     identities_of,
     people_with,
 )
-from vae_lightning.editing.outcome import Cell, EditError, Outcome
+from vae_lightning.editing.outcome import Cell, Outcome
 from vae_lightning.pictures.charts import COLORS, Chart, figure_pixels
 from vae_lightning.recognition import Recognizer
 from vae_lightning.runs.opened import Subject
@@ -51,7 +51,7 @@ def score_transfer(subject: Subject, reader: Recognizer, pairs: int, min_picture
     """Tables `transfer_scores` and `at_equal_identity`, and a picture.
 
     Raises:
-        EditError: as `transfer_scores`.
+        ValueError: as `transfer_scores`.
     """
     components = [count for count in COMPONENTS if count <= subject.model.latent_dim]
     rows = transfer_scores(subject, reader, pairs, components, WEIGHTS, min_pictures, fitting_images)
@@ -75,7 +75,7 @@ def transfer_scores(
     `subject.split`, each with a random anchor, another person of that split; 95 % intervals from resampled anchors.
 
     Raises:
-        EditError: a network that reads nothing of identity or of expression, or as `people_with` and `fit_basis`.
+        ValueError: a network that reads nothing of identity or of expression, or as `people_with` and `fit_basis`.
     """
     groups = reading_groups(reader)
     for count in components:
@@ -148,7 +148,7 @@ def reading_groups(reader: Recognizer) -> dict[str, list[int]]:
     """Outputs that tell people apart, those of pose and expression, and the rest: hats, light, backgrounds.
 
     Raises:
-        EditError: one of the groups is empty.
+        ValueError: one of the groups is empty.
     """
     names = reader.names
     reads_factors = reader.target == "factors"
@@ -160,7 +160,7 @@ def reading_groups(reader: Recognizer) -> dict[str, list[int]]:
         groups[group].append(column)
     empty = [group for group, columns in groups.items() if not columns]
     if empty:
-        raise EditError(f"this network reads nothing of {' or '.join(empty)}, only {', '.join(names)}")
+        raise ValueError(f"this network reads nothing of {' or '.join(empty)}, only {', '.join(names)}")
     return groups
 
 
@@ -171,7 +171,7 @@ def _pairs(
     random = np.random.default_rng(subject.seed_of("pairs of identity transfer"))
     identities = identities_of(subject, subject.split)
     if (identities == people[0].identity).all():
-        raise EditError(f"everybody in the {subject.split} split is {people[0].label}: nobody else to become them")
+        raise ValueError(f"everybody in the {subject.split} split is {people[0].label}: nobody else to become them")
     essences = {person.identity: encode_rows(subject, subject.split, person.rows).mean(0) for person in people}
     anchors = random.choice(list(essences), count)
     rows = np.array([random.choice(np.flatnonzero(identities != anchor)) for anchor in anchors])

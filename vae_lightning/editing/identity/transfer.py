@@ -19,7 +19,7 @@ from vae_lightning.editing.identity.bases import (
     identities_of,
     person_share,
 )
-from vae_lightning.editing.outcome import Cell, EditError, Outcome
+from vae_lightning.editing.outcome import Cell, Outcome
 from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.runs.opened import Subject
 
@@ -69,10 +69,10 @@ def transfer(
     `components` (the first image and the first anchor, more and more components) and `explained_variance`.
 
     Raises:
-        EditError: no anchors or no images, too many components, no such basis, or too few training images for it.
+        ValueError: no anchors or no images, too many components, no such basis, or too few training images for it.
     """
     if not anchors or not len(rows):
-        raise EditError(f"{len(anchors)} anchors and {len(rows)} images: at least 1 of each")
+        raise ValueError(f"{len(anchors)} anchors and {len(rows)} images: at least 1 of each")
     check_components(components, subject.model.latent_dim)
     fitted = fit_basis(subject, basis, fitting_images)
     split = subject.split

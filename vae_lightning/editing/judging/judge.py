@@ -18,7 +18,7 @@ from vae_lightning.editing.identity.bases import (
     repeated_people,
     standardised_space,
 )
-from vae_lightning.editing.outcome import Cell, EditError
+from vae_lightning.editing.outcome import Cell
 from vae_lightning.models.pixels import to_pixel_range
 from vae_lightning.recognition import Recognizer
 from vae_lightning.runs.opened import Subject
@@ -57,7 +57,7 @@ class Judge:
         same_person_auc: how often two pictures of one person are nearer than two of different people; 0.5 is chance.
 
     Raises:
-        EditError: the embeddings are all the same, or all pictures show one person.
+        ValueError: the embeddings are all the same, or all pictures show one person.
     """
 
     def __init__(self, recognizer: Recognizer, subject: Subject) -> None:
@@ -84,16 +84,16 @@ class Judge:
     def column(self, name: str) -> int:
         """
         Raises:
-            EditError: the judge has no such output, or it never changes.
+            ValueError: the judge has no such output, or it never changes.
         """
         if name not in self.names:
             known = ", ".join(self.names)
-            raise EditError(
+            raise ValueError(
                 f"{name!r} is nothing that this judge reads{did_you_mean(name, self.names)}; it reads {known}"
             )
         column = self.names.index(name)
         if self.is_constant[column]:
-            raise EditError(
+            raise ValueError(
                 f"the judge reads the same {name} from every image, so that no edit of it is measured; choose another"
             )
         return column
@@ -181,7 +181,7 @@ class Judge:
         same = people[first] == people[second]
         self._between_people = float(distances[~same].mean()) if (~same).any() else 0.0
         if self._between_people <= 0:
-            raise EditError(
+            raise ValueError(
                 f"{len(people)} images of the {self.subject.split} split show one person, or look all the same to the "
                 "judge: distances between people need more images"
             )

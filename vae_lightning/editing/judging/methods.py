@@ -31,7 +31,7 @@ def methods_for(
     of its prior, as S1's α; for guidance, where it ends.
 
     Raises:
-        EditError, DirectionError: no such attribute, or one that no direction can be fitted to.
+        ValueError, ValueError: no such attribute, or one that no direction can be fitted to.
     """
     directions = subject_directions(subject, file)
     few = subject_directions(subject, file, FEW_IMAGES, subject.seed_of("few images"))

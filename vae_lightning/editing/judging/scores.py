@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from vae_lightning.editing.judging.judge import Judge, Readings
-from vae_lightning.editing.outcome import Cell, EditError
+from vae_lightning.editing.outcome import Cell
 from vae_lightning.evaluation.metrics.reconstructions import decode_checked
 from vae_lightning.runs.opened import Subject
 from vae_lightning.scores.resampling import image_weights, percentile_interval
@@ -101,11 +101,11 @@ def look(judge: Judge, subject: Subject, latents: Latents, what: str = "the late
     """Decodes latents, reads the images and encodes them again; `what` names them in messages.
 
     Raises:
-        EditError: the latents are no numbers.
+        ValueError: the latents are no numbers.
         EvaluationError: the decoded images are no numbers.
     """
     if not latents.isfinite().all():
-        raise EditError(f"{what}: no numbers (nan or inf); take a smaller strength or learning rate")
+        raise ValueError(f"{what}: no numbers (nan or inf); take a smaller strength or learning rate")
     latents = latents.detach().cpu()
     low, high = subject.model.pixel_range
     parts = []
@@ -150,7 +150,7 @@ def score_edit(
     """`wanted`: the target, one of the judge's outputs, was to be added, or else removed; `people`: for the intervals.
 
     Raises:
-        EditError: the judge does not read the target, it reads nothing else, or the latents are no numbers.
+        ValueError: the judge does not read the target, it reads nothing else, or the latents are no numbers.
     """
     before, after = look(judge, subject, start), look(judge, subject, edited, f"{method} at strength {strength:g}")
     return score_looks(judge, target, wanted, before, after, method, strength, people)
@@ -170,7 +170,7 @@ def score_looks(
     column = judge.column(target)
     others = np.flatnonzero(~judge.is_constant & (np.arange(len(judge.names)) != column))
     if len(others) == 0:
-        raise EditError(f"the judge reads nothing but {target}, so that it sees no leaks: take one with more outputs")
+        raise ValueError(f"the judge reads nothing but {target}, so that it sees no leaks: take one with more outputs")
     changes = (after.readings.outputs - before.readings.outputs)[:, others] / judge.unit[others]
     weights = image_weights(people, RESAMPLES, judge.subject.seed_of("scores of edits"))
     drawn = {"systematic_leakage": np.abs(weights @ changes / weights.sum(1, keepdims=True)).mean(1)}

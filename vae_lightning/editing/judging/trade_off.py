@@ -11,7 +11,7 @@ from torch import Tensor
 from vae_lightning.editing.judging.judge import Judge
 from vae_lightning.editing.judging.pictures import draw_leaks, draw_trade_off
 from vae_lightning.editing.judging.scores import DEFINITIONS, EditScore, interval_cells, look, score_looks
-from vae_lightning.editing.outcome import Cell, EditError, Outcome
+from vae_lightning.editing.outcome import Cell, Outcome
 from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.runs.opened import Subject
 from vae_lightning.system.names import did_you_mean
@@ -56,7 +56,7 @@ def compare_methods(
         max_images: of the split, evenly spaced.
 
     Raises:
-        EditError: a strength or a method cannot be, the judge does not read the target, or too few images are left.
+        ValueError: a strength or a method cannot be, the judge does not read the target, or too few images are left.
     """
     judge.column(target)
     ordered = _checked(methods, strengths)
@@ -108,11 +108,11 @@ def _score_all(
 def _checked(methods: Mapping[str, Method], strengths: Sequence[float]) -> list[float]:
     """Strengths from the weakest."""
     if not methods:
-        raise EditError("no methods: name at least one to score")
+        raise ValueError("no methods: name at least one to score")
     signs = {np.sign(strength) for strength in strengths if strength != 0}
     if len(signs) != 1 or not np.isfinite(strengths).all() or len(set(strengths)) < len(strengths):
         given = ", ".join(f"{strength:g}" for strength in strengths) or "none"
-        raise EditError(f"strengths={given}: needed are different numbers of one sign, 0 not counted")
+        raise ValueError(f"strengths={given}: needed are different numbers of one sign, 0 not counted")
     return sorted(strengths, key=abs)
 
 
@@ -126,14 +126,14 @@ def choose_images(
     `kind`: "attributes" or "factors".
 
     Raises:
-        EditError: the data do not know the target, or fewer than 20 images are left.
+        ValueError: the data do not know the target, or fewer than 20 images are left.
     """
     is_candidate = (_by_attribute if kind == "attributes" else _by_factor)(subject, target, wanted)
     candidates = np.flatnonzero(is_candidate)
     kept = min(max_images, len(candidates))
     if kept < FEWEST_IMAGES:
         lack = "without" if wanted else "with"
-        raise EditError(
+        raise ValueError(
             f"{target}: {kept} images of the {subject.split} split {lack} it, of which max_images={max_images} are "
             f"taken; scores need {FEWEST_IMAGES} at least: choose another target, or data with more images"
         )
@@ -143,19 +143,19 @@ def choose_images(
 def _by_attribute(subject: Subject, target: str, wanted: bool) -> Bool[np.ndarray, " images"]:
     attributes, names = subject.attributes(subject.split), subject.data.attribute_names
     if attributes is None:
-        raise EditError(f"{target}: these data have no attributes, so that nobody knows which images lack it")
+        raise ValueError(f"{target}: these data have no attributes, so that nobody knows which images lack it")
     if target not in names:
-        raise EditError(f"{target!r} is no attribute of these data{did_you_mean(target, names)}: {', '.join(names)}")
+        raise ValueError(f"{target!r} is no attribute of these data{did_you_mean(target, names)}: {', '.join(names)}")
     return attributes[:, names.index(target)] != wanted
 
 
 def _by_factor(subject: Subject, target: str, wanted: bool) -> Bool[np.ndarray, " images"]:
     known = subject.factors(subject.split)
     if known is None:
-        raise EditError(f"{target}: these data have no known factors; rendered faces do: data=faces")
+        raise ValueError(f"{target}: these data have no known factors; rendered faces do: data=faces")
     names, factors = known
     if target not in names:
-        raise EditError(f"{target!r} is no factor of these data{did_you_mean(target, names)}: {', '.join(names)}")
+        raise ValueError(f"{target!r} is no factor of these data{did_you_mean(target, names)}: {', '.join(names)}")
     values = factors[:, names.index(target)] * (1 if wanted else -1)
     return (values <= np.median(values)) & (values < values.max())  # a factor can be 0 on most images, as glasses
 

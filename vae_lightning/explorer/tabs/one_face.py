@@ -95,7 +95,7 @@ def edit_of(
     """What the sliders say: first those of attributes, then those of latents.
 
     Raises:
-        ExplorerError: a value that cannot be.
+        ValueError: a value that cannot be.
     """
     attributes = attributes_of(workbench)
     reached = [number_in(position, "slider", -REACH, REACH) for position in positions]

@@ -66,7 +66,7 @@ def shared_edit(attributes: list[str], rank: object, shift: object, attribute: o
     """What the sliders say.
 
     Raises:
-        ExplorerError: a value that cannot be.
+        ValueError: a value that cannot be.
     """
     reached = number_in(strength, "strength", -REACH, REACH)
     return Edit(

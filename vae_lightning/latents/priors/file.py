@@ -7,23 +7,19 @@ from vae_lightning.latents.fitted_file import FittedFile
 from vae_lightning.latents.priors import Prior, PriorError, prior_class
 
 
-class PriorFileError(ValueError):
-    """The file holds no priors that can be read."""
-
-
 @dataclass(frozen=True)
 class PriorFile(FittedFile):
     """Fitted priors of one checkpoint, by name."""
 
     format: ClassVar[int] = 1
     holds: ClassVar[str] = "fitted priors"
-    error: ClassVar[type[ValueError]] = PriorFileError
+    error: ClassVar[type[ValueError]] = ValueError
 
     def names(self) -> list[str]:
         """Of the priors that are there for this checkpoint.
 
         Raises:
-            PriorFileError: the file is damaged.
+            ValueError: the file is damaged.
         """
         return list(self._kept())
 
@@ -32,7 +28,7 @@ class PriorFile(FittedFile):
 
         Raises:
             PriorError: no such prior.
-            PriorFileError: the file is damaged.
+            ValueError: the file is damaged.
         """
         kind = prior_class(name)
         with self.content() as content:
@@ -44,7 +40,7 @@ class PriorFile(FittedFile):
 
         Raises:
             PriorError: the prior is not what the name says.
-            PriorFileError: the file is damaged.
+            ValueError: the file is damaged.
         """
         if not isinstance(prior, prior_class(name)):
             raise PriorError(f"a prior {prior.name!r} cannot be kept as {name!r}")
