@@ -125,7 +125,7 @@ def run_or_skip(config: DictConfig, in_sweep: bool) -> Any:
 
 def continues(ckpt_path: str | None, run_dir: Path) -> bool:
     """Whether it is a checkpoint of this very run, so that other settings than before are meant."""
-    own = (run_dir / "checkpoints").resolve()
+    own = (run_dir / CHECKPOINTS).resolve()
     return ckpt_path == "last" or (ckpt_path is not None and Path(ckpt_path).expanduser().resolve().parent == own)
 
 
@@ -208,7 +208,7 @@ def run(
     if resume_from is not None:
         check_position(resume_from, plain)
     if trainer.is_global_zero:
-        with replacing(run_dir / "config.yaml") as unfinished:
+        with replacing(run_dir / CONFIG_YAML) as unfinished:
             unfinished.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
     if trainer.local_rank == 0:
         datamodule.prepare_data()  # before Lightning announces the training: it may take a minute, and may fail
@@ -216,21 +216,21 @@ def run(
             datamodule.check_unchanged(data_of(resume_from), resume_from, is_same_run=config.ckpt_path == "last")
         describe(module, datamodule, trainer, run_dir)
     if trainer.is_global_zero:
-        write_json(run_dir / "data.json", datamodule.record())
+        write_json(run_dir / DATA_JSON, datamodule.record())
     started = time.perf_counter()
     with stoppable(trainer, run_dir), sigterm_of_the_system():
         trainer.fit(module, datamodule, ckpt_path=resume_from, weights_only=True)
     metrics: dict[str, Any] = {"seconds": time.perf_counter() - started, "epochs": trainer.current_epoch}
     metrics |= {**times_of_fit(trainer), **module.best_validation}
     if config.test:
-        best = run_dir / "checkpoints" / "best.ckpt"
+        best = checkpoint_path(run_dir, "best")
         has_best = best.is_file() and bool(module.best_validation)  # else it is that of another objective
         with stoppable(trainer, run_dir):
             trainer.test(module, datamodule, str(best) if has_best else None, verbose=False, weights_only=True)
         tested = {name: float(value) for name, value in trainer.callback_metrics.items()}
         metrics |= {name: value for name, value in tested.items() if name.startswith("test/")}
     if trainer.is_global_zero:
-        write_json(run_dir / "metrics.json", metrics)
+        write_json(run_dir / METRICS_JSON, metrics)
         log_hyperparameters(plain, swept_overrides(), trainer, metrics)
         say_where_to_look(run_dir, metrics)
     return metrics
@@ -246,7 +246,7 @@ def stoppable(trainer: "L.Trainer", run_dir: Path) -> Iterator[None]:
     except SystemExit as stopped:
         if not trainer.interrupted:
             raise
-        last = run_dir / "checkpoints" / "last.ckpt"
+        last = checkpoint_path(run_dir)
         alone = not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN
         folder = shlex.quote(f"hydra.run.dir={run_dir}")
         how = f"Go on with: python train.py ckpt_path=last {folder}" if last.is_file() and alone else ""

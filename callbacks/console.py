@@ -13,11 +13,12 @@ from lightning.pytorch.callbacks import RichProgressBar
 
 from callbacks.dashboard import event_folders, tensorboard_command
 from vae_lightning.data import FaceDataModule
+from vae_lightning.runs.layout import IMAGES, LOSS_CURVES_PNG, RATE_DISTORTION_PNG, checkpoint_path
 from vae_lightning.training.run_module import RunModule
 from vae_lightning.training.statistics import READ_METRICS, SHOWN_METRICS
 
 REDRAWS_PER_SECOND = 10
-PICTURES = ("images", "loss_curves.png", "rate_distortion.png")  # in a run folder
+PICTURES = (IMAGES, LOSS_CURVES_PNG, RATE_DISTORTION_PNG)
 log = logging.getLogger("vae_lightning")
 
 
@@ -90,7 +91,7 @@ def describe(module: RunModule, datamodule: FaceDataModule, trainer: L.Trainer, 
 
 def say_where_to_look(run_dir: Path, metrics: dict[str, Any]) -> None:
     """The last words of a run: the numbers that compare runs, and the commands that show the pictures."""
-    kept = [name for name in ("best", "last") if (run_dir / "checkpoints" / f"{name}.ckpt").is_file()]
+    kept = [name for name in ("best", "last") if checkpoint_path(run_dir, name).is_file()]
     tested = "test, best epoch" if "best" in kept else "test, last weights"  # without validation none is the best
     for split, name in (("val", "validation, best epoch"), ("test", tested)):
         if f"{split}/loss" in metrics:

@@ -10,6 +10,7 @@ from callbacks.dashboard import show_picture
 from vae_lightning.data import FaceDataModule
 from vae_lightning.evaluation.measured import Measured
 from vae_lightning.pictures.grids import write_picture
+from vae_lightning.runs.layout import IMAGES
 from vae_lightning.training.vae_module import VAEModule
 
 
@@ -43,7 +44,7 @@ class Evaluation(L.Callback):
         # here: scikit-learn and torch-fidelity take a second to import, and most runs do without
         from vae_lightning.evaluation.request import Request
 
-        self.folder = Path(run_dir) / "images" / "evaluation"
+        self.folder = Path(run_dir) / IMAGES / "evaluation"
         self.every_n_epochs = every_n_epochs
         try:
             self.request = Request(

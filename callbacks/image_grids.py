@@ -26,6 +26,7 @@ from vae_lightning.pictures.face_grids import (
     traversal_grid,
 )
 from vae_lightning.pictures.grids import labelled_grid, write_picture
+from vae_lightning.runs.layout import IMAGES
 from vae_lightning.training.vae_module import VAEModule
 
 # Faces over which a latent's KL is averaged when the most active ones are looked for
@@ -87,7 +88,7 @@ class ImageGrid(L.Callback):
             grid = self.draw(module.model, faces)
         title = f"{grid.title} · " + ("test split" if split == "test" else f"epoch {trainer.current_epoch + 1}")
         picture = labelled_grid(grid.images, grid.row_labels, grid.column_labels, title)
-        png = write_picture(self.run_dir / "images" / self.kind / f"{name}.png", picture)
+        png = write_picture(self.run_dir / IMAGES / self.kind / f"{name}.png", picture)
         tag = f"images/{self.kind}" if split == "val" else f"test_images/{self.kind}"
         show_picture(trainer.loggers, tag, png, picture.shape[:2], trainer.global_step)
 

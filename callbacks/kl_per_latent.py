@@ -9,6 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from callbacks.dashboard import show_picture
 from vae_lightning.pictures.charts import draw_kl_per_latent
 from vae_lightning.pictures.grids import write_picture
+from vae_lightning.runs.layout import IMAGES
 from vae_lightning.training.vae_module import VAEModule
 
 
@@ -25,7 +26,7 @@ class KLPerLatent(L.Callback):
     def __init__(self, run_dir: str, every_n_epochs: int = 5) -> None:
         if every_n_epochs < 1:
             raise ValueError(f"callbacks.kl_per_latent.every_n_epochs={every_n_epochs}: must be at least 1")
-        self.folder = Path(run_dir) / "images" / "kl_per_latent"
+        self.folder = Path(run_dir) / IMAGES / "kl_per_latent"
         self.every_n_epochs = every_n_epochs
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from vae_lightning.runs.layout import METRICS_CSV
 from vae_lightning.runs.metrics_csv import read_metrics
 from vae_lightning.system.whole_files import replacing
 
@@ -28,7 +29,7 @@ class MetricsCsv(Logger):
 
     def __init__(self, run_dir: str) -> None:
         super().__init__()
-        self.path = Path(run_dir) / "metrics.csv"
+        self.path = Path(run_dir) / METRICS_CSV
         self._columns: list[str] = []
         self._last_row: dict[str, float] = {}
         self._last_row_at = 0

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from callbacks.dashboard import order_charts, show_picture
 from vae_lightning.pictures.charts import COLORS, figure_pixels
 from vae_lightning.pictures.grids import write_picture
+from vae_lightning.runs.layout import LOSS_CURVES_PNG, METRICS_CSV, RATE_DISTORTION_PNG
 from vae_lightning.runs.metrics_csv import read_metrics
 from vae_lightning.training.run_module import RunModule
 
@@ -44,7 +45,7 @@ class LossCurves(L.Callback):
         is_fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         epoch = trainer.current_epoch + 1
         if is_fitting and trainer.is_global_zero and epoch % self.every_n_epochs == 0 and epoch != trainer.max_epochs:
-            self._draw_rate_distortion(trainer, read_metrics(self.run_dir / "metrics.csv"))
+            self._draw_rate_distortion(trainer, read_metrics(self.run_dir / METRICS_CSV))
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._draw(trainer)
@@ -55,16 +56,16 @@ class LossCurves(L.Callback):
     def _draw(self, trainer: L.Trainer) -> None:
         if not trainer.is_global_zero:
             return
-        rows = read_metrics(self.run_dir / "metrics.csv")
+        rows = read_metrics(self.run_dir / METRICS_CSV)
         if any("train/loss" in row or "val/loss" in row for row in rows):
-            write_picture(self.run_dir / "loss_curves.png", draw_loss_curves(rows))
+            write_picture(self.run_dir / LOSS_CURVES_PNG, draw_loss_curves(rows))
         self._draw_rate_distortion(trainer, rows)
 
     def _draw_rate_distortion(self, trainer: L.Trainer, rows: list[dict[str, float]]) -> None:
         curves = {split: rate_distortion(rows, split) for split in ("train", "val")}
         if len(curves["val"]):
             picture = draw_rate_distortion(curves)
-            png = write_picture(self.run_dir / "rate_distortion.png", picture)
+            png = write_picture(self.run_dir / RATE_DISTORTION_PNG, picture)
             show_picture(trainer.loggers, "curves/rate_distortion", png, picture.shape[:2], trainer.global_step)
 
 

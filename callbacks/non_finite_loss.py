@@ -10,6 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from vae_lightning.data import FaceDataModule
+from vae_lightning.runs.layout import CHECKPOINTS, checkpoint_path
 from vae_lightning.system.whole_files import replacing
 from vae_lightning.training.run_module import RunModule
 
@@ -102,7 +103,7 @@ class NonFiniteLoss(L.Callback):
         if has_good_weights:
             assert isinstance(pl_module, RunModule)
             pl_module.forget_window()  # it has the spoilt batch in it
-            trainer.save_checkpoint(self.run_dir / "checkpoints" / SAVED_AS)
+            trainer.save_checkpoint(self.run_dir / CHECKPOINTS / SAVED_AS)
 
     def _stop(self, trainer: L.Trainer, rows: Tensor, loss: Tensor, step: int) -> NoReturn:
         datamodule: FaceDataModule = trainer.datamodule  # type: ignore[attr-defined]
@@ -119,7 +120,7 @@ class NonFiniteLoss(L.Callback):
         return f"{self._last_epoch()}; the weights of this moment, if they are numbers, go to {SAVED_AS}."
 
     def _last_epoch(self) -> str:
-        last = self.run_dir / "checkpoints" / "last.ckpt"
+        last = checkpoint_path(self.run_dir)
         return f"{last} holds the last whole epoch" if last.is_file() else "No epoch was finished yet"
 
 

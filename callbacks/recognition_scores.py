@@ -11,6 +11,7 @@ from vae_lightning.data.sources.source import Split
 from vae_lightning.pictures.grids import write_picture
 from vae_lightning.recognition.module import RecognizerModule
 from vae_lightning.recognition.readings import draw_r_squared
+from vae_lightning.runs.layout import IMAGES
 from vae_lightning.scores.attribute_scores import draw_bars
 from vae_lightning.system.whole_files import replacing
 
@@ -56,6 +57,6 @@ class RecognitionScores(L.Callback):
             writer.writerows(rows)
         draw = draw_bars if module.network.target == "attributes" else draw_r_squared
         picture = draw(rows)
-        png = write_picture(self.run_dir / "images" / "recognition" / f"{name}.png", picture)
+        png = write_picture(self.run_dir / IMAGES / "recognition" / f"{name}.png", picture)
         tag = "images/recognition" if split == "val" else "test_images/recognition"
         show_picture(trainer.loggers, tag, png, picture.shape[:2], trainer.global_step)

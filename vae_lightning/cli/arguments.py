@@ -8,6 +8,7 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
+from vae_lightning.runs.layout import CHECKPOINTS, HYDRA, runs_here
 from vae_lightning.system.names import LONGEST_REASON, reason_of, shown
 from vae_lightning.system.terminal import show_what_can_be_shown
 from vae_lightning.system.whole_files import storage_error
@@ -34,14 +35,13 @@ def _starting(incomplete: str, candidates: Iterable[str]) -> list[str]:
 
 def complete_run(incomplete: str) -> list[str]:
     """`last`, and the run folders here, the newest first."""
-    checkpoints = [path for root in ("outputs/*", "multirun/*/*") for path in Path().glob(f"{root}/checkpoints")]
-    newest_first = sorted(checkpoints, key=lambda path: (path.stat().st_mtime_ns, path.as_posix()), reverse=True)
-    return _starting(incomplete, ["last", *(path.parent.as_posix() for path in newest_first)])
+    age = {run.as_posix(): (run / CHECKPOINTS).stat().st_mtime_ns for run in runs_here()}
+    return _starting(incomplete, ["last", *sorted(age, key=lambda run: (age[run], run), reverse=True)])
 
 
 def complete_sweep(incomplete: str) -> list[str]:
     """`last`, and the sweep folders here."""
-    jobs = Path().glob("multirun/*/*/.hydra")
+    jobs = Path().glob(f"multirun/*/*/{HYDRA}")
     return _starting(incomplete, ["last", *sorted({path.parents[1].as_posix() for path in jobs})])
 
 

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from vae_lightning.evaluation.card import Card, shown, to_rich
-from vae_lightning.evaluation.evaluate import FOLDER, evaluate_run
+from vae_lightning.evaluation.evaluate import evaluate_run
 from vae_lightning.evaluation.request import Request
 from vae_lightning.report import write_report
 from vae_lightning.report.sweep import Sweep, read_sweep
-from vae_lightning.runs.layout import checkpoint_file, is_sweep, run_folder
+from vae_lightning.runs.layout import EVALUATION, checkpoint_file, is_sweep, run_folder
 from vae_lightning.system.names import reason_of
 from vae_lightning.system.progress import Observer, progress
 
@@ -31,7 +31,7 @@ def show_evaluation(run: str, request: Request, checkpoint: str, out: Path | Non
         with progress() as observer:
             card = evaluate_run(path, request, checkpoint=checkpoint, out=out, observer=observer)
         console.print(to_rich(card, console.width))
-        folder = out or run_folder(checkpoint_file(path, checkpoint)) / FOLDER
+        folder = out or run_folder(checkpoint_file(path, checkpoint)) / EVALUATION
         console.print(folder / "card.md", soft_wrap=True, highlight=False)
         return
     if out is not None:

@@ -23,7 +23,7 @@ from vae_lightning.recognition import Recognizer
 from vae_lightning.recognition.load import check_sees_alike, load_recognizer
 from vae_lightning.runs.checkpoints import read_checkpoint
 from vae_lightning.runs.fitted import digest_of, direction_file
-from vae_lightning.runs.layout import RECORD_KEY, checkpoint_file, run_folder
+from vae_lightning.runs.layout import EDITS, RECORD_KEY, checkpoint_file, run_folder
 from vae_lightning.runs.load import load_run
 from vae_lightning.runs.opened import Subject, open_subject
 from vae_lightning.runs.photographs import open_photographs
@@ -31,7 +31,6 @@ from vae_lightning.runs.versions import made_with
 from vae_lightning.system.devices import choose_device
 from vae_lightning.system.progress import progress
 
-FOLDER = "edits"
 ROWS_SHOWN = 12  # of a table, in the terminal
 LEAST_WIDTH = 8
 
@@ -112,7 +111,7 @@ def finish(
     show: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
     """Writes everything, shows these columns of these tables, says where all lies; returns the folder."""
-    folder = out or run_folder(workplace.file) / FOLDER / name
+    folder = out or run_folder(workplace.file) / EDITS / name
     files = outcome.write(folder, {**settings, **_made_from(workplace)})
     console = Console()
     for title, columns in (show or {}).items():

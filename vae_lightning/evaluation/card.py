@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vae_lightning.evaluation.measured import Measured, Metric, Value
+from vae_lightning.runs.layout import CARD_JSON
 from vae_lightning.scores.attribute_scores import Cell
 from vae_lightning.system.names import as_markdown, is_a_name
 from vae_lightning.system.names import shown as shown_name
@@ -84,11 +85,11 @@ class Card:
     def write(self, folder: Path) -> None:
         """`card.json` and `card.md`; pictures of an earlier card there that are not this one's go."""
         assert len(set(self.pictures)) == len(self.pictures), "two metrics give their pictures one name"
-        for picture in _pictures_of(folder / "card.json"):
+        for picture in _pictures_of(folder / CARD_JSON):
             if picture not in self.pictures:
                 (folder / picture).unlink(missing_ok=True)
         write_json(
-            folder / "card.json", {"format": FORMAT, "about": self.about, "sections": list(map(asdict, self.sections))}
+            folder / CARD_JSON, {"format": FORMAT, "about": self.about, "sections": list(map(asdict, self.sections))}
         )
         with replacing(folder / "card.md") as unfinished:
             unfinished.write_text(to_markdown(self), encoding="utf-8")

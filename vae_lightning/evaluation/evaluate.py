@@ -16,13 +16,11 @@ from vae_lightning.evaluation.store import ResultStore
 from vae_lightning.runs.checkpoints import read_checkpoint
 from vae_lightning.runs.data_record import has_same_images
 from vae_lightning.runs.fitted import digest_of
-from vae_lightning.runs.layout import RECORD_KEY, checkpoint_file, run_folder
+from vae_lightning.runs.layout import EVALUATION, RECORD_KEY, checkpoint_file, run_folder
 from vae_lightning.runs.opened import Subject, open_subject
 from vae_lightning.runs.versions import made_with
 from vae_lightning.system.devices import choose_device
 from vae_lightning.system.progress import Observer
-
-FOLDER = "evaluation"
 
 
 def evaluate_run(
@@ -62,7 +60,7 @@ def evaluate_run(
         batch_size=request.batch_size,
         track=observer.track,
     )
-    folder = out or run_folder(file) / FOLDER
+    folder = out or run_folder(file) / EVALUATION
     folder.mkdir(parents=True, exist_ok=True)
     store = ResultStore(folder, _identity(file, subject))
     sections: list[Section] = []

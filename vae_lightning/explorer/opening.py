@@ -16,7 +16,7 @@ from vae_lightning.report.sweep import Job, Sweep, read_sweep
 from vae_lightning.runs.checkpoints import read_checkpoint
 from vae_lightning.runs.data_record import data_settings
 from vae_lightning.runs.fitted import direction_file, prior_file
-from vae_lightning.runs.layout import checkpoint_file, is_sweep, run_folder
+from vae_lightning.runs.layout import checkpoint_file, checkpoint_path, is_sweep, run_folder
 from vae_lightning.runs.load import Run, load_run
 from vae_lightning.runs.opened import open_subject
 from vae_lightning.system.devices import choose_device
@@ -165,7 +165,7 @@ def _open_sweep(opening: Opening, sweep: Sweep) -> Workbench:
 def _checkpoint(job: Job) -> Path:
     if job.reads:
         raise ValueError("it reads faces and makes none")
-    best = job.folder / "checkpoints" / "best.ckpt"
+    best = checkpoint_path(job.folder, "best")
     return best if best.is_file() else checkpoint_file(job.folder, "last")
 
 

@@ -11,14 +11,22 @@ from typing import Any
 import yaml
 
 from vae_lightning.evaluation.card import Card, read_card, to_markdown
-from vae_lightning.evaluation.evaluate import FOLDER
 from vae_lightning.export.carried import Carried
 from vae_lightning.export.contents import DEMO, SAMPLES
 from vae_lightning.export.data_statement import USES, data_front_matter, data_section
 from vae_lightning.export.onnx_files import OnnxFile
 from vae_lightning.runs.data_record import DATA_NAMES
 from vae_lightning.runs.fitted import digest_of
-from vae_lightning.runs.layout import BEST_KEY, EXPORTED_CONFIG, EXPORTED_WEIGHTS, run_folder
+from vae_lightning.runs.layout import (
+    BEST_KEY,
+    CARD_JSON,
+    EVALUATION,
+    EXPORTED_CONFIG,
+    EXPORTED_WEIGHTS,
+    METRICS_JSON,
+    checkpoint_path,
+    run_folder,
+)
 from vae_lightning.runs.load import Run
 from vae_lightning.system.names import as_markdown
 from vae_lightning.system.plain_files import read_plain
@@ -207,7 +215,7 @@ def _class_name(config: Mapping[str, Any]) -> str:
 
 def _scores(vae: Run, config: Mapping[str, Any]) -> str:
     """Of an evaluation of this very checkpoint, or the numbers that training left, or how to get some."""
-    file = run_folder(vae.path) / FOLDER / "card.json"
+    file = run_folder(vae.path) / EVALUATION / CARD_JSON
     card = read_card(file) if file.is_file() else None
     if card is not None and card.about.get("checkpoint_digest") == digest_of(vae.path):
         if missing := [name for name in ABOUT if name not in card.about]:
@@ -224,8 +232,8 @@ def _scores(vae: Run, config: Mapping[str, Any]) -> str:
 
 def _numbers_of_training(vae: Run, config: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
     """Of the test that ends a run, which takes the best checkpoint; else of the validation that chose it."""
-    file = run_folder(vae.path) / "metrics.json"
-    if vae.path.name == "best.ckpt" and file.is_file():
+    file = run_folder(vae.path) / METRICS_JSON
+    if vae.path == checkpoint_path(run_folder(vae.path), "best") and file.is_file():
         measured = read_plain(file)
         numbers = measured.items() if isinstance(measured, dict) else ()
         tested = {name: value for name, value in numbers if name.startswith("test/") and isinstance(value, int | float)}

@@ -21,7 +21,15 @@ from omegaconf import OmegaConf
 from vae_lightning.launch.configuration import CONF_DIR, RootConfig
 from vae_lightning.launch.overrides import path_override, quote_paths, read_overrides, typed_path
 from vae_lightning.launch.signatures import ConfigError
-from vae_lightning.runs.layout import RunError, newest_run
+from vae_lightning.runs.layout import (
+    CHECKPOINTS,
+    HYDRA,
+    OVERRIDES_YAML,
+    RunError,
+    checkpoint_path,
+    newest_run,
+    runs_here,
+)
 from vae_lightning.system.names import did_you_mean
 from vae_lightning.system.whole_files import check_writable
 
@@ -168,10 +176,10 @@ def continue_last_run(arguments: Sequence[str]) -> list[str]:
         raise ConfigError("ckpt_path=last continues one run, -m starts many: leave one of them out")
     named = [argument for argument in arguments if argument.startswith("hydra.run.dir=")]
     run_dir = typed_path(named[-1]) if named else _last_started()
-    if not (run_dir / "checkpoints" / "last.ckpt").is_file():
+    if not checkpoint_path(run_dir).is_file():
         again = "; if it stopped before its first, the command that started it starts it again, without ckpt_path"
-        hint = again if (run_dir / ".hydra").is_dir() else "; name another hydra.run.dir=…"
-        raise ConfigError(f"ckpt_path=last: {run_dir} has no checkpoints/last.ckpt{hint}")
+        hint = again if (run_dir / HYDRA).is_dir() else "; name another hydra.run.dir=…"
+        raise ConfigError(f"ckpt_path=last: {run_dir} has no {CHECKPOINTS}/last.ckpt{hint}")
     typed = {argument.split("=")[0].lstrip("+~") for argument in arguments} | set(OF_THE_COMMAND)
     kept = read_overrides(run_dir, CONF_DIR, typed)
     folder = [] if named else [path_override("hydra.run.dir", run_dir)]
@@ -185,12 +193,12 @@ def _last_started() -> Path:
         RunError: there is none, or a run was started after it that has no checkpoint.
     """
     run = newest_run()
-    saved_at = (run / "checkpoints" / "last.ckpt").stat().st_mtime
-    started = [*Path("outputs").glob("*/.hydra/overrides.yaml"), *Path("multirun").glob("*/*/.hydra/overrides.yaml")]
-    newer = [path for path in started if path.stat().st_mtime > saved_at and path.parents[1] != run]
-    without = [path for path in newer if not (path.parents[1] / "checkpoints" / "last.ckpt").is_file()]
+    saved_at = checkpoint_path(run).stat().st_mtime
+    started = {other: (other / OVERRIDES_YAML).stat().st_mtime for other in runs_here(OVERRIDES_YAML)}
+    newer = [other for other in started if started[other] > saved_at and other != run]
+    without = [other for other in newer if not checkpoint_path(other).is_file()]
     if without:
-        lost = max(without, key=lambda path: path.stat().st_mtime).parents[1]
+        lost = max(without, key=started.__getitem__)
         raise RunError(
             f"ckpt_path=last: {lost} was started last and has no checkpoint to go on from; the one before it is {run}. "
             f"Start the first again with its own settings and hydra.run.dir={lost}, or go on with the other: "

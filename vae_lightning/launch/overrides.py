@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
 from vae_lightning.launch.signatures import ConfigError
-from vae_lightning.runs.layout import RunError
+from vae_lightning.runs.layout import OVERRIDES_YAML, RunError
 from vae_lightning.system.names import shown
 from vae_lightning.system.plain_files import read_plain
 
@@ -44,7 +44,7 @@ def read_overrides(run_dir: Path, conf_dir: Path, typed: set[str]) -> list[str]:
     Raises:
         RunError: the file is damaged, or holds what only a person may ask for.
     """
-    path = run_dir / ".hydra" / "overrides.yaml"
+    path = run_dir / OVERRIDES_YAML
     try:
         earlier = read_plain(path)
     except (OSError, ValueError) as error:

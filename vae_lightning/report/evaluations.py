@@ -15,9 +15,9 @@ from vae_lightning.report.summary import name as name_of
 from vae_lightning.report.summary import spread
 from vae_lightning.report.sweep import Job
 from vae_lightning.report.table import Estimate, Setting, Table, mean_and_standard_error, series
+from vae_lightning.runs.layout import CARD_JSON, EVALUATION
 from vae_lightning.system.whole_files import replacing
 
-CARD = Path("evaluation") / "card.json"
 # Of many numbers, those that a person wants to see against beta
 DRAWN = (
     *("bits_per_dim", "iwae_bits_per_dim", "reconstruction_ssim", "reconstruction_lpips", "fid_reconstructions"),
@@ -71,7 +71,7 @@ def read_evaluations(table: Table) -> Evaluations:
 
 
 def _card(job: Job, problems: list[str]) -> Card | None:
-    file = job.folder / CARD
+    file = job.folder / EVALUATION / CARD_JSON
     if not file.is_file():
         return None
     try:

@@ -12,6 +12,7 @@ from vae_lightning.models.pixels import to_uint8
 from vae_lightning.report.sweep import Job, Sweep
 from vae_lightning.report.traversals import Latents, Match, match_latents, measure_latents, traversal_row
 from vae_lightning.runs.data_record import data_settings
+from vae_lightning.runs.layout import checkpoint_path
 from vae_lightning.runs.load import Run, load_run
 from vae_lightning.system.names import reason_of
 
@@ -99,8 +100,8 @@ def load(job: Job) -> Run | None:
         RunError: a checkpoint that cannot be read.
     """
     for name in ("best", "last"):
-        if (job.folder / "checkpoints" / f"{name}.ckpt").is_file():
-            return load_run(job.folder / "checkpoints" / f"{name}.ckpt")
+        if checkpoint_path(job.folder, name).is_file():
+            return load_run(checkpoint_path(job.folder, name))
     return None
 
 

@@ -7,13 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vae_lightning.runs.layout import RunError
+from vae_lightning.runs.layout import (
+    CONFIG_YAML,
+    DATA_JSON,
+    METRICS_CSV,
+    METRICS_JSON,
+    OVERRIDES_YAML,
+    SIGNS_OF_A_RUN,
+    STATUS_JSON,
+    RunError,
+)
 from vae_lightning.runs.metrics_csv import read_metrics
 from vae_lightning.runs.status import State, read_plan, read_status, state_of
 from vae_lightning.system.names import reason_of
 from vae_lightning.system.plain_files import LARGEST_MEASURED, read_plain
 
-SIGNS_OF_A_JOB = ("status.json", ".hydra", "config.yaml", "metrics.json", "checkpoints")
+SIGNS_OF_A_JOB = (*SIGNS_OF_A_RUN, STATUS_JSON, CONFIG_YAML)
 OF_THE_COMMAND = ("ckpt_path", "run_dir", "sweep", "hparams_search")  # where a run goes on or goes to, not what it is
 MOST_LINES = 5  # of a label, beside an image of 128 pixels
 LONGEST_VALUE = 28  # characters of an override's value in a picture's label
@@ -128,7 +137,7 @@ def read_sweep(folder: Path) -> Sweep:
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "there is no such folder"
         raise RunError(f"{folder}: {what}; {expected}")
-    if any((folder / sign).exists() for sign in (".hydra", "checkpoints", "metrics.json")):
+    if any((folder / sign).exists() for sign in SIGNS_OF_A_RUN):
         raise RunError(f"{folder} is one run; {expected}. Its sweep would be {folder.resolve().parent}")
     children = sorted(child for child in folder.iterdir() if child.is_dir())
     jobs = [read_job(child) for child in children if any((child / sign).exists() for sign in SIGNS_OF_A_JOB)]
@@ -141,14 +150,14 @@ def read_sweep(folder: Path) -> Sweep:
 def read_job(folder: Path) -> Job:
     """What one job left behind; what cannot be read is among its problems."""
     problems: list[str] = []
-    lines = _read(folder / ".hydra" / "overrides.yaml", problems)
+    lines = _read(folder / OVERRIDES_YAML, problems)
     overrides = split_overrides(lines if isinstance(lines, list) else folder.name.split(","))
-    history = _read_history(folder / "metrics.csv", problems)
-    metrics = _numbers(_read(folder / "metrics.json", problems))
+    history = _read_history(folder / METRICS_CSV, problems)
+    metrics = _numbers(_read(folder / METRICS_JSON, problems))
     status = state_of(folder)
     if not metrics:
         metrics = best_epoch(history)
-    config, data = (_read(folder / name, problems) for name in ("config.yaml", "data.json"))
+    config, data = (_read(folder / name, problems) for name in (CONFIG_YAML, DATA_JSON))
     if not all(map(math.isfinite, metrics.values())):
         problems.append("some of its numbers are nan or inf, or beyond all that can be measured")
     if status == "failed":

@@ -25,6 +25,7 @@ from vae_lightning.runs.layout import (
     RECONSTRUCTION_PREFIX,
     RECORD_KEY,
     RunError,
+    checkpoint_path,
 )
 from vae_lightning.runs.versions import made_with
 from vae_lightning.system.names import LONGEST_REASON, shown
@@ -221,9 +222,9 @@ def checkpoint_to_resume(ckpt_path: str | None, run_dir: Path) -> Path | None:
     """
     if ckpt_path is None:
         return None
-    path = run_dir / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path).expanduser()
+    path = checkpoint_path(run_dir) if ckpt_path == "last" else Path(ckpt_path).expanduser()
     if path.is_dir():
-        inside = [file for file in (path / "checkpoints" / "last.ckpt", path / "last.ckpt") if file.is_file()]
+        inside = [file for file in (checkpoint_path(path), path / "last.ckpt") if file.is_file()]
         how = f"name the checkpoint in it, ckpt_path={inside[0]}" if inside else "there is no last.ckpt in it"
         raise RunError(f"ckpt_path={ckpt_path}: {path} is a folder; {how}")
     if not path.is_file():

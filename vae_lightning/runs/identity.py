@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from vae_lightning.runs.layout import CHECKPOINTS, STATUS_JSON
 from vae_lightning.runs.status import read_plan, read_status
 
 # where a run lies, how it is shown and what it is searched by: the same run with others is the same run
@@ -78,9 +79,9 @@ def job_folder(overrides: str, _root_: Any) -> str:
     planned = {job.get("identity"): job["name"] for job in read_plan(sweep_dir).get("jobs", [])}
     if identity in planned:
         return str(planned[identity])
-    for status in sorted(sweep_dir.glob("*/status.json")):
+    for status in sorted(sweep_dir.glob(f"*/{STATUS_JSON}")):
         if read_status(status.parent).get("identity") == identity:
             return status.parent.name
     name = folder_name(overrides, identity)
-    taken = (sweep_dir / name / "status.json").exists() or (sweep_dir / name / "checkpoints").exists()
+    taken = (sweep_dir / name / STATUS_JSON).exists() or (sweep_dir / name / CHECKPOINTS).exists()
     return f"{name} {identity[:SHOWN_DIGITS]}" if taken or name in planned.values() else name

@@ -1,21 +1,43 @@
-"""Where runs lie on disk. Nothing here imports torch or hydra."""
+"""The names in a run folder and in a sweep folder, and where runs lie. Nothing here imports torch or hydra."""
 
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+# in a run folder
+CONFIG_YAML, DATA_JSON, STATUS_JSON, TRAIN_LOG = "config.yaml", "data.json", "status.json", "train.log"
+METRICS_CSV, METRICS_JSON = "metrics.csv", "metrics.json"
+CHECKPOINTS, IMAGES, EVALUATION, EDITS = "checkpoints", "images", "evaluation", "edits"
+LOSS_CURVES_PNG, RATE_DISTORTION_PNG = "loss_curves.png", "rate_distortion.png"
+HYDRA = ".hydra"
+OVERRIDES_YAML = f"{HYDRA}/overrides.yaml"
+CARD_JSON = "card.json"  # of an evaluation
+# in a sweep folder, beside one run folder for each job
+SWEEP_JSON = "sweep.json"
+# in an exported folder
 EXPORTED_WEIGHTS = "model.safetensors"
 EXPORTED_CONFIG = "config.json"
 MODEL_PREFIX = "model."  # of the model's weights in the state_dict
 RECONSTRUCTION_PREFIX = "objective.reconstruction."
 RECORD_KEY = "run_record"
 BEST_KEY = "best_validation"
-SIGNS_OF_A_RUN = ("checkpoints", ".hydra", "metrics.json")
+SIGNS_OF_A_RUN = (CHECKPOINTS, HYDRA, METRICS_JSON)
 
 
 class RunError(ValueError):
     """What was named is no run, or not one that this version reads."""
+
+
+def checkpoint_path(run_dir: Path, name: str = "last") -> Path:
+    """Where a run keeps its checkpoint: `best` is that of the epoch with the lowest val/loss, `last` the newest."""
+    return run_dir / CHECKPOINTS / f"{name}.ckpt"
+
+
+def runs_here(file: str = CHECKPOINTS) -> list[Path]:
+    """The run folders below outputs/ and multirun/ in which there is such a file or folder."""
+    candidates = [*Path("outputs").glob("*/"), *Path("multirun").glob("*/*/")]
+    return [folder for folder in candidates if (folder / file).exists()]
 
 
 def newest_run(reads_faces: bool | None = None) -> Path:
@@ -28,11 +50,10 @@ def newest_run(reads_faces: bool | None = None) -> Path:
         RunError: there is none.
     """
     checkpoints = [
-        *Path("outputs").glob("*/checkpoints/last.ckpt"),
-        *Path("multirun").glob("*/*/checkpoints/last.ckpt"),
+        checkpoint_path(folder)
+        for folder in runs_here()
+        if checkpoint_path(folder).is_file() and reads_faces in (None, is_recognizer(folder))
     ]
-    if reads_faces is not None:
-        checkpoints = [path for path in checkpoints if is_recognizer(path.parent.parent) == reads_faces]
     if not checkpoints:
         kind = {None: "run", False: "run of an autoencoder", True: "run of a network that reads faces"}[reads_faces]
         raise RunError(f"last: no {kind} with a checkpoint in outputs/ or multirun/ here; name its folder instead")
@@ -41,7 +62,7 @@ def newest_run(reads_faces: bool | None = None) -> Path:
 
 def is_recognizer(folder: Path) -> bool:
     """Whether a run has trained a network that reads faces, by its config.yaml; without one it has not."""
-    file = folder / "config.yaml"
+    file = folder / CONFIG_YAML
     return file.is_file() and bool(re.search(r"^recognizer:\s*\n +\w", file.read_text(encoding="utf-8"), re.MULTILINE))
 
 
@@ -51,7 +72,7 @@ def newest_sweep() -> Path:
     Raises:
         RunError: there is none.
     """
-    started = list(Path("multirun").glob("*/*/.hydra/overrides.yaml"))  # a report written later does not touch these
+    started = list(Path("multirun").glob(f"*/*/{OVERRIDES_YAML}"))  # a report written later does not touch these
     if not started:
         raise RunError("last: no sweep in multirun/ here; name its folder, or make one: python train.py -m beta=1,4,10")
     return _newest(started, 2)
@@ -85,12 +106,12 @@ def checkpoint_file(path: Path, checkpoint: str = "best", *, reads_faces: bool =
     if path.is_file():
         return path
     if checkpoint not in ("best", "last"):
-        places = [Path(checkpoint).expanduser(), path / checkpoint, path / "checkpoints" / checkpoint]
+        places = [Path(checkpoint).expanduser(), path / checkpoint, path / CHECKPOINTS / checkpoint]
         named = next((place for place in places if place.is_file()), None)
         if named is None:
             raise RunError(f"checkpoint={checkpoint}: there is no such file; allowed are best, last, or a .ckpt")
         return named
-    file = path / "checkpoints" / f"{checkpoint}.ckpt"
+    file = checkpoint_path(path, checkpoint)
     if file.is_file():
         return file
     if (path / EXPORTED_WEIGHTS).is_file():
@@ -101,14 +122,14 @@ def checkpoint_file(path: Path, checkpoint: str = "best", *, reads_faces: bool =
         raise RunError(f"{path}: there is no such file or folder; a run is a folder in outputs/ or multirun/<sweep>/")
     others = sorted(str(other.relative_to(path)) for other in path.glob("**/*.ckpt"))[:5]
     there = f"there are {', '.join(others)}" if others else "there are no checkpoints in it"
-    if (path / "checkpoints" / "last.ckpt").is_file():
+    if checkpoint_path(path).is_file():
         there += ". Take the last one: --checkpoint last, in Python checkpoint='last'"
-    raise RunError(f"{path} has no checkpoints/{checkpoint}.ckpt; {there}")
+    raise RunError(f"{path} has no {CHECKPOINTS}/{checkpoint}.ckpt; {there}")
 
 
 def run_folder(file: Path) -> Path:
     """The folder of the run that a checkpoint belongs to: where pictures of it go."""
-    return file.parent.parent if file.parent.name == "checkpoints" else file.parent
+    return file.parent.parent if file.parent.name == CHECKPOINTS else file.parent
 
 
 def is_sweep(path: Path) -> bool:

@@ -10,13 +10,13 @@ from typing import Any, Literal, get_args
 
 from filelock import FileLock, Timeout
 
-from vae_lightning.runs.layout import RunError
+from vae_lightning.runs.layout import STATUS_JSON, SWEEP_JSON, RunError, checkpoint_path
 from vae_lightning.system.names import is_a_name
 from vae_lightning.system.plain_files import read_plain
 from vae_lightning.system.whole_files import write_json
 
 State = Literal["done", "running", "interrupted", "failed", "not started"]
-STATUS, LOCK, PLAN = "status.json", ".lock", "sweep.json"
+LOCK = ".lock"
 FORMAT = 1  # of status.json and sweep.json; those of before 2026-11-22 do not say it
 MOST_CRASHES = 3  # starts in one session that got no further than the one before
 LATEST = 1e11  # seconds since 1970, in a plan
@@ -37,7 +37,7 @@ def read_status(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: a newer version wrote it, so that nobody knows here whether the run is done.
     """
-    status = _read(folder / STATUS)
+    status = _read(folder / STATUS_JSON)
     return status if status.get("state", "done") in get_args(State) else {}
 
 
@@ -47,7 +47,7 @@ def read_plan(sweep_dir: Path) -> dict[str, Any]:
     Raises:
         RunError: a newer version wrote it.
     """
-    plan = _read(sweep_dir / PLAN)
+    plan = _read(sweep_dir / SWEEP_JSON)
     jobs = plan.get("jobs", [])
     return plan if isinstance(jobs, list) and all(map(_is_a_job, jobs)) and _is_a_plan(plan) else {}
 
@@ -141,13 +141,13 @@ def recorded(folder: Path, identity: str, session: str, made_with: dict[str, Any
     status = _begin(folder, identity, session, made_with)
 
     def end(state: State, reason: str | None = None) -> None:
-        write_json(folder / STATUS, {**status, "state": state, "reason": reason, "ended": time.time()})
+        write_json(folder / STATUS_JSON, {**status, "state": state, "reason": reason, "ended": time.time()})
 
     if status["attempt"] > MOST_CRASHES:
         reason = f"its process was killed {MOST_CRASHES} times without getting any further (out of memory?)"
         end("failed", reason)
         raise KeepsCrashingError(reason)
-    write_json(folder / STATUS, status)
+    write_json(folder / STATUS_JSON, status)
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
@@ -162,7 +162,7 @@ def recorded(folder: Path, identity: str, session: str, made_with: dict[str, Any
 def _begin(folder: Path, identity: str, session: str, made_with: dict[str, Any]) -> dict[str, Any]:
     """The status of a run that starts; attempts of one session that ended without a trace or progress are counted."""
     earlier = read_status(folder)
-    checkpoint = folder / "checkpoints" / "last.ckpt"
+    checkpoint = checkpoint_path(folder)
     position = {"session": session, "saved_at": checkpoint.stat().st_mtime if checkpoint.is_file() else None}
     crashed_here = earlier.get("state") == "running" and all(earlier.get(key) == position[key] for key in position)
     return {

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vae_lightning.cli.bench.subject import Subject, run_train
+from vae_lightning.runs.layout import METRICS_JSON
 
 FEWEST_BATCHES = 3
 
@@ -32,7 +33,7 @@ def full_stack_speed(subject: Subject, num_batches: int, **environment: str) -> 
         run_dir = Path(folder) / "run"
         fixed = [f"trainer.max_epochs={epochs}", *limit, "test=false", f"hydra.run.dir={run_dir}"]
         run_train([*subject.overrides, *fixed], **environment)
-        metrics: dict[str, float] = json.loads((run_dir / "metrics.json").read_text())
+        metrics: dict[str, float] = json.loads((run_dir / METRICS_JSON).read_text())
     whole_fit = None if limit else epochs * per_epoch * subject.batch_size / metrics["seconds"]
     return FullStack(metrics["train/images_per_second"], whole_fit)
 

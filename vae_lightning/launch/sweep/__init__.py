@@ -10,7 +10,7 @@ from vae_lightning.launch.sweep.engines import check_extras
 from vae_lightning.launch.sweep.job import finished_metrics, has_checkpoint, release_memory, run_job, run_recorded
 from vae_lightning.launch.sweep.plan import Check, SweepPlan, plan_sweep
 from vae_lightning.launch.sweep.progress import look, shown
-from vae_lightning.runs.layout import RunError
+from vae_lightning.runs.layout import TRAIN_LOG, RunError
 from vae_lightning.runs.status import read_status
 
 __all__ = ["conduct", "finished_metrics", "has_checkpoint", "release_memory", "run_job", "run_recorded"]
@@ -71,7 +71,7 @@ def summarise(sweep: SweepPlan) -> int:
     _say(f"\n{now}")
     for name in failed:
         reason = read_status(sweep.folder / name).get("reason")
-        _say(f"  failed  {name}: {reason}\n          {sweep.folder / name / 'train.log'}")
+        _say(f"  failed  {name}: {reason}\n          {sweep.folder / name / TRAIN_LOG}")
     for name, how in lost.items():
         _say(f"  {how}  {name}: nobody works on it any more")
     for name, state in now.states.items():

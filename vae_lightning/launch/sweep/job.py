@@ -12,8 +12,8 @@ import torch
 
 from vae_lightning.data import DataError
 from vae_lightning.launch.sweep.progress import Progression, look, time_left
-from vae_lightning.runs.layout import RunError
-from vae_lightning.runs.status import STATUS, claimed, read_plan, read_status, recorded
+from vae_lightning.runs.layout import DATA_JSON, METRICS_JSON, STATUS_JSON, RunError, checkpoint_path
+from vae_lightning.runs.status import claimed, read_plan, read_status, recorded
 from vae_lightning.runs.versions import changes_since, made_with
 from vae_lightning.system.whole_files import write_json
 
@@ -71,7 +71,7 @@ def run_job(
 
 def has_checkpoint(run_dir: Path) -> bool:
     """Whether training can go on from where it stopped."""
-    return (run_dir / "checkpoints" / "last.ckpt").is_file()
+    return checkpoint_path(run_dir).is_file()
 
 
 def _say_where_it_starts(run_dir: Path, starts_late: bool) -> None:
@@ -106,7 +106,7 @@ def finished_metrics(run_dir: Path, identity: str) -> dict[str, Any] | None:
     if status.get("state") != "done":
         return None
     try:
-        metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
+        metrics = json.loads((run_dir / METRICS_JSON).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         log.warning(f"{run_dir} says that it is done and its metrics.json cannot be read: its end is run again")
         return None
@@ -123,7 +123,7 @@ def _warn_if_untrue(run_dir: Path, data_marks: Callable[[], dict[str, Any]]) -> 
     status = read_status(run_dir)
     changed = changes_since(status.get("made_with", {}))
     try:
-        record = json.loads((run_dir / "data.json").read_text(encoding="utf-8"))
+        record = json.loads((run_dir / DATA_JSON).read_text(encoding="utf-8"))
         # rendered faces are a function of the code, which is compared above
         marks = data_marks() if record["source"] in ("celeba", "folder") else {}
         if "fingerprint" in marks and record["fingerprint"] != marks["fingerprint"]:
@@ -132,7 +132,7 @@ def _warn_if_untrue(run_dir: Path, data_marks: Callable[[], dict[str, Any]]) -> 
             changed.append(f"the attributes or identities of {record['root']} are others")
     except (OSError, ValueError, KeyError, DataError) as error:
         changed.append(f"its data cannot be compared ({error})")
-    write_json(run_dir / STATUS, {**status, "changed": changed})  # for the sweep's last words and its report
+    write_json(run_dir / STATUS_JSON, {**status, "changed": changed})  # for the sweep's last words and its report
     if changed:
         log.warning(
             f"{run_dir.name} is kept as it is, but would not come out the same: {'; '.join(changed)}. "

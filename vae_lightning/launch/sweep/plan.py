@@ -25,7 +25,8 @@ from vae_lightning.launch.sweep.engine import Engine
 from vae_lightning.launch.sweep.engines import choose_engine, refuse_several_devices
 from vae_lightning.launch.sweep.progress import look
 from vae_lightning.runs.identity import identity_of
-from vae_lightning.runs.status import FORMAT, PLAN, read_plan
+from vae_lightning.runs.layout import SWEEP_JSON
+from vae_lightning.runs.status import FORMAT, read_plan
 from vae_lightning.system.whole_files import write_json
 
 Check = Callable[[Any, bool], None]  # raises ValueError for a configuration that cannot work
@@ -171,5 +172,5 @@ def _write_plan(folder: Path, jobs: Sequence[PlannedJob], engine: Engine) -> Non
         "in_session": [job.name for job in jobs],
         "jobs": [*earlier, *new],
     }
-    write_json(folder / PLAN, plan)
-    write_json(folder / PLAN, {**plan, "work_at_start": look(folder).work_left})
+    write_json(folder / SWEEP_JSON, plan)
+    write_json(folder / SWEEP_JSON, {**plan, "work_at_start": look(folder).work_left})

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from vae_lightning.runs.layout import CONFIG_YAML, METRICS_CSV, STATUS_JSON
 from vae_lightning.runs.metrics_csv import read_metrics
 from vae_lightning.runs.status import State, read_plan, read_status, state_of
 from vae_lightning.system.plain_files import read_plain
@@ -56,7 +57,7 @@ def look(folder: Path) -> Progression:
         total = len(names)
     else:
         session = plan.get("session")
-        started = [status.parent for status in folder.glob("*/status.json")]
+        started = [status.parent for status in folder.glob(f"*/{STATUS_JSON}")]
         names = [run.name for run in started if read_status(run).get("session") == session]
         total = max(plan["trials"], len(names))
     states = {name: state_of(folder / name) for name in names}
@@ -67,9 +68,9 @@ def look(folder: Path) -> Progression:
 def share_done(run: Path) -> float:
     """The part of a run's epochs (or steps) that is behind it, between 0 and 1."""
     try:
-        trainer = read_plain(run / "config.yaml")["trainer"]
+        trainer = read_plain(run / CONFIG_YAML)["trainer"]
         max_epochs, max_steps = (trainer.get(name) or -1 for name in ("max_epochs", "max_steps"))
-        rows = read_metrics(run / "metrics.csv")
+        rows = read_metrics(run / METRICS_CSV)
         if max_epochs > 0:
             return min(1.0, len([row for row in rows if "val/loss" in row]) / max_epochs)
         steps = max((row.get("step", 0.0) for row in rows), default=0.0)
