@@ -109,7 +109,7 @@ class InterpolationGrid(ImageGrid):
         super().__init__(run_dir, every_n_epochs)
         if num_pairs < 1 or num_steps < 2:
             raise ValueError(
-                f"callbacks.image_grids: num_pairs={num_pairs}, num_steps={num_steps}: "
+                f"callbacks.{self.kind}: num_pairs={num_pairs}, num_steps={num_steps}: "
                 "at least 1 pair and 2 steps are needed"
             )
         self.num_faces = 2 * num_pairs
@@ -133,7 +133,7 @@ class ReconstructionGrid(ImageGrid):
     def __init__(self, run_dir: str, every_n_epochs: int = 5, num_faces: int = 10) -> None:
         super().__init__(run_dir, every_n_epochs)
         if num_faces < 1:
-            raise ValueError(f"callbacks.image_grids.num_faces={num_faces}: must be at least 1")
+            raise ValueError(f"callbacks.{self.kind}.num_faces={num_faces}: must be at least 1")
         self.num_faces = num_faces
 
     def draw(self, model: Autoencoder, faces: UInt8[Tensor, "faces channels height width"]) -> Grid:
@@ -165,7 +165,7 @@ class TemperatureGrid(ImageGrid):
         are_sizes = all(math.isfinite(temperature) and temperature >= 0 for temperature in temperatures)
         if not temperatures or not are_sizes or num_samples < 1:
             raise ValueError(
-                f"callbacks.image_grids: temperatures={list(temperatures)}, num_samples={num_samples}: "
+                f"callbacks.{self.kind}: temperatures={list(temperatures)}, num_samples={num_samples}: "
                 "at least one temperature, none below 0, and 1 sample are needed"
             )
         self.temperatures = list(temperatures)
@@ -202,7 +202,7 @@ class TraversalGrid(ImageGrid):
         super().__init__(run_dir, every_n_epochs)
         if num_dimensions < 1 or num_steps < 2 or limit <= 0 or (dimensions is not None and not dimensions):
             raise ValueError(
-                f"callbacks.image_grids: dimensions={dimensions}, num_dimensions={num_dimensions}, limit={limit}, "
+                f"callbacks.{self.kind}: dimensions={dimensions}, num_dimensions={num_dimensions}, limit={limit}, "
                 f"num_steps={num_steps}: needed are 1 dimension, a limit above 0 and 2 steps at least"
             )
         self.dimensions = None if dimensions is None else list(dimensions)
@@ -214,7 +214,7 @@ class TraversalGrid(ImageGrid):
         wrong = [number for number in self.dimensions or [] if not 0 <= number < model.latent_dim]
         if wrong:
             raise ValueError(
-                f"callbacks.image_grids.dimensions={self.dimensions}: {wrong} are not among the latents "
+                f"callbacks.{self.kind}.dimensions={self.dimensions}: {wrong} are not among the latents "
                 f"0 to {model.latent_dim - 1} (model.latent_dim={model.latent_dim})"
             )
 

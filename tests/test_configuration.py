@@ -102,7 +102,7 @@ def test_known_keys_need_no_explanation() -> None:
         (["data.batch_size=big"], "data.batch_size=big: FaceDataModule takes a whole number"),
         (["optimizer.lr=fast"], "optimizer.lr=fast"),
         (["trainer.max_epochs=some"], "trainer.max_epochs=some"),
-        (["callbacks.image_grids.temperatures=hot"], "temperatures=hot"),
+        (["callbacks.temperature.temperatures=hot"], "temperatures=hot"),
     ],
 )
 def test_constructors_are_the_schema(overrides: list[str], message: str) -> None:
@@ -118,7 +118,7 @@ def test_constructors_are_the_schema(overrides: list[str], message: str) -> None
         (["model.pixel_range=[-1,1]"], "model.output_activation=tanh"),
         (["model.norm=layer"], "none, batch, group"),
         (["beta=-1"], "beta=-1"),
-        (["callbacks.image_grids.dimensions=[500]"], "latents 0 to 127"),
+        (["callbacks.traversal.dimensions=[500]"], "latents 0 to 127"),
         (["data.source=celebb"], "celeba"),
     ],
 )

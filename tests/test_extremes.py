@@ -243,7 +243,7 @@ TRAINS = [
     "varied data.image_size=8 model=linear",
     "varied trainer.accumulate_grad_batches=100",
     "varied trainer.gradient_clip_val=1e-9",
-    "varied callbacks.image_grids.temperatures=[0,1e6]",
+    "varied callbacks.temperature.temperatures=[0,1e6]",
     "varied optimizer.lr=0",
 ]
 
