@@ -1,7 +1,8 @@
 """The data of one run: which source, which rows, which batches."""
 
 import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from lightning.pytorch import LightningModule, Trainer
 from omegaconf import ListConfig
 from torch import Tensor
 
-from vae_lightning.data import SPLITS, DataError, FaceDataModule
+from vae_lightning.data import SPLITS, DataError, FaceDataModule, sources
 from vae_lightning.data.sources.noise import read_noise
+from vae_lightning.data.sources.resolution import data_sources
+from vae_lightning.runs.data_record import check_record, data_settings
 
 Celeba = Callable[..., Path]
 
@@ -184,7 +187,7 @@ def test_folder(tmp_path: Path) -> None:
     assert data.record()["source"] == "folder"
     assert data.record()["partition"] == "seeded 80/10/10"
     assert "attributes" not in next(iter(data.train_dataloader()))
-    with pytest.raises(DataError, match=r"data=folder needs to know which: data\.root="):
+    with pytest.raises(DataError, match=r"say which: data\.root="):
         open_data(None, tmp_path, source="folder")
 
 
@@ -220,6 +223,47 @@ def test_faces_asked_for_are_used_silently(tmp_path: Path, caplog: pytest.LogCap
     assert loud_lines(caplog) == []
     open_data(tmp_path / "unused", tmp_path, source="faces", faces_count=20)
     assert "is ignored" in loud_lines(caplog)[0]
+
+
+SQUARES = """
+import numpy as np
+from pathlib import Path
+from vae_lightning.data.sources.noise import NoiseStore
+from vae_lightning.data.sources.source import DataSource, ImageSource, SourceSettings
+
+def read(settings: SourceSettings) -> ImageSource:
+    names = tuple(f"{number}.jpg" for number in range(30))
+    return ImageSource("KIND", settings.required_root(), names, np.arange(30, dtype=np.int8) % 3, NoiseStore())
+
+SOURCE = DataSource("squares", read, has_root=True)
+"""
+
+
+@pytest.fixture
+def squares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """One file more among the data sources."""
+    monkeypatch.setattr(sources, "__path__", [*sources.__path__, str(tmp_path / "more")])
+    (tmp_path / "more").mkdir()
+    data_sources.cache_clear()
+    yield tmp_path / "more" / "squares.py"
+    data_sources.cache_clear()
+    sys.modules.pop("vae_lightning.data.sources.squares", None)
+
+
+def test_a_file_among_the_sources_is_all_that_a_source_needs(squares: Path, tmp_path: Path) -> None:
+    squares.write_text(SQUARES.replace("KIND", "squares"))
+    data = open_data(tmp_path, tmp_path, source="squares")
+    assert data.record()["source"] == "squares"
+    assert len(data.split("test")) == 10
+    record = {"config": {"data": {"crop": 148, "image_size": 16, "color": "rgb"}}, "data": data.record()}
+    check_record(record, tmp_path / "best.ckpt")
+    assert data_settings(record)["root"] == str(tmp_path)
+
+
+def test_images_that_name_another_source_are_refused(squares: Path, tmp_path: Path) -> None:
+    squares.write_text(SQUARES.replace("KIND", "circles"))
+    with pytest.raises(DataError, match=r"squares.*'circles'"):
+        open_data(tmp_path, tmp_path, source="squares")
 
 
 class Recorder(LightningModule):

@@ -14,12 +14,9 @@ import yaml
 from PIL import Image
 from tiny_runs import PRIVATE, checkpoint, fit_everything, write_run
 
-from vae_lightning.data.sources.resolution import SOURCES
 from vae_lightning.export import export_run
-from vae_lightning.export.data_statement import STATEMENTS, USES
 from vae_lightning.export.model_card import KL_TERMS, PIXEL_TERMS
 from vae_lightning.runs.checkpoints import RECONSTRUCTIONS
-from vae_lightning.runs.data_record import DATA_NAMES
 from vae_lightning.runs.fitted import digest_of, direction_file
 from vae_lightning.runs.layout import BEST_KEY, RECORD_KEY
 
@@ -183,7 +180,6 @@ def test_every_choice_of_the_objective_has_words() -> None:
     named = {re.search(r"_target_: vae_lightning\.losses\.(\w+)", file.read_text())[1] for file in files}  # type: ignore[index]
     assert named == set(KL_TERMS)
     assert {name.rpartition(".")[2] for name in RECONSTRUCTIONS} == set(PIXEL_TERMS)
-    assert set(DATA_NAMES) == set(STATEMENTS) == set(USES) == set(SOURCES) - {"auto"}
 
 
 def test_an_autoencoder_without_priors_has_no_samples(tmp_path: Path) -> None:

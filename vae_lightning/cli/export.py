@@ -78,12 +78,12 @@ def _show(exported: "Exported", run: str, folder: Path) -> None:
 
 
 def _announce(exported: "Exported", place: "HubPlace") -> None:
-    from vae_lightning.export.data_statement import licence_reminder
+    from vae_lightning.data.sources.resolution import data_sources
 
     total = in_words(sum(exported.files.values()))
     seen_by = "everybody sees it" if place.is_public else "private"
     typer.echo(f"\nUploading {len(exported.files)} files ({total}) to {place.name}, {seen_by}.")
-    reminder = licence_reminder(exported.source)
+    reminder = data_sources()[exported.source].licence
     if reminder:
         typer.echo(reminder)
 

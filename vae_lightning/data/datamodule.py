@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Int64, UInt8
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
@@ -30,9 +30,16 @@ from vae_lightning.data.loading import (
     choose_residence,
     flip_on_device,
 )
-from vae_lightning.data.rendering.dataset import read_factors
-from vae_lightning.data.sources.resolution import SOURCES, resolve_source
-from vae_lightning.data.sources.source import SPLITS, DataError, ImageSource, Split, seeded_order
+from vae_lightning.data.sources.resolution import data_sources, resolve_source
+from vae_lightning.data.sources.source import (
+    SPLITS,
+    DataError,
+    Factors,
+    ImageSource,
+    SourceSettings,
+    Split,
+    seeded_order,
+)
 
 logger = logging.getLogger("vae_lightning")
 
@@ -71,7 +78,7 @@ class FaceDataModule(LightningDataModule):
         data_dir: str = "data",  # rendered faces and decoded images go here
     ) -> None:
         super().__init__()
-        self.source = _choose("source", source, SOURCES)
+        self.source = _choose("source", source, ("auto", *data_sources()))
         self.root = None if root is None else Path(root).expanduser()
         self.preprocessing = Preprocessing(as_crop(crop), image_size, _choose("color", color, COLORS))
         self.horizontal_flip = horizontal_flip
@@ -174,7 +181,7 @@ class FaceDataModule(LightningDataModule):
             "image_size": self.preprocessing.image_size,
             "color": self.preprocessing.color,
             **{f"{split}_count": len(self.split(split)) for split in SPLITS},
-            "partition": "seeded 80/10/10" if source.kind == "folder" else "as listed",
+            "partition": source.divided,
             "subset_seed": self.subset_seed,
             "horizontal_flip": self.horizontal_flip,
         }
@@ -195,11 +202,11 @@ class FaceDataModule(LightningDataModule):
         rows = self._select_rows(self.image_source, split)[index.numpy()]
         return [self.image_source.filenames[row] for row in rows.tolist()]
 
-    def factors(self, split: Split) -> tuple[tuple[str, ...], Float[np.ndarray, "rows factors"]] | None:
+    def factors(self, split: Split) -> Factors | None:
         """Names and values of the factors that drew the split's images; None where nobody knows them."""
-        if self.image_source.kind != "faces":
+        if self.image_source.read_factors is None:
             return None
-        names, values = read_factors(self.image_source.root)
+        names, values = self.image_source.read_factors()
         return names, values[self._select_rows(self.image_source, split)]
 
     def identities(self, split: Split) -> Int64[np.ndarray, " rows"] | None:
@@ -221,15 +228,8 @@ class FaceDataModule(LightningDataModule):
         check_unchanged(record, self.record(), self._cache_dir, checkpoint, is_same_run=is_same_run)
 
     def _find_source(self) -> ImageSource:
-        return resolve_source(
-            self.source,
-            self.root,
-            self.data_dir,
-            faces_count=self.faces_count,
-            faces_seed=self.faces_seed,
-            noise_count=self.noise_count,
-            warn=rank_zero_only(logger.warning),
-        )
+        settings = SourceSettings(self.root, self.data_dir, self.faces_count, self.faces_seed, self.noise_count)
+        return resolve_source(self.source, settings, rank_zero_only(logger.warning))
 
     @property
     def _cache_dir(self) -> Path:

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import gradio as gr
 
+from vae_lightning.data.sources.resolution import data_sources
 from vae_lightning.explorer import markup
 from vae_lightning.explorer.tabs.one_face import one_face_tab
 from vae_lightning.explorer.tabs.samples import samples_tab
 from vae_lightning.explorer.tabs.several_runs import several_runs_tab
 from vae_lightning.explorer.tabs.two_faces import two_faces_tab
 from vae_lightning.explorer.workbench import OpenedRun, Workbench
-from vae_lightning.runs.data_record import DATA_NAMES
 
 STYLE = Path(__file__).with_name("page.css")
 PRIVACY = "Photographs stay on this machine: in memory, until others take their place; nothing is written to disk."
@@ -52,7 +52,7 @@ def theme() -> gr.Theme:
 
 def describe(workbench: Workbench) -> str:
     if len(workbench.runs) > 1:
-        data = dict.fromkeys(DATA_NAMES.get(source_of(run), source_of(run)) for run in workbench.runs)
+        data = dict.fromkeys(data_sources()[source_of(run)].title for run in workbench.runs)
         return f"A sweep of {len(workbench.runs)} runs on {' and '.join(data)}"
     return describe_run(workbench.runs[0])
 
@@ -65,7 +65,7 @@ def describe_run(run: OpenedRun) -> str:
     size = f"{model.image_size}×{model.image_size}"
     return (
         f"{type(model).__name__}{kind}, {model.latent_dim} latents{strength}, "
-        f"trained on {DATA_NAMES.get(source, source)} at {size} pixels"
+        f"trained on {data_sources()[source].title} at {size} pixels"
     )
 
 

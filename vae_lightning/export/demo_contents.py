@@ -10,7 +10,7 @@ from rich.console import Console
 from torch import Tensor
 
 from vae_lightning.data import DataError
-from vae_lightning.export.data_statement import CELEBA_LICENCE
+from vae_lightning.data.sources.resolution import data_sources
 from vae_lightning.latents.priors import FittedGaussian, GaussianMixture, Prior
 from vae_lightning.latents.statistics import LatentStatistics
 from vae_lightning.runs.layout import RunError, run_folder
@@ -33,13 +33,6 @@ PRIOR_TITLES = {  # the first that a model has is what the page begins with
     "gaussian": "fitted Gaussian",
     "normal": "standard normal",
 }
-DATA_NOTES = {
-    "celeba": f"Trained on CelebA, photographs of celebrities. {CELEBA_LICENCE} These faces are nobody's, but one may "
-    "look like somebody.",
-    "faces": "Trained on faces that a program drew, not on photographs.",
-    "noise": "Trained on noise, to measure speed.",
-    "folder": "Trained on a folder of pictures, whose licence holds for this page too.",
-}
 LATENTS_AT_ONCE = 16  # that are moved, each to both sides
 DIGITS = 6
 
@@ -49,7 +42,7 @@ def demo_contents(vae: Run) -> dict[str, Any]:
     Raises:
         ValueError: a plain autoencoder of whose latents nothing is known.
     """
-    model = vae.model
+    model, source = vae.model, data_sources()[vae.record["data"]["source"]]
     kind = "VAE" if model.has_prior else "Plain autoencoder"
     beta = vae.config.get("beta") if model.has_prior else None
     statistics = _statistics(vae)
@@ -59,7 +52,7 @@ def demo_contents(vae: Run) -> dict[str, Any]:
         "title": f"Faces from a {type(model).__name__}",
         "description": f"{kind}, {model.latent_dim} latents, {model.image_size}×{model.image_size} pixels"
         + ("" if beta is None else f", β = {beta:g}"),
-        "data_note": DATA_NOTES[vae.record["data"]["source"]],
+        "data_note": f"Trained on {source.title}. {source.note}",
         "image_size": model.image_size,
         "latents": _latents(vae, statistics),
         "attributes": attributes,

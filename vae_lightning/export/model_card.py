@@ -10,12 +10,12 @@ from typing import Any
 
 import yaml
 
+from vae_lightning.data.sources.resolution import data_sources
 from vae_lightning.evaluation.card import Card, read_card, to_markdown
 from vae_lightning.export.carried import Carried
 from vae_lightning.export.contents import DEMO, SAMPLES
-from vae_lightning.export.data_statement import USES, data_front_matter, data_section
+from vae_lightning.export.data_statement import data_front_matter, data_section
 from vae_lightning.export.onnx_files import OnnxFile
-from vae_lightning.runs.data_record import DATA_NAMES
 from vae_lightning.runs.fitted import digest_of
 from vae_lightning.runs.layout import (
     BEST_KEY,
@@ -78,7 +78,7 @@ def model_card(
         "Model": _model(vae, config),
         "Scores": _scores(vae, config),
         "Data": data_section(data, carried.attributes),
-        "Intended use": INTENDED.format(uses=USES[data["source"]]),
+        "Intended use": INTENDED.format(uses=data_sources()[data["source"]].uses),
         "Limits": LIMITS.format(size=size),
         "Versions": _versions(record),
     }
@@ -114,9 +114,8 @@ def _front_matter(source: str) -> str:
 
 def _title(vae: Run, data: Mapping[str, Any]) -> str:
     kind = "VAE" if vae.model.has_prior else "autoencoder"
-    return (
-        f"{type(vae.model).__name__}: {kind} of {DATA_NAMES[data['source']]}, {data['image_size']}×{data['image_size']}"
-    )
+    title = data_sources()[data["source"]].title
+    return f"{type(vae.model).__name__}: {kind} of {title}, {data['image_size']}×{data['image_size']}"
 
 
 def _code(vae: Run, carried: Carried, hub_name: str | None) -> str:

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from vae_lightning.data.sources.resolution import data_sources
 from vae_lightning.report.markup import bullets, figure_html, table_html
 from vae_lightning.report.sweep import Sweep
 from vae_lightning.report.table import Table
@@ -81,8 +82,8 @@ def data_used(sweep: Sweep) -> list[str]:
 
 
 def describe_data(record: dict[str, Any]) -> str:
-    kind = {"faces": "rendered faces", "celeba": "CelebA", "folder": "a folder of images", "noise": "noise"}
-    source = kind.get(str(record.get("source")), str(record.get("source")))
+    known = data_sources().get(str(record.get("source")))
+    source = str(record.get("source")) if known is None else known.title
     counts = " / ".join(str(record.get(f"{split}_count")) for split in ("train", "val", "test"))
     size = f"{record.get('image_size')}×{record.get('image_size')} {record.get('color')}"
     return f"{source} in {record.get('root')}: {counts} images (train / val / test), {size}, crop {record.get('crop')}"

@@ -5,11 +5,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from vae_lightning.data.sources.resolution import data_sources
 from vae_lightning.runs.layout import RunError
 
 log = logging.getLogger("vae_lightning")
-DATA_NAMES = {"celeba": "CelebA", "faces": "rendered faces", "folder": "a folder of images", "noise": "noise"}
-WITH_A_ROOT = ("celeba", "folder")  # data sets that lie in a folder of the user's
 DATA_DIR = "data"  # train.py's default
 NUMBERS = ("image_size", "batch_size", "subset_seed", "seed", "faces_count", "faces_seed", "noise_count")
 NUMBERS_OR_NONE = ("eval_batch_size", "train_size", "val_size", "test_size")
@@ -40,7 +39,7 @@ def check_record(record: dict[str, Any], file: Path) -> None:
     wrong += [name for name in NUMBERS if not 0 <= settings.get(name, 0) <= LARGEST_NUMBER] if not wrong else []
     wrong += [name for name in ("source", "root") if not isinstance(used.get(name), str)]
     wrong += [] if isinstance(used.get("content", {}), dict) else ["content"]
-    if not wrong and used["source"] not in DATA_NAMES:
+    if not wrong and used["source"] not in data_sources():
         wrong = [used["source"]]
     if wrong:
         raise RunError(f"{file} describes no data that this version can open: see {wrong[0][:80]!r} in its record")
@@ -66,7 +65,7 @@ def data_settings(record: dict[str, Any]) -> dict[str, Any]:
         settings["data_dir"] = str(root.parent)
     settings["data_dir"] = _place_for_data(str(settings.get("data_dir", DATA_DIR)))
     moved = source == "celeba" and not root.is_dir() and bool(os.environ.get("CELEBA_ROOT"))
-    return {**settings, "source": source, "root": str(root) if source in WITH_A_ROOT and not moved else None}
+    return {**settings, "source": source, "root": str(root) if data_sources()[source].has_root and not moved else None}
 
 
 def _place_for_data(data_dir: str) -> str:

@@ -3,13 +3,20 @@
 Source: Liu et al. 2015, "Deep Learning Face Attributes in the Wild", arXiv:1411.7766.
 """
 
+import os
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from vae_lightning.data.sources.folder import find_images
-from vae_lightning.data.sources.source import DataError, FolderStore, ImageSource, ImageStore
+from vae_lightning.data.sources.source import (
+    DataError,
+    DataSource,
+    FolderStore,
+    ImageSource,
+    ImageStore,
+    SourceSettings,
+)
 from vae_lightning.data.sources.tables import Table, first_repeated, read_table
 from vae_lightning.data.sources.zip_store import ZipStore
 from vae_lightning.system.names import LONGEST_NAME, REPLACEMENT, is_a_name, shown
@@ -19,10 +26,14 @@ PARTITION = ("list_eval_partition.txt", "list_eval_partition.csv")
 ATTRIBUTES = ("list_attr_celeba.txt", "list_attr_celeba.csv")
 IDENTITIES = ("identity_CelebA.txt", "identity_CelebA.csv")
 NUM_ATTRIBUTES = 40
+CELEBA_PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 DOWNLOAD = "https://www.kaggle.com/datasets/jessicali9530/celeba-dataset"
+LICENCE = (
+    f"CelebA is for non-commercial research only, and so is this model: no commercial use of either, see {CELEBA_PAGE}."
+)
 
 
-def read_celeba(root: Path, kind: Literal["celeba", "faces"] = "celeba") -> ImageSource:
+def read_celeba(root: Path) -> ImageSource:
     """Read CelebA's annotation files; the images themselves are not touched.
 
     The partition file decides which images there are and in which order; attributes (required) and identities
@@ -46,7 +57,7 @@ def read_celeba(root: Path, kind: Literal["celeba", "faces"] = "celeba") -> Imag
         table = read_table(identity_path, columns=1)
         identities = table.aligned_to(partition.filenames, partition.path)[:, 0]
     return ImageSource(
-        kind=kind,
+        kind="celeba",
         root=root,
         filenames=filenames,
         partition=partition.values[:, 0].astype(np.int8),
@@ -72,6 +83,16 @@ def names_of_images(partition: Table, *, allow_repeated: bool = False) -> tuple[
     if not allow_repeated and len(set(filenames)) < len(filenames):
         raise DataError(f"{partition.path} lists {first_repeated(filenames)} more than once. Remove the repeated rows.")
     return filenames
+
+
+def celeba_root(settings: SourceSettings) -> Path | None:
+    """data.root, then CELEBA_ROOT of the environment, then the folder `celeba` in the data folder, if it is there."""
+    if settings.root is not None:
+        return settings.root
+    if os.environ.get("CELEBA_ROOT"):
+        return Path(os.environ["CELEBA_ROOT"]).expanduser()
+    place = settings.data_dir / "celeba"
+    return place if place.is_dir() else None
 
 
 def has_celeba_files(root: Path) -> bool:
@@ -117,4 +138,27 @@ def _require(root: Path, names: tuple[str, ...]) -> Path:
     raise DataError(f"{root} has no {names[0]} (nor {names[1]}); found: {found}. {fix}.")
 
 
-CELEBA_PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+def _read_source(settings: SourceSettings) -> ImageSource:
+    root = celeba_root(settings)
+    if root is None:
+        raise DataError(
+            "data=celeba, and nobody said where CelebA is: set CELEBA_ROOT=/path/to/celeba or data.root=…, "
+            f"or put it into {settings.data_dir / 'celeba'}. data=faces trains on the built-in rendered faces."
+        )
+    return read_celeba(root)
+
+
+SOURCE = DataSource(
+    title="CelebA",
+    read=_read_source,
+    has_root=True,
+    about="Photographs of celebrities, found on the web by the makers of CelebA (Liu et al. 2015, arXiv:1411.7766), "
+    "aligned by eyes and mouth. They are real people, who were not asked. Celebrities are no sample of mankind: "
+    "most are young, made up, photographed for the public and of light skin, and who is rare in the data is drawn "
+    "worse. The attributes were judged by others, without a common rule, as yes or no: `Attractive`, `Young`, "
+    "`Male` say what somebody thought of a picture, and nothing of the person.",
+    uses="non-commercial research on representations and on face models, and teaching",
+    note=f"Its pictures are photographs of celebrities. {LICENCE} These faces are nobody's, but one may look like "
+    "somebody.",
+    licence=LICENCE,
+)

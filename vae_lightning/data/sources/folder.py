@@ -5,7 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from vae_lightning.data.sources.source import DataError, FolderStore, ImageSource, seeded_order
+from vae_lightning.data.sources.source import (
+    DataError,
+    DataSource,
+    FolderStore,
+    ImageSource,
+    SourceSettings,
+    seeded_order,
+)
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -31,7 +38,7 @@ def read_folder(root: Path, seed: int = 0, fractions: tuple[float, float, float]
     partition = np.zeros(len(filenames), np.int8)
     partition[order[:num_val]] = 1
     partition[order[num_val : num_val + num_test]] = 2
-    return ImageSource("folder", root, tuple(filenames), partition, FolderStore(root))
+    return ImageSource("folder", root, tuple(filenames), partition, FolderStore(root), divided="seeded 80/10/10")
 
 
 def find_images(root: Path, at_most: int | None = None) -> list[str]:
@@ -45,3 +52,14 @@ def find_images(root: Path, at_most: int | None = None) -> list[str]:
         if at_most is not None and len(found) >= at_most:
             break
     return sorted(found)[:at_most]
+
+
+def _read_source(settings: SourceSettings) -> ImageSource:
+    return read_folder(settings.required_root())
+
+
+SOURCE = DataSource(
+    title="a folder of images",
+    read=_read_source,
+    has_root=True,
+)

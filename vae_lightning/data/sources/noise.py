@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vae_lightning.data.sources.source import ImageSource, ImageStore
+from vae_lightning.data.sources.source import DataSource, ImageSource, ImageStore, SourceSettings
 
 CELEBA_PARTITION = (162_770, 19_867, 19_962)  # images in train, validation and test
 SIZE = (178, 218)  # of CelebA's aligned images
@@ -41,3 +41,18 @@ def read_noise(count: int) -> ImageSource:
     ends = np.cumsum(CELEBA_PARTITION) * count // sum(CELEBA_PARTITION)
     partition = np.searchsorted(ends, np.arange(count), side="right").astype(np.int8)
     return ImageSource("noise", Path("noise"), names, partition, NoiseStore())
+
+
+def _read_source(settings: SourceSettings) -> ImageSource:
+    return read_noise(settings.noise_count)
+
+
+SOURCE = DataSource(
+    title="noise",
+    read=_read_source,
+    has_root=False,
+    about="Noise, to measure speed and memory. The model has learned nothing.",
+    uses="measurements of speed and memory",
+    note="It serves to measure speed and memory.",
+    licence="",
+)

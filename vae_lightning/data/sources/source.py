@@ -1,9 +1,9 @@
-"""A data set of images before any is decoded: names, partition, annotation, and where the bytes are."""
+"""What every data source gives: the images' names, partition, annotation, and where their bytes are."""
 
 import hashlib
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Int8, Int64, UInt64
+from jaxtyping import Bool, Float, Int8, Int64, UInt64
 
 from vae_lightning.data.decoded.checksums import checksum_of
 
@@ -90,11 +90,14 @@ class CheckedStore(FolderStore):
         return content
 
 
+Factors = tuple[tuple[str, ...], Float[np.ndarray, "rows factors"]]  # names and values
+
+
 @dataclass(frozen=True, eq=False)
 class ImageSource:
     """A data set before decoding; one row per image, ordered as the partition file or the sorted folder."""
 
-    kind: Literal["celeba", "faces", "folder", "noise"]
+    kind: str  # the name of its data source: of the module in data/sources/
     root: Path
     filenames: tuple[str, ...]
     partition: Int8[np.ndarray, " rows"]  # 0 train, 1 validation, 2 test
@@ -102,6 +105,8 @@ class ImageSource:
     attribute_names: tuple[str, ...] = ()
     attributes: Bool[np.ndarray, "rows attributes"] | None = None
     identities: Int64[np.ndarray, " rows"] | None = None
+    read_factors: Callable[[], Factors] | None = None  # of what the images were drawn from, where that is known
+    divided: str = "as listed"  # how the images were divided into the three splits, for records and cards
 
     def read(self, row: int) -> bytes:
         """The encoded image of one row; safe to call from several threads."""
@@ -126,6 +131,45 @@ class ImageSource:
 
     def split_rows(self, split: Split) -> Int64[np.ndarray, " selected"]:
         return np.flatnonzero(self.partition == SPLITS.index(split)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """Those arguments of `FaceDataModule` that say which images there are."""
+
+    root: Path | None
+    data_dir: Path
+    faces_count: int = 10_000
+    faces_seed: int = 0
+    noise_count: int = 202_599
+
+    def required_root(self) -> Path:
+        """Raises: DataError where data.root was not given."""
+        if self.root is None:
+            raise DataError(
+                "data.root=null: these images lie in a folder of yours; say which: data.root=/path/to/the/images"
+            )
+        return self.root
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A kind of data set. A module of data/sources/ that has one under the name SOURCE can be trained on.
+
+    The module's name is what data.source, run records and caches call it.
+    """
+
+    title: str  # in words, after "trained on": "a folder of images"
+    read: Callable[[SourceSettings], ImageSource]  # quickly: it decodes no image
+    has_root: bool  # whether the images lie in a folder that data.root names; a record's root is then opened again
+    # for model cards, demo pages and before an upload
+    about: str = (
+        "This card does not know what the images show, whose they are, or what may be done with them. Whoever "
+        "publishes the model has to say so here."
+    )
+    uses: str = "what the licence of the images allows"
+    note: str = "The licence of the images holds for this page too."
+    licence: str = "Check that the licence of your images allows to publish this model."
 
 
 def seeded_bits(count: int, purpose: str, *seed: int) -> UInt64[np.ndarray, " count"]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from vae_lightning.data import DataError
+from vae_lightning.data.sources.resolution import data_sources
 from vae_lightning.launch.sweep.progress import Progression, look, time_left
 from vae_lightning.runs.layout import DATA_JSON, METRICS_JSON, STATUS_JSON, RunError, checkpoint_path
 from vae_lightning.runs.status import claimed, read_plan, read_status, recorded
@@ -125,7 +126,7 @@ def _warn_if_untrue(run_dir: Path, data_marks: Callable[[], dict[str, Any]]) -> 
     try:
         record = json.loads((run_dir / DATA_JSON).read_text(encoding="utf-8"))
         # rendered faces are a function of the code, which is compared above
-        marks = data_marks() if record["source"] in ("celeba", "folder") else {}
+        marks = data_marks() if data_sources()[record["source"]].has_root else {}
         if "fingerprint" in marks and record["fingerprint"] != marks["fingerprint"]:
             changed.append(f"the images of {record['root']} are not those that it was trained on, or copies of them")
         if "annotation" in record and "annotation" in marks and record["annotation"] != marks["annotation"]:
