@@ -28,7 +28,7 @@ from vae_lightning.launch.command_line import help_page, is_sweep, prepare_comma
 from vae_lightning.launch.configuration import CONF_DIR, first_cause, optimized_metrics, swept_overrides, to_plain
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.system.interruption import sigterm_of_the_system, stop_by_exception
-from vae_lightning.system.terminal import show_what_can_be_shown
+from vae_lightning.system.terminal import command, show_what_can_be_shown
 from vae_lightning.system.whole_files import storage_error
 
 if TYPE_CHECKING:  # torch and numpy are imported inside the functions: --help and shell completion answer at once
@@ -74,8 +74,7 @@ def main(config: DictConfig) -> Any:
             log.exception("The job failed")
         message = str(stuck or describe_error(error))
     if stuck and not in_sweep and has_checkpoint(Path(config.run_dir)):
-        folder = shlex.quote(f"hydra.run.dir={config.run_dir}")
-        message += f". Then go on with: python train.py ckpt_path=last {folder}"
+        message += f". Then resume it with: {resume_command(config.run_dir)}"
     # after the handlers, where nothing holds the error's frames and their tensors any more
     release_memory()
     if in_sweep and "BasicSweeper" in hydra_config.sweeper._target_:
@@ -107,8 +106,7 @@ def run_or_skip(config: DictConfig, in_sweep: bool) -> Any:
     def say_done(metrics: dict[str, Any]) -> None:
         say_where_to_look(run_dir, metrics)
         if has_checkpoint(run_dir):
-            folder = shlex.quote(f"hydra.run.dir={run_dir}")
-            log.info(f"Go further  python train.py ckpt_path=last {folder} trainer.max_epochs=…")
+            log.info(f"Go further  {resume_command(run_dir)} trainer.max_epochs=…")
 
     run_dir, identity = Path(config.run_dir), identity_of(config)
     if continues(config.ckpt_path, run_dir) and not in_sweep:
@@ -236,6 +234,11 @@ def run(
     return metrics
 
 
+def resume_command(run_dir: Path | str) -> str:
+    """What to type to resume a run."""
+    return command(shlex.join(["python", "train.py", "ckpt_path=last", f"hydra.run.dir={run_dir}"]))
+
+
 @contextmanager
 def stoppable(trainer: "L.Trainer", run_dir: Path) -> Iterator[None]:
     """Says how to go on after Ctrl-C or SIGTERM, and ends with the exit code that shells give these."""
@@ -248,8 +251,7 @@ def stoppable(trainer: "L.Trainer", run_dir: Path) -> Iterator[None]:
             raise
         last = checkpoint_path(run_dir)
         alone = not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN
-        folder = shlex.quote(f"hydra.run.dir={run_dir}")
-        how = f"Go on with: python train.py ckpt_path=last {folder}" if last.is_file() and alone else ""
+        how = f"Resume it with: {resume_command(run_dir)}" if last.is_file() and alone else ""
         log.warning(f"Interrupted after {trainer.global_step} steps. {how}")
         asked_by = [each.asked_by for each in trainer.callbacks if isinstance(each, StopAfterBatch) and each.asked_by]  # type: ignore[attr-defined]
         # Lightning ends with 1 after Ctrl-C and with 0 after SIGTERM

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from callbacks.dashboard import event_folders, tensorboard_command
 from vae_lightning.data import FaceDataModule
 from vae_lightning.runs.layout import IMAGES, LOSS_CURVES_PNG, RATE_DISTORTION_PNG, checkpoint_path
+from vae_lightning.system.terminal import command
 from vae_lightning.training.run_module import RunModule
 from vae_lightning.training.statistics import READ_METRICS, SHOWN_METRICS
 
@@ -114,7 +115,8 @@ def _uses(run_dir: Path, metrics: dict[str, Any], kept: list[str]) -> str:
         return "not possible: the run has kept no checkpoint"
     folder = shlex.quote(str(run_dir))
     if not {"val/mse", "test/mse"} & set(metrics):
-        return f"vae edit guide RUN ATTRIBUTE --classifier {folder}  or  vae edit score RUN ATTRIBUTE --judge {folder}"
+        guide, score = f"guide RUN ATTRIBUTE --classifier {folder}", f"score RUN ATTRIBUTE --judge {folder}"
+        return f"{command(f'vae edit {guide}')}  or  {command(f'vae edit {score}')}"
     draws = "sample" if {"val/kl_nats", "test/kl_nats"} & set(metrics) else "reconstruct"
     which = "" if "best" in kept else " --checkpoint last"
-    return "  and  ".join(f"vae {verb} {folder}{which}" for verb in (draws, "evaluate", "explore"))
+    return "  and  ".join(command(f"vae {verb} {folder}{which}") for verb in (draws, "evaluate", "explore"))

@@ -12,6 +12,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import hparams
 
 from vae_lightning.recognition.module import RecognizerModule
+from vae_lightning.system.terminal import command
 from vae_lightning.training.run_module import RunModule
 from vae_lightning.training.statistics import METRICS_OF_KL, READ_METRICS, SHOWN_METRICS
 from vae_lightning.training.vae_module import VAEModule
@@ -34,9 +35,8 @@ def event_folders(loggers: Iterable[Logger]) -> list[Path]:
 def tensorboard_command(run_dir: Path) -> str:
     """What to type to see a run beside its neighbours: the other jobs of a sweep, or the runs before it."""
     folder, here = run_dir.absolute().parent, Path.cwd()
-    return shlex.join(
-        ["tensorboard", "--logdir", str(folder.relative_to(here) if folder.is_relative_to(here) else folder)]
-    )
+    shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    return command(shlex.join(["tensorboard", "--logdir", str(shown)]))
 
 
 def begin_session(logger: TensorBoardLogger, step: int) -> None:

@@ -4,6 +4,7 @@ import math
 import os
 import resource
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +23,10 @@ jaxtyping.install_import_hook(
 # tests run side by side, one thread each: two processes with two threads on two cores wait for each other
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+
+# commands are printed as in an activated environment, however the tests were started
+os.environ.pop("UV_RUN_RECURSION_DEPTH", None)
+os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), *os.get_exec_path()])
 
 ATTRIBUTE_NAMES = [f"Attribute_{number:02d}" for number in range(40)]
 

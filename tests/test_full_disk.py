@@ -247,7 +247,7 @@ def test_a_disk_that_fills_up_under_way_costs_no_checkpoint(quick: list[str], tm
         output, _ = process.communicate(timeout=200)
         assert process.returncode == 1, output
         assert "cannot be written: no space left" in output
-        assert f"Then go on with: python train.py ckpt_path=last hydra.run.dir={run}\n" in output
+        assert f"Then resume it with: vae train ckpt_path=last hydra.run.dir={run}\n" in output
         assert "Traceback" not in output
         assert state_of(run) in ("failed", "interrupted")
         epoch = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"]

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -217,10 +216,8 @@ def test_what_the_program_prints_works_when_pasted(tiny_celeba: Callable[..., Pa
     assert process.returncode == 130, output
     assert {path.name for path in tmp_path.iterdir()} == {ODD}  # nothing lies elsewhere
     epochs = sum("val" in line for line in (place / "it's" / "metrics.csv").read_text().splitlines())
-    (go_on,) = re.findall(r"Go on with: (.*)", output)
-    assert go_on.startswith("python train.py ")
-    go_on = go_on.replace("train.py", shlex.quote(str(ROOT / "train.py")), 1)
-    finished = run("bash", "-c", f"{go_on} trainer.max_epochs={epochs + 100} >&2", cwd=place, PATH=bash_path())
+    (resume,) = re.findall(r"Resume it with: (.*)", output)
+    finished = run("bash", "-c", f"{resume} trainer.max_epochs={epochs + 100} >&2", cwd=place, PATH=bash_path())
     (uses,) = re.findall(r"Use it      (.*)", finished.stderr)
     sample, evaluate, _ = uses.split("  and  ")
     assert (place / through_bash(sample, place).strip()).is_file()

@@ -51,7 +51,7 @@ def test_a_whole_folder_is_decoded_for_the_default_training(
     assert re.search(r"validation +3 +19,867", output)
     assert re.search(r"people +15 +10,177", output)
     assert "A subset: 30 of CelebA's 202,599 images" in output
-    assert f"python train.py data.root={root}\n" in output
+    assert f"vae train data.root={root}\n" in output
     assert not Path("data/celeba_problems.txt").exists()
 
     def build(*_: object) -> None:
@@ -68,7 +68,7 @@ def test_the_environment_says_where_and_several_sizes_are_decoded(
 ) -> None:
     monkeypatch.setenv("CELEBA_ROOT", str(tiny_celeba(10)))
     output = run(0, "--image-size", "32,16", "--color", "gray", "--crop", "null")
-    assert "python train.py data.image_size=32 data.crop=null data.color=gray\n" in output
+    assert "vae train data.image_size=32 data.crop=null data.color=gray\n" in output
     assert {folder.name[:14] for folder in Path("data/cache").glob("*[!k]")} == {"celeba-32-gray", "celeba-16-gray"}
 
 
@@ -212,7 +212,7 @@ def test_other_folders_are_explained(tiny_celeba: Celeba, tmp_path: Path) -> Non
     pack_all(packed)
     assert f"unzip {packed}/archive.zip -d {packed}" in run(1, packed)
     (packed / "archive.zip").unlink()
-    assert f"python train.py data=folder data.root={packed}/img_align_celeba" in run(1, packed)
+    assert f"vae train data=folder data.root={packed}/img_align_celeba" in run(1, packed)
     assert "it is empty" in run(1, tmp_path / "here")
 
 
@@ -251,7 +251,7 @@ def test_misuse_is_refused_before_anything_happens(arguments: tuple[str, ...], m
 
 def test_faces_are_drawn_where_training_looks_for_them() -> None:
     output = run(0, "--faces", "--count", "20", "--seed", "3", "--image-size", "32")
-    assert "python train.py data=faces data.faces_count=20 data.faces_seed=3 data.image_size=32\n" in output
+    assert "vae train data=faces data.faces_count=20 data.faces_seed=3 data.image_size=32\n" in output
     before = sorted(os.walk("data"))
     data = FaceDataModule("faces", image_size=32, faces_count=20, faces_seed=3)
     data.prepare_data()

@@ -61,7 +61,7 @@ def test_a_download_brings_all_and_a_second_one_nothing(drive: Drive) -> None:
     assert output.index("non-commercial research only") < output.index("30 images that were decoded are whole")
     assert output.count("same as the official file") == 4
     assert files_in(Path("data/celeba")) == drive.files
-    assert "Train on it:\n  python train.py\n" in output
+    assert "Train on it:\n  vae train\n" in output
     drive.asked.clear()
     assert "already: nothing to download" in run(0, "--download", "--no-cache")
     assert drive.asked == []

@@ -198,7 +198,7 @@ def test_gray_images_are_read_as_three_equal_channels() -> None:
         (["~model"], "model=null: a VAE needs one"),
         (
             ["experiment=attribute_classifier", "optimized_metric=val/elbo_nats"],
-            "this run measures val/loss, val/accuracy",
+            "allowed are val/loss, val/accuracy",
         ),
     ],
 )

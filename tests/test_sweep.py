@@ -166,7 +166,7 @@ def test_a_plan_has_every_job_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "beta=4,model=linear",
     ]
     assert look(sweep.folder).to_go == 4
-    assert sweep.command == "python train.py -m beta=1,4,1.0 model=conv,linear debug=smoke sweep=s"
+    assert sweep.command == "vae train -m beta=1,4,1.0 model=conv,linear debug=smoke sweep=s"
     later = plan("beta=8", "model=conv,linear", "debug=smoke", "sweep=s")
     assert len(read_plan(later.folder)["jobs"]) == 6  # what was planned before stays planned
     assert look(later.folder).total == 2

@@ -11,6 +11,7 @@ from vae_lightning.cli.arguments import (
     Which,
     complete_sweep,
     ends_with_one_line,
+    example,
     split_by_comma,
     whole_numbers,
 )
@@ -28,18 +29,18 @@ app = typer.Typer(
     help="Get data ready, and use trained runs. RUN is a run folder (outputs/…, multirun/<sweep>/beta=4), a .ckpt "
     "file, a folder that `vae export` wrote, or `last`.",
 )
-app.command(epilog="Example: vae prepare /path/to/celeba")(prepare)
-app.command(epilog="Example: vae reconstruct last me.jpg you.png")(reconstruct)
-app.command(epilog="Example: vae sample last --temperature 0.7 --seed 1")(sample)
-app.command(epilog="Example: vae interpolate last me.jpg you.png --path spherical --mp4")(interpolate)
-app.command(epilog="Example: vae traverse last me.jpg --dimensions 8,25,68")(traverse)
-app.command(epilog="Example: vae explore last, or: vae explore multirun/beta --no-browser")(explore)
-app.command(epilog="Example: vae export last exported --onnx --demo")(export)
+app.command(epilog=example("vae prepare /path/to/celeba"))(prepare)
+app.command(epilog=example("vae reconstruct last me.jpg you.png"))(reconstruct)
+app.command(epilog=example("vae sample last --temperature 0.7 --seed 1"))(sample)
+app.command(epilog=example("vae interpolate last me.jpg you.png --path spherical --mp4"))(interpolate)
+app.command(epilog=example("vae traverse last me.jpg --dimensions 8,25,68"))(traverse)
+app.command(epilog=example("vae explore multirun/beta --no-browser"))(explore)
+app.command(epilog=example("vae export last exported --onnx --demo"))(export)
 app.add_typer(edit, name="edit")
-edit.command("score", epilog="Example: vae edit score last Smiling --judge outputs/B --orthogonal-to Male")(score)
+edit.command("score", epilog=example("vae edit score last Smiling --judge outputs/B --orthogonal-to Male"))(score)
 
 
-@app.command(epilog="Example: vae report multirun/2026-11-20_12-00-00")
+@app.command(epilog=example("vae report multirun/2026-11-20_12-00-00"))
 @ends_with_one_line
 def report(
     sweep: Annotated[
@@ -57,7 +58,7 @@ def report(
     typer.echo(write_report(newest_sweep() if sweep == "last" and not folder.exists() else folder))
 
 
-@app.command(epilog="Example: vae evaluate last --split test --metrics likelihood,iwae,probes")
+@app.command(epilog=example("vae evaluate last --split test --metrics likelihood,iwae,probes"))
 @ends_with_one_line
 def evaluate(
     run: RunOrSweep,
@@ -100,7 +101,7 @@ def evaluate(
     show_evaluation(run, request, checkpoint, out)
 
 
-@app.command(epilog="Example: vae bench data.root=/path/to/celeba --models conv,residual --out today.json")
+@app.command(epilog=example("vae bench data.root=/path/to/celeba --models conv,residual --out today.json"))
 @ends_with_one_line
 def bench(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As for train.py.")] = None,

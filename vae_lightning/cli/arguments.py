@@ -10,7 +10,7 @@ import typer
 
 from vae_lightning.runs.layout import CHECKPOINTS, HYDRA, runs_here
 from vae_lightning.system.names import LONGEST_REASON, reason_of, shown
-from vae_lightning.system.terminal import show_what_can_be_shown
+from vae_lightning.system.terminal import command, show_what_can_be_shown
 from vae_lightning.system.whole_files import storage_error
 
 P = ParamSpec("P")
@@ -76,6 +76,11 @@ Photographs = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 Count = Annotated[int, typer.Option("--count", "-n", min=1, help="How many faces.")]
+
+
+def example(line: str) -> str:
+    """The last line of a verb's help."""
+    return f"Example: {command(line)}"
 
 
 def ends_with_one_line(verb: Callable[P, None]) -> Callable[P, None]:

@@ -13,14 +13,16 @@ from vae_lightning.cli.arguments import (
     Seed,
     Which,
     ends_with_one_line,
+    example,
     split_by_comma,
     whole_numbers,
 )
+from vae_lightning.system.terminal import command
 
 edit = typer.Typer(
     no_args_is_help=True,
     help="Change faces in a chosen way: single latents, attributes, identity; and score it.",
-    epilog="Example: vae edit attribute last Smiling me.jpg",
+    epilog=example("vae edit attribute last Smiling me.jpg"),
 )
 
 Attribute = Annotated[str, typer.Argument(help="As the data call it: Smiling, Eyeglasses, Male, …")]
@@ -31,7 +33,7 @@ Split = Annotated[str, typer.Option(help="Whose faces: train, val or test.")]
 Remove = Annotated[bool, typer.Option("--remove", help="Take it away from those who have it.")]
 
 
-@edit.command(epilog="Example: vae edit amplify last --by correlation --attribute Smiling --range 5")
+@edit.command(epilog=example("vae edit amplify last --by correlation --attribute Smiling --range 5"))
 @ends_with_one_line
 def amplify(
     run: RunPath,
@@ -85,7 +87,7 @@ def amplify(
     finish(workplace, outcome, name, out, settings, show={"dimension_ranking": ranked, "best_dimensions": best})
 
 
-@edit.command(epilog="Example: vae edit directions last")
+@edit.command(epilog=example("vae edit directions last"))
 @ends_with_one_line
 def directions(run: RunPath, out: Folder = None, checkpoint: Which = "best", device: Device = "auto") -> None:
     """Fit the directions of all attributes and keep them beside the checkpoint: `load_run(…).edit` reads them."""
@@ -101,7 +103,7 @@ def directions(run: RunPath, out: Folder = None, checkpoint: Which = "best", dev
     finish(workplace, outcome, "directions", out, {"edit": "directions"}, show={"directions": columns})
 
 
-@edit.command(epilog="Example: vae edit attribute last Smiling me.jpg --method probe --orthogonal-to Male,Young")
+@edit.command(epilog=example("vae edit attribute last Smiling me.jpg --method probe --orthogonal-to Male,Young"))
 @ends_with_one_line
 def attribute(
     run: RunPath,
@@ -150,7 +152,7 @@ def attribute(
     finish(workplace, outcome, "_".join([name, method, *(f"without_{other}" for other in others)]), out, settings)
 
 
-@edit.command(epilog="Example: vae edit guide last Smiling=yes,Male=no --classifier outputs/2026-11-21_12-00-00")
+@edit.command(epilog=example("vae edit guide last Smiling=yes,Male=no --classifier outputs/2026-11-21_12-00-00"))
 @ends_with_one_line
 def guide(
     run: RunPath,
@@ -176,7 +178,9 @@ def guide(
     wanted = yes_or_no(targets)
     chosen = GuidanceSettings(steps, lr, distance_weight, hold_others, min(6, steps))
     if not classifier:
-        raise ValueError("--classifier RUN is needed: python train.py experiment=attribute_classifier trains one")
+        raise ValueError(
+            f"--classifier RUN is needed: {command('python train.py experiment=attribute_classifier')} trains one"
+        )
     with opened(run, checkpoint, device, split=split) as workplace:
         network = workplace.recognizer(classifier)
         first = {name: not value for name, value in list(wanted.items())[:1]}  # faces to which it can be done
@@ -195,7 +199,7 @@ def guide(
     )
 
 
-@edit.command(epilog="Example: vae edit transfer last --anchors 2820,3227 --components 64 --basis identity")
+@edit.command(epilog=example("vae edit transfer last --anchors 2820,3227 --components 64 --basis identity"))
 @ends_with_one_line
 def transfer(
     run: RunPath,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vae_lightning.cli.arguments import RunPath, Which, ends_with_one_line
+from vae_lightning.system.terminal import command
 
 if TYPE_CHECKING:  # torch is imported inside the verb: --help and shell completion answer at once
     from vae_lightning.export import Exported
@@ -72,9 +73,10 @@ def _show(exported: "Exported", run: str, folder: Path) -> None:
     for step in exported.carried.missing(run):
         typer.echo(f"Not there yet: {step}")
     typer.echo(f'\nPython:   from vae_lightning import load_run; vae = load_run("{folder}")')
-    typer.echo(f"Explore:  vae explore {folder}")
+    typer.echo(f"Explore:  {command(f'vae explore {folder}')}")
+    demo = folder / "demo"
     if any(name.startswith("demo/") for name in exported.files):
-        typer.echo(f"Browser:  python -m http.server --directory {folder / 'demo'}")
+        typer.echo(f"Browser:  {command(f'python -m http.server --directory {demo}')}")
 
 
 def _announce(exported: "Exported", place: "HubPlace") -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vae_lightning.cli.arguments import ends_with_one_line, split_by_comma
+from vae_lightning.system.terminal import command
 
 if TYPE_CHECKING:
     from vae_lightning.data.decoded.preprocessing import Preprocessing
@@ -95,14 +96,14 @@ def _root(folder: Path | None, data_dir: Path, download: bool) -> Path:
         root = data_dir / "celeba"
         if not root.is_dir() and not download:
             raise ValueError(
-                "Which folder? vae prepare /path/to/celeba, or set CELEBA_ROOT. Without CelebA: "
-                f"vae prepare --download gets it into {root}, vae prepare --faces draws faces."
+                f"Which folder? {command('vae prepare /path/to/celeba')}, or set CELEBA_ROOT. Without CelebA:\n"
+                f"  {command('vae prepare --download')} gets it into {root}\n"
+                f"  {command('vae prepare --faces')} draws faces"
             )
     root = root.expanduser()
     if root.is_file():
-        raise ValueError(
-            f"{root} is a file. Give the folder that it lies in: vae prepare {shlex.quote(str(root.parent))}"
-        )
+        again = command(f"vae prepare {shlex.quote(str(root.parent))}")
+        raise ValueError(f"{root} is a file. Give the folder that it lies in: {again}")
     if not root.is_dir() and not download:
         raise ValueError(f"{root} is not there. Give CelebA's folder, or get CelebA into this one with --download.")
     return root
@@ -193,12 +194,11 @@ def _overrides(form: "Preprocessing", data_dir: Path) -> list[str]:
 
 def _print_commands(overrides: list[str], root: Path | None = None, data_dir: Path = DATA_DIR) -> None:
     """How to train on it; CelebA's folder has to be said where train.py would take another."""
-    command = ["python", "train.py", *overrides]
+    train = ["python", "train.py", *overrides]
     if root is None or root == Path(os.environ.get("CELEBA_ROOT") or data_dir / "celeba").expanduser():
-        typer.echo(f"Ready. Train on it:\n  {shlex.join(command)}")
+        typer.echo(f"Ready. Train on it:\n  {command(shlex.join(train))}")
         return
     place = str(root.absolute())
-    typer.echo(f"Ready. Train on it:\n  {shlex.join([*command, f'data.root={place}'])}")
-    typer.echo(
-        f"or, for all commands of this shell:\n  export CELEBA_ROOT={shlex.quote(place)}\n  {shlex.join(command)}"
-    )
+    typer.echo(f"Ready. Train on it:\n  {command(shlex.join([*train, f'data.root={place}']))}")
+    typer.echo(f"or, for all commands of this shell:\n  export CELEBA_ROOT={shlex.quote(place)}")
+    typer.echo(f"  {command(shlex.join(train))}")

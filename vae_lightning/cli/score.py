@@ -6,6 +6,7 @@ import typer
 
 from vae_lightning.cli.arguments import Device, RunPath, Seed, Which, ends_with_one_line, split_by_comma
 from vae_lightning.cli.edit import Folder, Remove, Split, numbers
+from vae_lightning.system.terminal import command
 
 # of the table in the terminal; the file has all
 COLUMNS = ("method", "largest_change", "success", "leakage", "identity_distance", "gaussian_prior_nats")
@@ -37,7 +38,9 @@ def score(
     from vae_lightning.editing.judging.trade_off import compare_methods
 
     if not judge:
-        raise ValueError("--judge RUN is needed: python train.py experiment=attribute_classifier seed=1 trains one")
+        raise ValueError(
+            f"--judge RUN is needed: {command('python train.py experiment=attribute_classifier seed=1')} trains one"
+        )
     check_judge(judge, classifier)
     steps, others = numbers("strengths", strengths), split_by_comma(orthogonal_to)
     with opened(run, checkpoint, device, split=split, seed=seed) as workplace:

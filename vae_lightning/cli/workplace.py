@@ -30,6 +30,7 @@ from vae_lightning.runs.photographs import open_photographs
 from vae_lightning.runs.versions import made_with
 from vae_lightning.system.devices import choose_device
 from vae_lightning.system.progress import progress
+from vae_lightning.system.terminal import command
 
 ROWS_SHOWN = 12  # of a table, in the terminal
 LEAST_WIDTH = 8
@@ -168,7 +169,7 @@ def check_judge(judge: str, classifier: str) -> None:
     if classifier and made["judge_digest"] == made["classifier_digest"]:
         raise ValueError(
             f"--judge and --classifier are both {judge}: the judge must not have guided the edit; train another one "
-            "with python train.py experiment=attribute_classifier seed=1"
+            f"with {command('python train.py experiment=attribute_classifier seed=1')}"
         )
 
 

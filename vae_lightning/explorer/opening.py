@@ -21,6 +21,7 @@ from vae_lightning.runs.load import Run, load_run
 from vae_lightning.runs.opened import open_subject
 from vae_lightning.system.devices import choose_device
 from vae_lightning.system.progress import Track, progress
+from vae_lightning.system.terminal import command
 
 MOST_RUNS = 24  # side by side
 TestFaces = UInt8[Tensor, "faces channels height width"]
@@ -119,7 +120,8 @@ class Opening:
             return None
         if directions is None:
             notes.append(
-                f"No sliders for attributes; this fits them: vae edit directions {run_folder(self.place(vae.path))}"
+                "No sliders for attributes; this fits them: "
+                + command(f"vae edit directions {run_folder(self.place(vae.path))}")
             )
         return directions
 

@@ -15,6 +15,7 @@ from vae_lightning.latents.directions import Directions
 from vae_lightning.latents.statistics import LatentStatistics
 from vae_lightning.runs.layout import run_folder
 from vae_lightning.runs.load import Run
+from vae_lightning.system.terminal import command
 
 log = logging.getLogger("vae_lightning")
 
@@ -125,7 +126,7 @@ def default_prior(run: OpenedRun) -> str:
     if not run.priors:
         raise ValueError(
             f"{run.label} is a plain autoencoder without a prior to sample from; this fits some: "
-            f"vae evaluate {run_folder(run.place)} --metrics samplers"
+            f"{command(f'vae evaluate {run_folder(run.place)} --metrics samplers')}"
         )
     return run.priors[0]
 

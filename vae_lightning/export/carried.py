@@ -10,6 +10,7 @@ from vae_lightning.latents.priors import PRIORS
 from vae_lightning.latents.statistics import LatentStatistics
 from vae_lightning.runs.fitted import direction_file, prior_file, statistics_file
 from vae_lightning.runs.load import Run
+from vae_lightning.system.terminal import command
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Carried:
         """How to get what did not go along, before an export of the same run."""
         others = [name for name in PRIORS if name not in ("normal", *self.priors)]
         steps = {
-            f"priors {', '.join(others)}: vae evaluate {run} --metrics samplers": not others,
-            f"directions: vae edit directions {run}": bool(self.attributes),
+            f"priors {', '.join(others)}: {command(f'vae evaluate {run} --metrics samplers')}": not others,
+            f"directions: {command(f'vae edit directions {run}')}": bool(self.attributes),
             "statistics of the latents: they need the data that the run was trained on": self.has_statistics,
         }
         return [step for step, is_there in steps.items() if not is_there]

@@ -16,6 +16,7 @@ from vae_lightning.latents.statistics import LatentStatistics
 from vae_lightning.runs.layout import RunError, run_folder
 from vae_lightning.runs.load import Run
 from vae_lightning.system.progress import progress
+from vae_lightning.system.terminal import command
 
 FORMAT = 1
 FIRST_ATTRIBUTES = (
@@ -103,7 +104,7 @@ def _spread_of_prior(vae: Run) -> tuple[Float[Tensor, " latent"], Float[Tensor, 
         raise ValueError(
             f"{vae.path}: a plain autoencoder whose data is not where it was, and to which no prior was fitted, so "
             "that nothing says where its latents lie. Bring the data back (CELEBA_ROOT), then: "
-            f"vae evaluate {run_folder(vae.path)} --metrics samplers"
+            + command(f"vae evaluate {run_folder(vae.path)} --metrics samplers")
         )
     return prior.mean.float(), prior.cholesky.square().sum(1).sqrt().float()
 

@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 
 from vae_lightning.launch.configuration import first_cause
 from vae_lightning.launch.signatures import ConfigError
+from vae_lightning.system.terminal import command
 
 if TYPE_CHECKING:  # torch is imported inside the functions: who asks for help waits for nothing
     import lightning as L
@@ -59,7 +60,7 @@ def check_parts(plain: dict[str, Any]) -> None:
         )
     missing = [name for name in NEEDED_BY_A_VAE if not plain[name]]
     if missing and not plain["recognizer"]:
-        raise ConfigError(f"{missing[0]}=null: a VAE needs one; python train.py --help lists the choices")
+        raise ConfigError(f"{missing[0]}=null: a VAE needs one; {command('python train.py --help')} lists the choices")
 
 
 def build_vae(plain: dict[str, Any]) -> "VAEModule":

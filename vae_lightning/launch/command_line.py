@@ -31,6 +31,7 @@ from vae_lightning.runs.layout import (
     runs_here,
 )
 from vae_lightning.system.names import did_you_mean
+from vae_lightning.system.terminal import command
 from vae_lightning.system.whole_files import check_writable
 
 SWEEP_FLAGS = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
@@ -202,7 +203,7 @@ def _last_started() -> Path:
         raise RunError(
             f"ckpt_path=last: {lost} was started last and has no checkpoint to go on from; the one before it is {run}. "
             f"Start the first again with its own settings and hydra.run.dir={lost}, or go on with the other: "
-            f"{shlex.join(['python', 'train.py', 'ckpt_path=last', f'hydra.run.dir={run}'])}"
+            + command(shlex.join(["python", "train.py", "ckpt_path=last", f"hydra.run.dir={run}"]))
         )
     return run
 
@@ -268,6 +269,6 @@ def help_page(arguments: Sequence[str], conf_dir: Path) -> str:
     ]
     with initialize_config_dir(str(conf_dir), version_base="1.3"):
         config = compose("config", overrides, return_hydra_config=True)
-    template = string.Template(config.hydra.help.template)
+    examples = config.hydra.help.template.replace("python train.py", command("python train.py"))
     settings = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
-    return template.substitute(CONFIG=OmegaConf.to_yaml(settings))
+    return string.Template(examples).substitute(CONFIG=OmegaConf.to_yaml(settings))

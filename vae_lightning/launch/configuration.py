@@ -15,7 +15,7 @@ from vae_lightning.launch.hardware import best_precision, check_accelerator, che
 from vae_lightning.launch.signatures import ConfigError, check_arguments
 from vae_lightning.launch.trainer_settings import check_trainer_settings
 from vae_lightning.runs.identity import job_folder
-from vae_lightning.system.names import did_you_mean
+from vae_lightning.system.names import not_allowed
 from vae_lightning.training.statistics import METRICS_OF_KL, READ_METRICS, SHOWN_METRICS
 
 CONF_DIR = Path(__file__).parents[2] / "conf"
@@ -144,8 +144,7 @@ def check_optimized_metric(name: str, measured: Sequence[str]) -> None:
         ConfigError: with the names that there are.
     """
     if name not in measured:
-        hint = did_you_mean(name, measured)
-        raise ConfigError(f"optimized_metric={name}{hint}: this run measures {', '.join(measured)}")
+        raise ConfigError(not_allowed("optimized_metric", name, measured))
 
 
 def first_cause(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """What a configuration may ask of the machine that it runs on."""
 
 from vae_lightning.launch.signatures import ConfigError
-from vae_lightning.system.names import did_you_mean
+from vae_lightning.system.names import not_allowed
 
 COMPILE_MODES = ("off", "default", "reduce-overhead", "max-autotune")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -15,7 +15,7 @@ def check_compile(mode: str, accelerator: str, *, runs_here: bool) -> None:
         ConfigError: with what is allowed, or how to get it.
     """
     if mode not in COMPILE_MODES:
-        raise ConfigError(f"compile={mode}{did_you_mean(mode, COMPILE_MODES)}: allowed are {', '.join(COMPILE_MODES)}")
+        raise ConfigError(not_allowed("compile", mode, COMPILE_MODES))
     if mode == "off" or not runs_here:
         return
     import torch
@@ -63,10 +63,8 @@ def check_precision(precision: str, accelerator: str, *, runs_here: bool) -> Non
     """
     precision = SHORT_PRECISIONS.get(precision, precision)
     if precision not in PRECISIONS:
-        raise ConfigError(
-            f"trainer.precision={precision}{did_you_mean(precision, PRECISIONS)}: allowed are auto, "
-            f"{', '.join(PRECISIONS)}; weights and pixels are float32"
-        )
+        allowed = not_allowed("trainer.precision", precision, ("auto", *PRECISIONS))
+        raise ConfigError(f"{allowed}; weights and pixels are float32")
     if precision != "16-mixed" or not runs_here:
         return
     import torch

@@ -8,7 +8,7 @@ import lightning as L
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vae_lightning.launch.signatures import ConfigError
-from vae_lightning.system.names import did_you_mean
+from vae_lightning.system.names import not_allowed
 from vae_lightning.training.lr_schedule import Constant as ConstantLR
 from vae_lightning.training.run_module import RunModule
 
@@ -55,8 +55,7 @@ def check_trainer_settings(settings: Mapping[str, Any]) -> None:
 
 def _check_choice(name: str, chosen: Any, allowed: Sequence[str], preset: str) -> None:
     if chosen not in allowed:
-        hint = did_you_mean(str(chosen), allowed)
-        raise ConfigError(f"trainer.{name}={chosen}{hint}: allowed are {', '.join(allowed)}; see {preset}")
+        raise ConfigError(f"{not_allowed(f'trainer.{name}', chosen, allowed)}; see {preset}")
 
 
 def check_devices(settings: Mapping[str, Any]) -> None:

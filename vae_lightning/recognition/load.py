@@ -12,6 +12,7 @@ from vae_lightning.runs.data_record import check_record
 from vae_lightning.runs.layout import RECORD_KEY, checkpoint_file
 from vae_lightning.system.names import is_a_name
 from vae_lightning.system.tensor_files import UNREADABLE
+from vae_lightning.system.terminal import command
 
 # The only classes that a checkpoint may ask for: a stranger's file cannot run anything else.
 RECOGNIZERS: dict[str, type[Recognizer]] = {"vae_lightning.recognition.ResNet18Recognizer": ResNet18Recognizer}
@@ -36,7 +37,7 @@ def load_recognizer(path: str | Path, checkpoint: str = "best", device: str | to
     if not config:
         raise ValueError(
             f"{file} holds an autoencoder, not a network that reads faces; this trains one: "
-            "python train.py experiment=attribute_classifier"
+            + command("python train.py experiment=attribute_classifier")
         )
     check_record(content[RECORD_KEY], file)
     network = build_recognizer(config)
@@ -86,5 +87,5 @@ def check_sees_alike(path: str | Path, checkpoint: str, data: dict[str, Any]) ->
         fits = " ".join(f"data.{name}={data[name]}" for name in different)
         raise ValueError(
             f"{path} was trained on other pictures than the run: {pairs}. This trains one that fits: "
-            f"python train.py experiment=attribute_classifier {fits}"
+            + command(f"python train.py experiment=attribute_classifier {fits}")
         )

@@ -21,6 +21,7 @@ from vae_lightning.runs.metrics_csv import read_metrics
 from vae_lightning.runs.status import State, read_plan, read_status, state_of
 from vae_lightning.system.names import reason_of
 from vae_lightning.system.plain_files import LARGEST_MEASURED, read_plain
+from vae_lightning.system.terminal import command
 
 SIGNS_OF_A_JOB = (*SIGNS_OF_A_RUN, STATUS_JSON, CONFIG_YAML)
 OF_THE_COMMAND = ("ckpt_path", "run_dir", "sweep", "hparams_search")  # where a run goes on or goes to, not what it is
@@ -133,7 +134,7 @@ def read_sweep(folder: Path) -> Sweep:
     Raises:
         RunError: no folder there, one run instead of a sweep, or no run in it.
     """
-    expected = "expected is a sweep's folder, multirun/<time>, as python train.py -m beta=1,4,10 makes it"
+    expected = f"expected is a sweep's folder, multirun/<time>, as {command('python train.py -m beta=1,4,10')} makes it"
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "there is no such folder"
         raise RunError(f"{folder}: {what}; {expected}")

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vae_lightning.system.terminal import command
+
 # in a run folder
 CONFIG_YAML, DATA_JSON, STATUS_JSON, TRAIN_LOG = "config.yaml", "data.json", "status.json", "train.log"
 METRICS_CSV, METRICS_JSON = "metrics.csv", "metrics.json"
@@ -74,7 +76,10 @@ def newest_sweep() -> Path:
     """
     started = list(Path("multirun").glob(f"*/*/{OVERRIDES_YAML}"))  # a report written later does not touch these
     if not started:
-        raise RunError("last: no sweep in multirun/ here; name its folder, or make one: python train.py -m beta=1,4,10")
+        raise RunError(
+            "last: no sweep in multirun/ here; name its folder, or make one: "
+            + command("python train.py -m beta=1,4,10")
+        )
     return _newest(started, 2)
 
 

@@ -23,6 +23,7 @@ from vae_lightning.runs.image_codec import ImageCodec, Images, Pixels
 from vae_lightning.runs.layout import RECORD_KEY, RunError, checkpoint_file, run_folder
 from vae_lightning.system.devices import choose_device
 from vae_lightning.system.progress import Track, untracked
+from vae_lightning.system.terminal import command
 
 log = logging.getLogger("vae_lightning")
 
@@ -126,14 +127,15 @@ class Run(ImageCodec):
             if not self.model.has_prior:
                 raise RunError(
                     f"{self.path}: posterior=deterministic made this a plain autoencoder, without a prior of its own "
-                    "to sample from; fit one (vae evaluate RUN --metrics samplers, then prior=gmm), or reconstruct"
+                    f"to sample from. Fit one ({command('vae evaluate RUN --metrics samplers')}), then take "
+                    "prior=gmm, or reconstruct"
                 )
             return StandardNormal(self.model.latent_dim)
         prior = prior_file(self.path, self.record["data"]).read(name)
         if prior is None:
             raise RunError(
                 f"prior={name}: not fitted to {self.path} yet; "
-                f"this does it: vae evaluate {run_folder(self.path)} --metrics samplers"
+                f"this does it: {command(f'vae evaluate {run_folder(self.path)} --metrics samplers')}"
             )
         return prior
 
@@ -228,7 +230,7 @@ class Run(ImageCodec):
         if directions is None:
             raise RunError(
                 f"no directions were fitted to {self.path} yet; this does it: "
-                f"vae edit directions {run_folder(self.path)}"
+                + command(f"vae edit directions {run_folder(self.path)}")
             )
         return directions
 

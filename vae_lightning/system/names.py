@@ -47,3 +47,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     nearest = [by_lower[match] for match in difflib.get_close_matches(name.lower(), list(by_lower), n=3)]
     nearest.sort(key=lambda candidate: candidate[:1].lower() != name[:1].lower())
     return f" (did you mean {nearest[0]}?)" if nearest else ""
+
+
+def not_allowed(key: str, value: object, allowed: Iterable[object]) -> str:
+    """`KEY=VALUE (did you mean X?): allowed are A, B, C`, for the message of an error."""
+    names = [str(name) for name in allowed]
+    return f"{key}={value}{did_you_mean(str(value), names)}: allowed are {', '.join(names)}"

@@ -1,11 +1,15 @@
-"""Where words are shown."""
+"""What users see in a terminal: text that it can print, commands that work when they are pasted, log files."""
 
 import io
 import logging
 import os
+import shlex
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
+
+REPOSITORY = Path(__file__).parents[2]  # with train.py, unless the package is installed from a wheel
 
 
 def show_what_can_be_shown() -> None:
@@ -19,6 +23,26 @@ def show_what_can_be_shown() -> None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (until the end)
     if isinstance(sys.stdout, io.TextIOWrapper):  # sys.stderr is so already
         sys.stdout.reconfigure(errors="replace")
+
+
+def command(line: str) -> str:
+    """A command as it works when it is pasted where this program was started.
+
+    Under `uv run` it begins with `uv run`; where the environment is not activated, with the path of its scripts.
+    `python train.py` becomes `vae train` outside the folder of the repository.
+    """
+    here = Path.cwd()
+    if line.startswith("python train.py") and not (here == REPOSITORY and (here / "train.py").is_file()):
+        line = f"vae train{line.removeprefix('python train.py')}"
+    scripts = Path(sysconfig.get_path("scripts")).resolve()
+    num_uv_runs = int(os.environ.get("UV_RUN_RECURSION_DEPTH", 0))  # each has put the scripts into PATH once more
+    if [Path(folder).resolve() for folder in os.get_exec_path() if folder].count(scripts) > num_uv_runs:
+        return line
+    if num_uv_runs:
+        project = Path(sys.prefix).parent
+        is_elsewhere = (project / "pyproject.toml").is_file() and not here.is_relative_to(project)
+        return f"uv run --project {shlex.quote(str(project))} {line}" if is_elsewhere else f"uv run {line}"
+    return f"{shlex.quote(str(scripts))}/{line}" if sys.prefix != sys.base_prefix else line
 
 
 class LogFile(logging.FileHandler):

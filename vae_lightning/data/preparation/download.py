@@ -14,6 +14,7 @@ from vae_lightning.data.preparation.layouts import ARCHIVE
 from vae_lightning.data.preparation.official import ARCHIVE_BYTES, OfficialFile, md5_of, official_files
 from vae_lightning.data.sources.celeba import ATTRIBUTES, CELEBA_PAGE, DOWNLOAD, IDENTITIES, IMAGES, PARTITION
 from vae_lightning.data.sources.source import DataError
+from vae_lightning.system.terminal import command
 
 # small ones first: where the quota strikes, it is for the images; and their folders in CelebA's Google Drive
 FOLDERS = {PARTITION[0]: "Eval", ATTRIBUTES[0]: "Anno", IDENTITIES[0]: "Anno", ARCHIVE: "Img"}
@@ -131,7 +132,7 @@ def _progress(description: str) -> Iterator[Callable[[int, int | None], None]]:
 
 
 def _command(root: Path) -> str:
-    return f"vae prepare {shlex.quote(str(root))}"
+    return command(f"vae prepare {shlex.quote(str(root))}")
 
 
 def _by_hand(root: Path, missing: list[OfficialFile]) -> str:

@@ -17,6 +17,7 @@ from vae_lightning.data.sources.celeba import (
 from vae_lightning.data.sources.folder import find_images
 from vae_lightning.data.sources.source import DataError, FolderStore, ImageStore
 from vae_lightning.data.sources.zip_store import ZipStore, read_directory
+from vae_lightning.system.terminal import command
 
 ARCHIVE = f"{IMAGES}.zip"
 ANNOTATION = (PARTITION, ATTRIBUTES, IDENTITIES)
@@ -71,8 +72,7 @@ def explain_other_folder(root: Path) -> str | None:
     if all(find_file(root, names) for names in required):
         return None
     if root.name == IMAGES and any(find_file(root.parent, names) for names in required):
-        around = _quoted(root.parent)
-        return f"{root} is the folder of the images alone. CelebA is the folder around it:\n  vae prepare {around}"
+        return f"{root} is the folder of the images alone. CelebA is the folder around it:\n  {_check(root.parent)}"
     below = [path for names in required if not find_file(root, names) and (path := _find_below(root, names))]
     if below:
         return _explain_misplaced(root, below)
@@ -80,7 +80,7 @@ def explain_other_folder(root: Path) -> str | None:
     if whole is not None:
         return (
             f"{whole.name} is Kaggle's whole download, still packed. Unpack it, then check again:\n"
-            f"  unzip {_quoted(whole)} -d {_quoted(root)}\n  vae prepare {_quoted(root)}"
+            f"  unzip {_quoted(whole)} -d {_quoted(root)}\n  {_check(root)}"
         )
     return None if any(find_file(root, names) for names in required) else _explain_foreign(root)
 
@@ -89,14 +89,14 @@ def _explain_misplaced(root: Path, below: list[Path]) -> str:
     """Annotation files lie in folders of `root`: in one as they should, or spread as on CelebA's own page."""
     folder = below[0].parent
     if all(find_file(folder, names) for names in (PARTITION, ATTRIBUTES)):
-        return f"CelebA lies deeper, in {folder}:\n  vae prepare {_quoted(folder)}"
+        return f"CelebA lies deeper, in {folder}:\n  {_check(folder)}"
     for names in (IDENTITIES, (ARCHIVE,)):
         path = _find_below(root, names)
         if path is not None and not find_file(root, names):
             below.append(path)
     return (
         "CelebA's files are spread over several folders. Put them into one, then check again:\n"
-        f"  mv {' '.join(_quoted(path) for path in below)} {_quoted(root)}\n  vae prepare {_quoted(root)}"
+        f"  mv {' '.join(_quoted(path) for path in below)} {_quoted(root)}\n  {_check(root)}"
     )
 
 
@@ -107,19 +107,19 @@ def _explain_foreign(root: Path) -> str:
         return (
             f"{root} holds images without CelebA's annotation files.\n"
             "Your own images: nothing to prepare, train on them with\n"
-            f"  python train.py data=folder data.root={_quoted(images)}\n"
+            f"  {command(f'python train.py data=folder data.root={_quoted(images)}')}\n"
             f"CelebA's images: put {PARTITION[0]} and {ATTRIBUTES[0]} into {root}\n"
             f"({CELEBA_PAGE}, folders Eval and Anno)."
         )
     if (root / ARCHIVE).is_file():
         return (
             f"{root} holds {ARCHIVE} without the annotation files. Put {PARTITION[0]} and\n{ATTRIBUTES[0]} beside it "
-            f"({CELEBA_PAGE}, folders Eval and Anno),\nor get them with: vae prepare {_quoted(root)} --download"
+            f"({CELEBA_PAGE}, folders Eval and Anno),\nor get them with: {_check(root)} --download"
         )
     holds = f"found: {', '.join(found[:8])}{' …' if len(found) > 8 else ''}" if found else "it is empty"
     return (
-        f"{root} holds no CelebA ({holds}).\nDownload it: vae prepare {_quoted(root)} --download, or by hand from\n"
-        f"  {CELEBA_PAGE}\n  {DOWNLOAD}\nvae prepare --faces draws faces that need no download."
+        f"{root} holds no CelebA ({holds}).\nDownload it: {_check(root)} --download, or by hand from\n"
+        f"  {CELEBA_PAGE}\n  {DOWNLOAD}\n{command('vae prepare --faces')} draws faces that need no download."
     )
 
 
@@ -136,6 +136,10 @@ def _zip_with_everything(root: Path) -> Path | None:
         if any(entry.filename.rpartition("/")[2] in PARTITION for entry in read_directory(path)):
             return path
     return None
+
+
+def _check(root: Path) -> str:
+    return command(f"vae prepare {_quoted(root)}")
 
 
 def _quoted(path: Path) -> str:

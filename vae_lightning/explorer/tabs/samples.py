@@ -20,6 +20,7 @@ from vae_lightning.explorer.positions import HIGHEST_TEMPERATURE
 from vae_lightning.explorer.workbench import Workbench
 from vae_lightning.latents.priors import PRIORS
 from vae_lightning.runs.layout import run_folder
+from vae_lightning.system.terminal import command
 
 COUNT = 16
 NEW_SEEDS = 1_000_000
@@ -66,4 +67,4 @@ def _how_to_fit(workbench: Workbench) -> str:
     if not missing:
         return ""
     folder = run_folder(workbench.runs[0].place) if len(workbench.runs) == 1 else "RUN"
-    return f"{', '.join(missing)} can be fitted: vae evaluate {folder} --metrics samplers"
+    return f"{', '.join(missing)} can be fitted: {command(f'vae evaluate {folder} --metrics samplers')}"

@@ -8,6 +8,7 @@ from typing import Any
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.launch.sweep.engine import Engine, num_gpus
 from vae_lightning.launch.trainer_settings import check_devices
+from vae_lightning.system.terminal import command
 
 EXTRAS = {"ray": "hydra_ray_launcher", "slurm": "hydra_submitit_launcher", "optuna": "hydra_optuna_sweeper"}
 NEEDED_BY = {
@@ -90,7 +91,7 @@ def refuse_several_devices(trainer: Any) -> None:
             f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.get('num_nodes', 1)} together with -m: "
             f"Lightning would start {count} processes per job, each with the command line of the whole sweep. "
             "Give each job one device (trainer=default with hydra/launcher=local_gpus), or train one after "
-            "another without -m: for beta in 1 4 10; do python train.py trainer=ddp beta=$beta; done"
+            f"another without -m: for beta in 1 4 10; do {command('python train.py trainer=ddp beta=$beta')}; done"
         )
 
 

@@ -27,6 +27,7 @@ from vae_lightning.launch.sweep.progress import look
 from vae_lightning.runs.identity import identity_of
 from vae_lightning.runs.layout import SWEEP_JSON
 from vae_lightning.runs.status import FORMAT, read_plan
+from vae_lightning.system.terminal import command
 from vae_lightning.system.whole_files import write_json
 
 Check = Callable[[Any, bool], None]  # raises ValueError for a configuration that cannot work
@@ -56,7 +57,7 @@ class SweepPlan:
         """What to type to go on with this sweep."""
         is_named = any(word.startswith(("sweep=", "hydra.sweep.dir=")) for word in self.typed)
         named = () if is_named else (f"sweep={self.folder.name}",)
-        return shlex.join(["python", "train.py", *self.typed, *named])
+        return command(shlex.join(["python", "train.py", *self.typed, *named]))
 
 
 def plan_sweep(arguments: Sequence[str], typed: Sequence[str], conf_dir: Path, check: Check) -> SweepPlan:
