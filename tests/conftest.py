@@ -8,6 +8,11 @@ import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+# without bytecode files every process that tests start compiles PyTorch anew, which takes ten seconds or more
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# ruff: noqa: E402
 import jaxtyping
 import numpy as np
 import pytest
