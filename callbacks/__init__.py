@@ -1,5 +1,6 @@
 """Lightning callbacks and a logger: pictures, curves, speed, numbers."""
 
+from callbacks.base import EveryNEpochs
 from callbacks.batch_size_finder import BatchSizeFinder
 from callbacks.console import ProgressBar, describe, quieten_event_writer, quieten_lightning, say_where_to_look
 from callbacks.continuation import Continuation, LastValidation, WholeCheckpoints
@@ -18,6 +19,7 @@ from callbacks.recognition_scores import RecognitionScores
 from callbacks.selection import select_callbacks
 from callbacks.stopping import LastCheckpoint, StopAfterBatch, queue_again, under_submitit
 from callbacks.throughput import Throughput, times_of_fit
+from callbacks.training_metric import TrainingMetric
 
 __all__ = [
     "EMA",
@@ -25,6 +27,7 @@ __all__ = [
     "Continuation",
     "Evaluation",
     "Events",
+    "EveryNEpochs",
     "ImageGrid",
     "InterpolationGrid",
     "KLPerLatent",
@@ -43,6 +46,7 @@ __all__ = [
     "StopAfterBatch",
     "TemperatureGrid",
     "Throughput",
+    "TrainingMetric",
     "TraversalGrid",
     "WholeCheckpoints",
     "describe",

@@ -1,4 +1,4 @@
-"""What Lightning writes to the console."""
+"""What a run writes to the console: its first and last words, the progress bar, Lightning's warnings."""
 
 import logging
 import shlex
@@ -24,38 +24,38 @@ log = logging.getLogger("vae_lightning")
 
 
 def quieten_lightning() -> None:
-    """Leaves Lightning's warnings, without its hints and advertisements and without those that mean nothing here."""
+    """Keeps Lightning's warnings, but for its hints, its advertisements, and warnings that mean nothing here."""
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).handlers.clear()  # its own handler would print everything twice
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Lightning 2.6 on torch 2.15 and later, nothing that a user can mend
+    # Lightning 2.6 on torch 2.15 and later; a user can do nothing about it
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
-    # a resumed run is meant to go on in its own folder
+    # a resumed run writes into its own folder
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
-    # where SLURM is installed; a sweep's jobs go there by hydra/launcher=slurm
+    # wherever SLURM is installed; a sweep uses it by hydra/launcher=slurm
     warnings.filterwarnings("ignore", message=r"The `srun` command is available on your system but is not used")
-    # the data module goes on with the batch that comes next
+    # the data module resumes with the next batch
     warnings.filterwarnings("ignore", message=r"You're resuming from a checkpoint that ended before the epoch ended")
-    # the end of an epoch is logged whatever the interval
+    # the end of an epoch is always logged
     warnings.filterwarnings("ignore", message=r"The number of training batches \(\d+\) is smaller than the logging")
 
 
 def quieten_event_writer() -> None:
-    """Leaves a full disk to the thread that trains: TensorBoard's writer raises the error there once more."""
+    """Silences TensorBoard's writer thread on a full disk: the thread that trains raises the same error."""
     before = threading.excepthook
 
-    def pass_over(ended: threading.ExceptHookArgs) -> None:
+    def skip_writer(ended: threading.ExceptHookArgs) -> None:
         is_writer = type(ended.thread).__name__ == "_AsyncWriterThread"
         if not (is_writer and isinstance(ended.exc_value, OSError)):
             before(ended)
 
-    threading.excepthook = pass_over
+    threading.excepthook = skip_writer
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's, redrawn ten times a second with the numbers last logged.
+    """Lightning's progress bar, redrawn ten times a second with the numbers last logged.
 
-    Its own is redrawn in every step and asks the device for the numbers each time: on a GPU, most of a small step.
+    Lightning redraws it in every step and fetches the numbers from the device: on a GPU, most of a small step's time.
     """
 
     def __init__(self) -> None:
@@ -73,13 +73,13 @@ class ProgressBar(RichProgressBar):
     def get_metrics(
         self, trainer: L.Trainer, pl_module: L.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """The losses of the last logging window and of the last validation."""
+        """The losses of the last logging window and the last validation."""
         assert isinstance(pl_module, RunModule)
         return {name: number for name, number in pl_module.last_logged.items() if name.endswith("/loss")}
 
 
 def describe(module: RunModule, datamodule: FaceDataModule, trainer: L.Trainer, run_dir: Path) -> None:
-    """What is about to happen, and how to watch it."""
+    """Logs what is trained on which data, and the command that shows it in TensorBoard."""
     data = datamodule.record()
     log.info(
         f"{module.summary} on {data['train_count']:,} {data['source']} images of "
@@ -91,9 +91,9 @@ def describe(module: RunModule, datamodule: FaceDataModule, trainer: L.Trainer, 
 
 
 def say_where_to_look(run_dir: Path, metrics: dict[str, Any]) -> None:
-    """The last words of a run: the numbers that compare runs, and the commands that show the pictures."""
+    """Logs the numbers that compare runs, and the commands that show and use the result."""
     kept = [name for name in ("best", "last") if checkpoint_path(run_dir, name).is_file()]
-    tested = "test, best epoch" if "best" in kept else "test, last weights"  # without validation none is the best
+    tested = "test, best epoch" if "best" in kept else "test, last weights"  # without validation there is no best
     for split, name in (("val", "validation, best epoch"), ("test", tested)):
         if f"{split}/loss" in metrics:
             shown = [key for key in dict.fromkeys((*SHOWN_METRICS, *READ_METRICS)) if f"{split}/{key}" in metrics]

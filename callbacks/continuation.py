@@ -1,4 +1,4 @@
-"""A run that was interrupted goes on where it was: no epoch and no log twice, none lost."""
+"""An interrupted run resumes where it stopped: no epoch and no logged number is repeated or lost."""
 
 import io
 from pathlib import Path
@@ -8,82 +8,80 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.trainer.states import TrainerFn
 
-from callbacks.dashboard import begin_session
+from callbacks.dashboard import begin_session, tensorboard_loggers
 from callbacks.loggers import MetricsCsv
 from vae_lightning.system.whole_files import write_bytes
 from vae_lightning.training.resuming import position_in
 
 
 class Continuation(L.Callback):
-    """Keeps loops and loggers in step with the checkpoint that training goes on from, or with its beginning.
+    """Sets loops and loggers to the point at which training resumes, or to its beginning.
 
-    A checkpoint of an epoch's end is written while Lightning takes that epoch for unfinished: with `max_steps` it would
-    end it a second time, and count one that was never trained. One that `max_steps` cut short it takes for finished:
-    a longer run would miss the rest.
+    Lightning writes a checkpoint at an epoch's end while it still counts the epoch as unfinished: with `max_steps` it
+    would end the epoch a second time, and count one that was never trained. An epoch that `max_steps` cut short counts
+    as finished: a longer run would miss the rest of it.
 
-    What was logged after that moment is dropped, since those steps are trained again. What was logged before is on
-    disk by then: TensorBoard's writer keeps events back for two minutes, which a killed process would take with it.
-    To be called before all that log, or read how many epochs are done.
+    Numbers that were logged after the checkpoint are dropped, because those steps are trained again. Numbers that were
+    logged before it are flushed to disk: TensorBoard's writer holds events back for two minutes, and a killed process
+    would lose them. Lightning has to call this before the callbacks that log, or that count epochs.
     """
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             return
         batches = position_in(checkpoint["loops"]).batches
-        goes_on = trainer.max_steps == -1 or checkpoint["global_step"] < trainer.max_steps
+        has_steps_left = trainer.max_steps == -1 or checkpoint["global_step"] < trainer.max_steps
         counted = checkpoint["loops"]["fit_loop"]["epoch_progress"]
         for counter in (counted["current"], counted["total"]):
-            if batches is None or not goes_on:  # the epoch has ended, be it before its last batch
+            if batches is None or not has_steps_left:  # the epoch has ended, even if before its last batch
                 counter["completed"] = counter["processed"]
             else:
                 counter["processed"] = counter["completed"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         epoch = trainer.fit_loop.state_dict()["epoch_progress"]["current"]
-        if epoch["ready"] == epoch["processed"]:  # between two: nothing is begun again, which its own setter overlooks
+        if epoch["ready"] == epoch["processed"]:  # between two epochs nothing restarts, which Lightning overlooks
             _Loop.restarting.fset(trainer.fit_loop, False)  # type: ignore[attr-defined]
         if not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCsv):
                 logger.keep_up_to(trainer.global_step)
-            elif isinstance(logger, TensorBoardLogger):
-                begin_session(logger, trainer.global_step)
+        for logger in tensorboard_loggers(trainer.loggers):
+            begin_session(logger, trainer.global_step)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.is_global_zero:
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.flush()
+            for logger in tensorboard_loggers(trainer.loggers):
+                logger.experiment.flush()
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, onto the disk, and then moves it there.
+    """Writes a checkpoint as a whole: beside its place first, then renamed.
 
-    Lightning's own way goes through the folder for temporary files. Where that is another file system the move is a
-    copy, and a process that is killed, or a disk that is full, leaves half a checkpoint in the place of a whole one.
+    Lightning writes into the folder for temporary files. Where that is another file system, the move is a copy, and a
+    killed process or a full disk leaves half a checkpoint in the place of a whole one.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
         content = io.BytesIO()  # on a full disk torch.save ends with an internal error that does not say so
         torch.save(checkpoint, content)
-        with content.getbuffer() as encoded:  # let go of at once: collected late, it would hold its owner open
+        with content.getbuffer() as encoded:  # released at once: a view that is collected late keeps `content` open
             write_bytes(Path(path), encoded)
 
 
 class LastValidation(L.Callback):
     """Validates after step `trainer.max_steps` too, where `trainer.check_val_every_n_epoch` asks for this epoch.
 
-    Lightning does so at the epoch's last batch only: the steps since would count neither for best.ckpt nor for a
-    search, and a run of less than an epoch would have no number at all.
+    Lightning validates after the epoch's last batch only: later steps would count neither for best.ckpt nor for a
+    search, and a run of less than an epoch would have no validation at all.
     """
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.global_step == trainer.max_steps:
-            trainer.should_stop = True  # before this kind of end it validates
+            trainer.should_stop = True  # Lightning validates before it stops for this reason

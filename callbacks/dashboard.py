@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
+from jaxtyping import UInt8
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import hparams
 
+from vae_lightning.pictures.grids import write_picture
 from vae_lightning.recognition.module import RecognizerModule
 from vae_lightning.system.terminal import command
 from vae_lightning.training.run_module import RunModule
@@ -27,26 +30,30 @@ CHARTS_OF_VAES = {
 CHARTS_OF_RECOGNIZERS = {"Reading": READ_METRICS[1:], "Objective and speed": ("loss", SPEED)}
 
 
+def tensorboard_loggers(loggers: Iterable[Logger]) -> list[TensorBoardLogger]:
+    return [logger for logger in loggers if isinstance(logger, TensorBoardLogger)]
+
+
 def event_folders(loggers: Iterable[Logger]) -> list[Path]:
-    """Where TensorBoard's events lie; empty without its logger."""
-    return [Path(logger.log_dir) for logger in loggers if isinstance(logger, TensorBoardLogger)]
+    """The folders of TensorBoard's events; empty without its logger."""
+    return [Path(logger.log_dir) for logger in tensorboard_loggers(loggers)]
 
 
 def tensorboard_command(run_dir: Path) -> str:
-    """What to type to see a run beside its neighbours: the other jobs of a sweep, or the runs before it."""
+    """The command that shows a run beside the other jobs of its sweep, or beside earlier runs."""
     folder, here = run_dir.absolute().parent, Path.cwd()
     shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
     return command(shlex.join(["tensorboard", "--logdir", str(shown)]))
 
 
 def begin_session(logger: TensorBoardLogger, step: int) -> None:
-    """Makes TensorBoard drop what an earlier process has logged of later steps than this: they come again."""
+    """Makes TensorBoard drop what an earlier process logged after this step, because those steps are trained again."""
     start = SessionLog(status=SessionLog.START)
     logger.experiment._get_file_writer().add_event(Event(step=step + 1, session_log=start))
 
 
 def order_charts(loggers: Iterable[Logger], module: RunModule) -> None:
-    """Lays out TensorBoard's custom scalars: rate and distortion first. To be written once into each run's events."""
+    """Lays out TensorBoard's custom scalars, rate and distortion first; to be called once per run."""
     if isinstance(module, VAEModule):
         charts, measured = CHARTS_OF_VAES, _measured_by_vae(module)
     else:
@@ -58,13 +65,12 @@ def order_charts(loggers: Iterable[Logger], module: RunModule) -> None:
         category: {name: ["Multiline", [f"train/{name}$", f"val/{name}$"]] for name in names if name in measured}
         for category, names in charts.items()
     }
-    for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_custom_scalars(layout)
+    for logger in tensorboard_loggers(loggers):
+        logger.experiment.add_custom_scalars(layout)
 
 
 def _measured_by_vae(module: VAEModule) -> set[str]:
-    """Without those that this objective does not have: their charts would stay empty."""
+    """The metrics that this objective has; charts of the others would stay empty."""
     is_there = {
         **dict.fromkeys((*METRICS_OF_KL, "beta"), module.model.has_prior),
         "capacity_nats": module.model.has_prior and module.objective.has_capacity,
@@ -74,21 +80,21 @@ def _measured_by_vae(module: VAEModule) -> set[str]:
     return {name for names in CHARTS_OF_VAES.values() for name in names if is_there.get(name, True)}
 
 
-def show_picture(loggers: Iterable[Logger], tag: str, png: bytes, size: tuple[int, int], step: int) -> None:
-    """Hands a PNG that is already encoded to every TensorBoard logger; `add_image` would encode it once more.
+def save_picture(trainer: L.Trainer, path: Path, tag: str, picture: UInt8[np.ndarray, "height width 3"]) -> None:
+    """Writes a PNG and shows the same bytes in TensorBoard; `add_image` would encode the picture once more.
 
     Args:
-        loggers: of the trainer; others than TensorBoard's are passed over.
-        tag: the card's name; what stands before the slash groups cards.
-        png: the encoded picture.
-        size: (height, width) in pixels.
-        step: number of optimizer steps done.
+        trainer: gives the loggers, and the number of optimizer steps done.
+        path: of the PNG.
+        tag: name of TensorBoard's card; what stands before the slash groups cards.
+        picture: RGB.
     """
-    image = Summary.Image(height=size[0], width=size[1], colorspace=3, encoded_image_string=png)
-    for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            writer = logger.experiment._get_file_writer()
-            writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+    png = write_picture(path, picture)
+    height, width = picture.shape[:2]
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+    for logger in tensorboard_loggers(trainer.loggers):
+        summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+        logger.experiment._get_file_writer().add_summary(summary, trainer.global_step)
 
 
 def log_hyperparameters(
@@ -123,8 +129,7 @@ def log_hyperparameters(
     split = "test" if "test/loss" in metrics else "val"
     shown = READ_METRICS if plain["recognizer"] else SHOWN_METRICS
     final = {f"{split}/{name}": metrics[f"{split}/{name}"] for name in shown if f"{split}/{name}" in metrics}
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            for summary in hparams({**usual, **others}, final):  # the metrics themselves have been logged already
-                logger.experiment._get_file_writer().add_summary(summary)
-            logger.finalize("success")
+    for logger in tensorboard_loggers(trainer.loggers):
+        for summary in hparams({**usual, **others}, final):  # the metrics themselves have been logged already
+            logger.experiment._get_file_writer().add_summary(summary)
+        logger.finalize("success")

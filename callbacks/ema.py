@@ -8,18 +8,20 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 
 class EMA(EMAWeightAveraging):
-    """Lightning's `EMAWeightAveraging`, with three holes closed.
+    """Lightning's `EMAWeightAveraging`, with three errors corrected.
 
-    Validation and what is drawn in its last hook use the mean, and so does every checkpoint's `state_dict`; the raw
-    weights, which training goes on with, are kept beside it.
+    Validation, its pictures and every checkpoint's `state_dict` use the mean of the weights. A checkpoint keeps the raw
+    weights, which training uses, beside it.
 
-    Lightning's own class tests raw weights after a fit, since loading a checkpoint brings them back whatever it is
-    loaded for; a checkpoint that is saved because validation was interrupted has the two mixed up, since they
-    are exchanged just then; and a run that was interrupted after its last step would go on with the raw weights.
+    Lightning's class tests raw weights after a fit, because loading a checkpoint restores them whatever it is loaded
+    for. A checkpoint that is saved because validation was interrupted has raw weights and mean exchanged. And a run
+    that was interrupted after its last step resumes with the raw weights.
 
     Args:
         decay: weight of the old mean in each step; 0.999 remembers some thousand steps.
     """
+
+    is_called_last = True  # it exchanges the weights back in the hook in which pictures are drawn
 
     def __init__(self, decay: float = 0.999) -> None:
         if not 0 < decay < 1:

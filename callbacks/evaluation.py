@@ -1,32 +1,33 @@
-"""Chosen metrics of `vae evaluate` while training goes on."""
+"""Chosen metrics of `vae evaluate` while training runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
-from lightning.pytorch.trainer.states import TrainerFn
 
-from callbacks.dashboard import show_picture
-from vae_lightning.data import FaceDataModule
+from callbacks.base import EveryNEpochs, datamodule_of
+from callbacks.dashboard import save_picture
 from vae_lightning.evaluation.measured import Measured
-from vae_lightning.pictures.grids import write_picture
 from vae_lightning.runs.layout import IMAGES
 from vae_lightning.training.vae_module import VAEModule
 
 
-class Evaluation(L.Callback):
+class Evaluation(EveryNEpochs):
     """Numbers go to all loggers as `evaluation/<name>`, pictures to `images/evaluation/<name>/epoch=0005.png`.
 
-    On the validation split, in float32. Several processes: the first measures, the others wait for its numbers.
+    Measured on the validation split in float32. With several processes the first measures for all.
 
     Args:
         run_dir: the run folder.
         metrics: names as in `vae evaluate --metrics`.
-        every_n_epochs: how often; the last epoch is always measured.
+        every_n_epochs: how often to measure, also after the last epoch.
         samples: drawn from each prior for FID, KID, precision and recall.
         importance_samples: latents per image for the importance-weighted bound.
         weights: folder or file of feature networks' weights; None looks in PyTorch's cache.
     """
+
+    name = "evaluation"
+    fits = VAEModule
 
     def __init__(
         self,
@@ -37,15 +38,13 @@ class Evaluation(L.Callback):
         importance_samples: int = 16,
         weights: str | None = None,
     ) -> None:
-        if every_n_epochs < 1:
-            raise ValueError(f"callbacks.evaluation.every_n_epochs={every_n_epochs}: must be at least 1")
+        super().__init__(every_n_epochs)
         if not metrics:
             raise ValueError("callbacks.evaluation.metrics=[]: name at least one, or leave the callback out")
         # here: scikit-learn and torch-fidelity take a second to import, and most runs do without
         from vae_lightning.evaluation.request import Request
 
         self.folder = Path(run_dir) / IMAGES / "evaluation"
-        self.every_n_epochs = every_n_epochs
         try:
             self.request = Request(
                 split="val",
@@ -57,29 +56,21 @@ class Evaluation(L.Callback):
         except ValueError as error:
             raise ValueError(f"callbacks.evaluation.{error}") from error
 
-    # The epoch's end, not validation's: a mean of the weights (callbacks=[…,ema]) is exchanged back in between.
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
-            return
-        epoch = trainer.current_epoch + 1
-        if epoch % self.every_n_epochs and epoch != trainer.max_epochs:
+        if not self.is_due(trainer):
             return
         assert isinstance(pl_module, VAEModule)
-        values: dict[str, float] = {}
-        if trainer.is_global_zero:  # without any talk between processes: the others may be at another place by now
-            values = self._measure(trainer, pl_module, epoch)
-        values = trainer.strategy.broadcast(values)
-        pl_module.log_now(values)
+        # the first process talks to no other while it measures: those wait in `broadcast` already
+        values = self._measure(trainer, pl_module) if trainer.is_global_zero else {}
+        pl_module.log_now(trainer.strategy.broadcast(values))
 
-    def _measure(self, trainer: L.Trainer, module: VAEModule, epoch: int) -> dict[str, float]:
+    def _measure(self, trainer: L.Trainer, module: VAEModule) -> dict[str, float]:
         from vae_lightning.evaluation.evaluate import measure
         from vae_lightning.runs.opened import Subject
 
-        datamodule = trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(datamodule, FaceDataModule)
         subject = Subject(
             module.model,
-            datamodule,
+            datamodule_of(trainer),
             module.objective.reconstruction,
             split="val",
             device=module.device,
@@ -87,15 +78,11 @@ class Evaluation(L.Callback):
         )
         found = [measure(metric, subject) for metric in self.request.build()]
         for measured in found:
-            self._show(trainer, measured, epoch)
-        return {
-            f"evaluation/{value.name}": value.value
-            for measured in found
-            for value in measured.values
-            if value.value is not None
-        }
+            self._show(trainer, measured)
+        values = [value for measured in found for value in measured.values]
+        return {f"evaluation/{value.name}": value.value for value in values if value.value is not None}
 
-    def _show(self, trainer: L.Trainer, measured: Measured, epoch: int) -> None:
+    def _show(self, trainer: L.Trainer, measured: Measured) -> None:
         for stem, picture in measured.pictures.items():
-            png = write_picture(self.folder / stem / f"epoch={epoch:04d}.png", picture)
-            show_picture(trainer.loggers, f"evaluation/{stem}", png, picture.shape[:2], trainer.global_step)
+            file = self.folder / stem / f"epoch={trainer.current_epoch + 1:04d}.png"
+            save_picture(trainer, file, f"evaluation/{stem}", picture)

@@ -1,4 +1,4 @@
-"""Every logged number in one file that a spreadsheet reads."""
+"""Loggers: every number in one CSV file, and TensorBoard's events."""
 
 import csv
 import os
@@ -17,11 +17,10 @@ FIRST_COLUMNS = ["epoch", "step"]
 
 
 class MetricsCsv(Logger):
-    """`metrics.csv`: a row per optimizer step at which something was logged, columns `epoch`,
-    `step` and the names of the metrics.
+    """`metrics.csv`: one row per optimizer step that logs, with columns `epoch`, `step` and the metrics' names.
 
-    A resumed run goes on in the same file: rows of steps that are trained again are dropped. (Lightning's own
-    CSV logger deletes the file instead.)
+    A resumed run continues the file, without the rows of steps that are trained again. (Lightning's CSV logger deletes
+    the file.)
 
     Args:
         run_dir: the run folder.
@@ -50,7 +49,7 @@ class MetricsCsv(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         row: dict[str, float] = {**metrics, "step": step or 0}
-        if not self._is_open:  # a run that was interrupted in its test trains no more
+        if not self._is_open:  # a run that was interrupted in its test does not train again
             self.keep_up_to(int(row["step"]))
         same_step = self._last_row.get("step") == row["step"]
         if same_step:  # the test comes after the last epoch, at its step
@@ -67,7 +66,7 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def keep_up_to(self, step: int) -> None:
-        """Drops the rows of later steps: they are trained again."""
+        """Drops the rows of later steps, which are trained again."""
         kept = [row for row in read_metrics(self.path) if row["step"] <= step]
         self._rewrite(kept)
         self._last_row = kept[-1] if kept else {}
@@ -85,7 +84,7 @@ class MetricsCsv(Logger):
 
 
 class Events(TensorBoardLogger):
-    """Lightning's logger, without subfolders. A `$` in a folder's name stays: Lightning would look up a variable.
+    """Lightning's TensorBoard logger without subfolders. A `$` in a folder's name stays; Lightning would expand it.
 
     Args:
         run_dir: the run folder.

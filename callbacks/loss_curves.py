@@ -6,10 +6,10 @@ from pathlib import Path
 import lightning as L
 import numpy as np
 from jaxtyping import Float, UInt8
-from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
 
-from callbacks.dashboard import order_charts, show_picture
+from callbacks.base import EveryNEpochs
+from callbacks.dashboard import order_charts, save_picture
 from vae_lightning.pictures.charts import COLORS, figure_pixels
 from vae_lightning.pictures.grids import write_picture
 from vae_lightning.runs.layout import LOSS_CURVES_PNG, METRICS_CSV, RATE_DISTORTION_PNG
@@ -19,22 +19,23 @@ from vae_lightning.training.run_module import RunModule
 PANELS = {"loss": "loss", "reconstruction_nats": "reconstruction", "kl_nats": "KL"}
 
 
-class LossCurves(L.Callback):
-    """Writes `loss_curves.png` from `metrics.csv` when training ends, also when it ends by Ctrl-C or an error.
+class LossCurves(EveryNEpochs):
+    """Draws `loss_curves.png` from `metrics.csv` when training ends, also when it ends by Ctrl-C or an error.
 
-    `rate_distortion.png` now and then, too, for what has a KL; TensorBoard shows it before all other pictures, and
-    orders its custom scalars by rate and distortion.
+    A model with a KL gets `rate_distortion.png` too. TensorBoard shows it before all other pictures, and orders its
+    custom scalars by rate and distortion.
 
     Args:
         run_dir: the run folder.
-        every_n_epochs: how often rate against distortion is drawn before the end.
+        every_n_epochs: how often rate against distortion is drawn before training ends.
     """
 
+    name = "loss_curves"
+    also_last = False  # training ends then anyway
+
     def __init__(self, run_dir: str, every_n_epochs: int = 5) -> None:
-        if every_n_epochs < 1:
-            raise ValueError(f"callbacks.loss_curves.every_n_epochs={every_n_epochs}: must be at least 1")
+        super().__init__(every_n_epochs)
         self.run_dir = Path(run_dir)
-        self.every_n_epochs = every_n_epochs
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, RunModule)
@@ -42,9 +43,7 @@ class LossCurves(L.Callback):
             order_charts(trainer.loggers, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        is_fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        epoch = trainer.current_epoch + 1
-        if is_fitting and trainer.is_global_zero and epoch % self.every_n_epochs == 0 and epoch != trainer.max_epochs:
+        if self.is_due(trainer) and trainer.is_global_zero and trainer.current_epoch + 1 != trainer.max_epochs:
             self._draw_rate_distortion(trainer, read_metrics(self.run_dir / METRICS_CSV))
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -64,9 +63,8 @@ class LossCurves(L.Callback):
     def _draw_rate_distortion(self, trainer: L.Trainer, rows: list[dict[str, float]]) -> None:
         curves = {split: rate_distortion(rows, split) for split in ("train", "val")}
         if len(curves["val"]):
-            picture = draw_rate_distortion(curves)
-            png = write_picture(self.run_dir / RATE_DISTORTION_PNG, picture)
-            show_picture(trainer.loggers, "curves/rate_distortion", png, picture.shape[:2], trainer.global_step)
+            path = self.run_dir / RATE_DISTORTION_PNG
+            save_picture(trainer, path, "curves/rate_distortion", draw_rate_distortion(curves))
 
 
 def rate_distortion(rows: list[dict[str, float]], split: str) -> Float[np.ndarray, "epochs 3"]:

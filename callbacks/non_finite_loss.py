@@ -1,4 +1,4 @@
-"""Stops a run whose loss is no number any more, and says on which images."""
+"""Stops a run whose loss is not finite, and names the images."""
 
 from pathlib import Path
 from typing import Any, NoReturn
@@ -6,10 +6,9 @@ from typing import Any, NoReturn
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from vae_lightning.data import FaceDataModule
+from callbacks.base import datamodule_of, is_validation_of_training
 from vae_lightning.runs.layout import CHECKPOINTS, checkpoint_path
 from vae_lightning.system.whole_files import replacing
 from vae_lightning.training.run_module import RunModule
@@ -23,17 +22,17 @@ TO_TRY = (
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss is infinite or no number; the message says where, on which images, and what to try."""
+    """The loss or a weight is not finite; the message says where, on which images, and what to try."""
 
 
 class NonFiniteLoss(L.Callback):
-    """Looks at each training loss: on the CPU before the step that it would spoil, elsewhere once per logging window.
+    """Checks each training loss: on a CPU before the optimizer step, on a GPU once per logging window.
 
-    (Looking means waiting for the device, so a GPU is asked only when numbers are fetched anyway.)
-    `last.ckpt` stays as the last whole epoch left it. Where the weights are still numbers, they are saved beside it.
+    A check waits for the device, so a GPU is asked only when numbers are fetched anyway. `last.ckpt` stays as the last
+    whole epoch left it. Where the weights are still finite, they are saved beside it.
 
-    The step that was taken last may have spoilt the weights too, with a loss that was still a number: they are looked
-    at before each validation and at the end of each epoch, before a checkpoint is written.
+    A step with a finite loss can make weights infinite too: they are checked before each validation and at the end of
+    each epoch, before a checkpoint is written.
 
     Args:
         run_dir: the run folder; `non_finite_batch.txt` in it gets the names of all images of the batch.
@@ -70,11 +69,11 @@ class NonFiniteLoss(L.Callback):
             self._window.clear()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+        if is_validation_of_training(trainer):
             self._check_weights(trainer, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+        if not is_validation_of_training(trainer):
             return
         loss = trainer.callback_metrics["val/loss"]
         if not loss.isfinite():
@@ -89,7 +88,7 @@ class NonFiniteLoss(L.Callback):
     def _check_weights(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if not has_finite_weights(module):
             raise NonFiniteLossError(
-                f"The weights are no numbers any more, in epoch {trainer.current_epoch + 1}, after step "
+                f"The weights are not finite in epoch {trainer.current_epoch + 1}, after step "
                 f"{trainer.global_step - 1}. {self._last_epoch()}. {TO_TRY}"
             )
 
@@ -99,15 +98,14 @@ class NonFiniteLoss(L.Callback):
             return
         for checkpoint in trainer.checkpoint_callbacks:
             assert isinstance(checkpoint, ModelCheckpoint)
-            checkpoint.save_on_exception = False  # would put spoilt weights where good ones are
+            checkpoint.save_on_exception = False  # it would replace good weights
         if has_good_weights:
             assert isinstance(pl_module, RunModule)
-            pl_module.forget_window()  # it has the spoilt batch in it
+            pl_module.forget_window()  # it contains the bad batch
             trainer.save_checkpoint(self.run_dir / CHECKPOINTS / SAVED_AS)
 
     def _stop(self, trainer: L.Trainer, rows: Tensor, loss: Tensor, step: int) -> NoReturn:
-        datamodule: FaceDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        names = datamodule.image_names("train", rows.cpu())
+        names = datamodule_of(trainer).image_names("train", rows.cpu())
         with replacing(self.run_dir / "non_finite_batch.txt") as unfinished:
             unfinished.write_text("\n".join(names) + "\n", encoding="utf-8")
         more = f" and {len(names) - NAMES_SHOWN} more (all in non_finite_batch.txt)" if len(names) > NAMES_SHOWN else ""
@@ -117,7 +115,7 @@ class NonFiniteLoss(L.Callback):
         )
 
     def _what_is_left(self) -> str:
-        return f"{self._last_epoch()}; the weights of this moment, if they are numbers, go to {SAVED_AS}."
+        return f"{self._last_epoch()}; the weights of this moment, if they are finite, are in {SAVED_AS}."
 
     def _last_epoch(self) -> str:
         last = checkpoint_path(self.run_dir)

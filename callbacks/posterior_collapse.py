@@ -1,18 +1,18 @@
-"""Says so while the latents fall silent, and what can be done."""
+"""Warns of posterior collapse, and says what can be done."""
 
 import logging
 
 import lightning as L
-from lightning.pytorch.trainer.states import TrainerFn
 
-from vae_lightning.losses import Constant, FreeBits
+from callbacks.base import is_validation_of_training
+from vae_lightning.losses import Constant
 from vae_lightning.training.vae_module import VAEModule
 
 log = logging.getLogger("vae_lightning")
 
 
 class PosteriorCollapse(L.Callback):
-    """After each validation: a warning once the posterior is the prior for every image, and a word when it is not.
+    """Warns after a validation in which the posterior equals the prior for every image, and says when it recovers.
 
     Source: Bowman et al. 2016, section 3.1, arXiv:1511.06349; active units as in Burda et al. 2016.
 
@@ -20,6 +20,7 @@ class PosteriorCollapse(L.Callback):
         kl_nats: the posterior has collapsed where KL is below this and no unit is active.
     """
 
+    fits = VAEModule
     needs_prior = True
 
     def __init__(self, kl_nats: float = 1.0) -> None:
@@ -29,7 +30,7 @@ class PosteriorCollapse(L.Callback):
         self.has_collapsed = False
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+        if not is_validation_of_training(trainer):
             return
         assert isinstance(pl_module, VAEModule)
         metrics = trainer.callback_metrics
@@ -50,12 +51,12 @@ class PosteriorCollapse(L.Callback):
 
 
 def _what_to_try(module: VAEModule) -> str:
-    """Remedies that are not in use yet."""
+    """The remedies that this run does not use yet."""
     objective = module.objective
     remedies = [f"a smaller beta (now {objective.beta:g})"]
     if isinstance(objective.beta_schedule, Constant):
         remedies.append("beta_schedule=warmup or cyclical")
-    if not isinstance(objective.kl, FreeBits) and not objective.has_capacity:
+    if not objective.kl.has_allowance and not objective.has_capacity:
         remedies.append("kl=free_bits or beta_schedule=capacity")
     if objective.reconstruction.sigma(module.model.pixel_range) is None:
         remedies.append("reconstruction=gaussian_shared, which weighs the pixels by their error")

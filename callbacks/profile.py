@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, and whether the host ever waits for the device."""
+"""Measures where the time of a training step goes, and whether the host waits for the device."""
 
 import logging
 from collections import Counter
@@ -13,15 +13,15 @@ from torch.profiler import profile, record_function
 from vae_lightning.system.whole_files import write_json
 from vae_lightning.training.run_module import RunModule
 
-logger = logging.getLogger("vae_lightning")
+log = logging.getLogger("vae_lightning")
 OPERATIONS_SHOWN = 12
-# On a GPU these wait until it is done. On a CPU nothing has to wait: counted is what would on a GPU.
+# On a GPU these wait until it has finished. On a CPU nothing waits: counted is what would wait on a GPU.
 WAITS_ON_GPU = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "Pageable")
 WAITS_ON_CPU = ("aten::_local_scalar_dense",)
 
 
 class Profile(L.Callback):
-    """Traces the steps of one whole logging window, so that logging is in it, after one to warm up.
+    """Traces the steps of one whole logging window, logging included, after another one to warm up.
 
     Writes `profile/trace.json.gz` (open it in chrome://tracing or Perfetto) and `profile/summary.json`.
 
@@ -67,7 +67,7 @@ class Profile(L.Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._windows < 2:
-            logger.warning(
+            log.warning(
                 f"callbacks.profile saw {self._windows} logging windows and needs two: take a smaller "
                 "trainer.log_every_n_steps or more epochs"
             )
@@ -77,7 +77,7 @@ class Profile(L.Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         profiler.export_chrome_trace(str(self.folder / "trace.json.gz"))
         write_json(self.folder / "summary.json", summary)
-        logger.info(
+        log.info(
             f"Profile of {summary['steps']} steps, {summary['milliseconds_per_step']:.2f} ms each: "
             f"the host waited {summary['waits_in_steps']} times in them, "
             f"{summary['waits_in_logging_steps']} times in the {summary['logging_steps']} that log · {self.folder}"
@@ -85,12 +85,12 @@ class Profile(L.Callback):
 
 
 def summarise(events: list[FunctionEvent], device: str) -> dict[str, Any]:
-    """Counts, per kind of step, what makes the host wait; times are those of the host on a CPU, else of the device."""
+    """Counts what makes the host wait, per kind of step. Times are the host's on a CPU, otherwise the device's."""
     steps = [event for event in events if event.name in ("step", "step that logs") and event.cpu_parent is None]
     logging_steps = [event for event in steps if event.name == "step that logs"]
     names = WAITS_ON_CPU if device == "cpu" else WAITS_ON_GPU
     waits = [event for event in events if any(name in event.name for name in names)]
-    if device == "cpu":  # a fused optimizer reads its counters of steps, which on a GPU lie there
+    if device == "cpu":  # a fused optimizer reads its step counters, which lie on the device on a GPU
         optimizer = [event for event in events if event.name.startswith("aten::_fused_")]
         waits = [wait for wait in waits if not _is_inside(wait, optimizer)]
 

@@ -10,55 +10,54 @@ import torch
 import torch.nn.functional as F
 from google.protobuf import text_format  # type: ignore[import-untyped]
 from jaxtyping import Float, UInt8
-from lightning.pytorch.trainer.states import TrainerFn
 from tensorboard.plugins.projector import EmbeddingInfo, ProjectorConfig
 from torch import Tensor
 
+from callbacks.base import EveryNEpochs, datamodule_of
 from callbacks.dashboard import event_folders
-from vae_lightning.data import FaceDataModule
 from vae_lightning.pictures.grids import write_picture
 from vae_lightning.runs.opened import Subject
 from vae_lightning.system.whole_files import replacing
 from vae_lightning.training.vae_module import VAEModule
 
-logger = logging.getLogger("vae_lightning")
+log = logging.getLogger("vae_lightning")
 
 CONFIG_NAME = "projector_config.pbtxt"  # where TensorBoard looks for it: beside the events
 SPRITE_PATH, METADATA_PATH = "projector/faces.png", "projector/faces.tsv"
 MOST_SPRITE_PIXELS = 8192  # a side; the largest texture that browsers can be relied on to take
 
 
-class Projector(L.Callback):
-    """At the end of training the posterior means of validation faces go to TensorBoard's projector.
+class Projector(EveryNEpochs):
+    """Shows the posterior means of validation faces in TensorBoard's projector when training ends.
 
-    With a sprite of the faces and a table of file, split, person and attributes, as far as the data know them. In
-    float32, with the weights of validation. TensorBoard reads this once: one that is open has to be started again.
+    A sprite shows the faces, and a table the file, split, person and attributes, as far as the data have them. The
+    means are computed in float32, with the weights of validation. TensorBoard reads them only when it starts.
 
     Args:
-        num_faces: evenly spaced over the split; all where there are fewer.
-        every_n_epochs: how often before the end; None = not.
+        num_faces: evenly spaced over the split; all of them where there are fewer.
+        every_n_epochs: how often before training ends; None: not before.
     """
 
+    name = "projector"
+    fits = VAEModule
+    also_last = False  # training ends then anyway
+
     def __init__(self, num_faces: int = 1_000, every_n_epochs: int | None = None) -> None:
+        super().__init__(every_n_epochs)
         if num_faces < 1:
             raise ValueError(f"callbacks.projector.num_faces={num_faces}: must be at least 1")
-        if every_n_epochs is not None and every_n_epochs < 1:
-            raise ValueError(f"callbacks.projector.every_n_epochs={every_n_epochs}: must be at least 1, or null")
         self.num_faces = num_faces
-        self.every_n_epochs = every_n_epochs
         self._written_at_step: int | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit" and trainer.is_global_zero and not event_folders(trainer.loggers):
-            logger.warning("callbacks=[projector]: nothing to write to, logger=[…] has no tensorboard")
+            log.warning("callbacks=[projector]: nothing to write to, logger=[…] has no tensorboard")
 
-    # The epoch's end, not validation's: a mean of the weights (callbacks=[…,ema]) is exchanged back in between.
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        is_fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        if is_fitting and self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+        if self.is_due(trainer):
             self._write(trainer, pl_module)
 
-    # whatever ended it, max_epochs or max_steps; a mean of the weights has taken the place of the raw ones by now
+    # whether max_epochs or max_steps ended it; the mean of the weights (EMA) has replaced the raw ones by now
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._written_at_step != trainer.global_step:
             self._write(trainer, pl_module)
@@ -68,9 +67,10 @@ class Projector(L.Callback):
         if not trainer.is_global_zero or not folders:
             return
         assert isinstance(module, VAEModule)
-        datamodule: FaceDataModule = trainer.datamodule  # type: ignore[attr-defined]
         was_training = module.model.training
-        subject = Subject(module.model.eval(), datamodule, module.objective.reconstruction, device=module.device)
+        subject = Subject(
+            module.model.eval(), datamodule_of(trainer), module.objective.reconstruction, device=module.device
+        )
         means = subject.posterior("val", self.num_faces).mean.numpy()
         module.model.train(was_training)
         for folder in folders:
@@ -78,9 +78,9 @@ class Projector(L.Callback):
                 write_faces(folder, subject, self.num_faces)
             write_latents(folder, means, trainer.global_step, sprite_pixels(len(means), module.model.image_size))
         if self._written_at_step is None:
-            logger.info(
-                f"The latents of {len(means):,} validation faces are in TensorBoard's projector. One that is open "
-                "already shows them when it is started again."
+            log.info(
+                f"TensorBoard's projector has the latents of {len(means):,} validation faces; start TensorBoard again "
+                "if it is open already"
             )
         self._written_at_step = trainer.global_step
 

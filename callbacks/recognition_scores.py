@@ -1,14 +1,13 @@
-"""How well each attribute or factor is read, as a table and a picture."""
+"""How well an attribute classifier or a factor regressor reads each attribute or factor: a table and a picture."""
 
 import csv
 from pathlib import Path
 
 import lightning as L
-from lightning.pytorch.trainer.states import TrainerFn
 
-from callbacks.dashboard import show_picture
+from callbacks.base import EveryNEpochs
+from callbacks.dashboard import save_picture
 from vae_lightning.data.sources.source import Split
-from vae_lightning.pictures.grids import write_picture
 from vae_lightning.recognition.module import RecognizerModule
 from vae_lightning.recognition.readings import draw_r_squared
 from vae_lightning.runs.layout import IMAGES
@@ -16,7 +15,7 @@ from vae_lightning.scores.attribute_scores import draw_bars
 from vae_lightning.system.whole_files import replacing
 
 
-class RecognitionScores(L.Callback):
+class RecognitionScores(EveryNEpochs):
     """After validation and after the test: `recognition_val.csv`, `recognition_test.csv`, and a picture of each.
 
     Attributes: accuracy beside that of always saying the more frequent class, balanced accuracy, AUC with its 95 %
@@ -24,26 +23,24 @@ class RecognitionScores(L.Callback):
 
     Args:
         run_dir: the run folder.
-        every_n_epochs: how often during training; the last epoch is always measured.
+        every_n_epochs: how often in training, also after the last epoch.
     """
 
+    name = "recognition_scores"
+    fits = RecognizerModule
+
     def __init__(self, run_dir: str, every_n_epochs: int = 5) -> None:
-        if every_n_epochs < 1:
-            raise ValueError(f"callbacks.recognition_scores.every_n_epochs={every_n_epochs}: must be at least 1")
+        super().__init__(every_n_epochs)
         self.run_dir = Path(run_dir)
-        self.every_n_epochs = every_n_epochs
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
-            return
-        epoch = trainer.current_epoch + 1
-        if epoch == trainer.max_epochs or epoch % self.every_n_epochs == 0:
-            self._write(trainer, pl_module, "val", f"epoch={epoch:04d}")
+        if self.is_due(trainer):
+            self._write(trainer, pl_module, "val", f"epoch={trainer.current_epoch + 1:04d}")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._write(trainer, pl_module, "test", "test")
 
-    def _write(self, trainer: L.Trainer, module: L.LightningModule, split: Split, name: str) -> None:
+    def _write(self, trainer: L.Trainer, module: L.LightningModule, split: Split, stem: str) -> None:
         if not trainer.is_global_zero:
             return
         assert isinstance(module, RecognizerModule)
@@ -56,7 +53,5 @@ class RecognitionScores(L.Callback):
             writer.writeheader()
             writer.writerows(rows)
         draw = draw_bars if module.network.target == "attributes" else draw_r_squared
-        picture = draw(rows)
-        png = write_picture(self.run_dir / IMAGES / "recognition" / f"{name}.png", picture)
         tag = "images/recognition" if split == "val" else "test_images/recognition"
-        show_picture(trainer.loggers, tag, png, picture.shape[:2], trainer.global_step)
+        save_picture(trainer, self.run_dir / IMAGES / "recognition" / f"{stem}.png", tag, draw(rows))

@@ -1,4 +1,4 @@
-"""Ctrl-C and termination at a moment from which training can go on exactly."""
+"""Stops training after Ctrl-C or SIGTERM at a moment from which it can resume exactly."""
 
 import logging
 import os
@@ -15,17 +15,17 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from vae_lightning.system.interruption import is_repeated
 
-logger = logging.getLogger("vae_lightning")
+log = logging.getLogger("vae_lightning")
 
 
 class StopAfterBatch(L.Callback):
-    """On the first Ctrl-C or SIGTERM finishes the step under way, and after an epoch's last one its validation.
+    """The first Ctrl-C or SIGTERM stops training after the step under way; an epoch's last step also validates.
 
-    Lightning would stop anywhere in a batch, or in the middle of a validation; training could not go on from there
-    as if nothing had happened. The second signal stops at once, without a checkpoint; a key that is held down is one.
-    With several processes, which have to stop at the same batch, Lightning's own handling stays.
+    Lightning would stop anywhere in a batch or in a validation, and training could not resume exactly from there. The
+    second signal stops at once, without a checkpoint; a key that is held down counts as one signal. With several
+    processes, which have to stop at the same batch, Lightning's own handling stays.
 
-    `asked_by` is the signal's number, None as long as there was none.
+    `asked_by` is the signal's number, None before any signal.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class StopAfterBatch(L.Callback):
             return
         if self.asked_by is None:
             self.asked_by = signum
-            logger.warning(f"{signal.Signals(signum).name}: stopping after this step; once more stops at once")
+            log.warning(f"{signal.Signals(signum).name}: stopping after this step; once more stops at once")
             return
         earlier = self._earlier[signum]
         self._restore()
@@ -73,7 +73,7 @@ class StopAfterBatch(L.Callback):
             self._stop(trainer)
 
     def _stop(self, trainer: L.Trainer) -> None:
-        """Lightning raises SIGTERMException when everything that belongs to the batch is done."""
+        """Makes Lightning raise SIGTERMException once all hooks of the batch have run."""
         trainer._signal_connector.received_sigterm = True
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -84,13 +84,13 @@ class StopAfterBatch(L.Callback):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """`last.ckpt`: the end of the newest epoch, or where training was asked to stop.
+    """`last.ckpt`: the end of the newest epoch, or where a signal stopped training.
 
-    Written at no other moment: from a batch that failed half-way training could not go on exactly.
+    It is written at no other moment, because training could not resume exactly from a batch that failed half-way.
     """
 
     def _should_save_on_train_epoch_end(self, trainer: L.Trainer) -> bool:
-        return True  # also of an epoch without validation (trainer.check_val_every_n_epoch)
+        return True  # also after an epoch without validation (trainer.check_val_every_n_epoch)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, SIGTERMException) and not trainer.validating:
@@ -98,29 +98,29 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 def under_submitit() -> bool:
-    """Whether SLURM's queue runs this, by way of submitit."""
+    """Whether SLURM runs this process, by submitit."""
     return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
 
 
 def requeue_signal() -> signal.Signals:
-    """By which submitit is told that a job is to be queued again."""
+    """The signal that makes submitit requeue the job."""
     return signal.Signals[f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"]
 
 
 def queue_again() -> None:
-    """Lets submitit queue the job again, unless a person has cancelled it; ends the process if so.
+    """Makes submitit requeue the job and ends the process, unless a person has cancelled the job.
 
-    SLURM takes a job that ends after SIGTERM for a completed one.
+    Without this, SLURM counts a job that ends after SIGTERM as completed.
     """
     if not _was_cancelled(os.environ.get("SLURM_JOB_ID", "")):
         signal.raise_signal(requeue_signal())
 
 
 def _was_cancelled(job: str) -> bool:
-    """A preempted job still runs, or has a time of preemption; one that was cancelled has neither."""
+    """A preempted job still runs or has a preemption time; a cancelled job has neither."""
     try:
         asked = subprocess.run(["scontrol", "show", "job", job, "-o"], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):  # nobody to ask: losing a place in the queue is the worse mistake
+    except (OSError, subprocess.TimeoutExpired):  # unknown: losing a place in the queue would be the worse mistake
         return False
     fields = dict(re.findall(r"(JobState|PreemptTime)=(\S+)", asked.stdout))
     return fields.get("JobState", "RUNNING") != "RUNNING" and fields.get("PreemptTime", "None") == "None"

@@ -1,4 +1,4 @@
-"""How fast training really goes."""
+"""Measures the speed of training."""
 
 import time
 from typing import Any
@@ -7,15 +7,14 @@ import lightning as L
 
 from vae_lightning.training.run_module import RunModule
 
-WARM_UP_BATCHES = 3  # of a compiled step: it is compiled in the first, and recorded as a CUDA graph in the next two
+WARM_UP_BATCHES = 3  # the first compiles the step, the next two record it as a CUDA graph
 
 
 class Throughput(L.Callback):
-    """Logs `train/images_per_second`: all processes together, waiting for data included, validation left out.
+    """Logs `train/images_per_second` of all processes together, with the wait for data and without validation.
 
-    The first batches of a compiled run, in which it is compiled, are left out too.
-
-    What it counts is in the checkpoints: a run that was interrupted tells the time of all its parts.
+    The first batches of a compiled run, which compile it, do not count. Checkpoints keep the counts, so that a resumed
+    run reports the time of all its parts.
     """
 
     def __init__(self) -> None:
@@ -29,11 +28,11 @@ class Throughput(L.Callback):
 
     @property
     def fit_seconds(self) -> float:
-        """The whole fit up to now, validation and pictures included."""
+        """Seconds of the whole fit until now, validation and pictures included."""
         return self._seconds_before + time.perf_counter() - self._fit_started_at
 
     def state_dict(self) -> dict[str, Any]:
-        """With the window under way, where training was stopped within one."""
+        """The counts, with the window under way where training stopped within one."""
         seconds = time.perf_counter() - self._started_at if self._num_images else 0.0
         return {
             "images_seen": self.images_seen + self._num_images,
@@ -55,7 +54,7 @@ class Throughput(L.Callback):
         self._num_images = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._restart()  # an epoch that goes on has no start
+        self._restart()  # a resumed epoch does not start again
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._restart()
@@ -82,7 +81,7 @@ class Throughput(L.Callback):
 
 
 def times_of_fit(trainer: L.Trainer) -> dict[str, float]:
-    """After a fit: its seconds, and images per second with validation left out; empty without the callback."""
+    """Seconds of a finished fit, and images per second without validation; empty without the callback."""
     timers = [callback for callback in trainer.callbacks if isinstance(callback, Throughput)]  # type: ignore[attr-defined]
     if not timers or not timers[0].seconds_spent:
         return {}

@@ -59,7 +59,7 @@ def test_a_run_goes_on_with_the_size_that_was_found_before(
     caplog.clear()
     (searched / ".scale_batch_size_1234.ckpt").touch()  # of a search that was killed
     run_training("searched", *SEARCH, "trainer.max_epochs=3", "ckpt_path=last")
-    assert "with batches of 16, as they were found before: nothing is searched" in caplog.text
+    assert "resumes with batches of 16, the size that was found before" in caplog.text
     assert FOUND not in caplog.text
     assert not list(searched.glob(".scale_batch_size_*"))
     run_training("given", *QUICK, "data.batch_size=16", "trainer.max_epochs=1")

@@ -171,7 +171,7 @@ def test_weights_that_an_epochs_last_step_spoils_never_replace_good_ones(
                 next(self.model.parameters()).fill_(float("nan"))
 
     monkeypatch.setattr(VAEModule, "on_train_batch_end", poison)
-    with pytest.raises(NonFiniteLossError, match=r"weights are no numbers .* in epoch 2, after step 11\. .*last\.ckpt"):
+    with pytest.raises(NonFiniteLossError, match=r"weights are not finite in epoch 2, after step 11\. .*last\.ckpt"):
         run_training("run", "trainer.max_epochs=3", *BARE)
     folder = tmp_path / "run" / "checkpoints"
     assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]

@@ -316,5 +316,5 @@ def test_beta_must_be_a_weight(beta: float) -> None:
 
 
 def test_two_rules_against_collapse_are_one_too_many() -> None:
-    with pytest.raises(ValueError, match=r"kl=free_bits and beta_schedule=capacity"):
+    with pytest.raises(ValueError, match=r"kl=FreeBits and beta_schedule=capacity"):
         Objective(SquaredError(), beta_schedule=Capacity(0.5), kl=FreeBits())

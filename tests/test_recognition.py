@@ -192,7 +192,7 @@ def test_gray_images_are_read_as_three_equal_channels() -> None:
         (["experiment=attribute_classifier", "data=folder", "data.root=/x"], "has no attributes; data=celeba and"),
         (["experiment=factor_regressor", "data=celeba"], "only data=faces has known factors"),
         (["experiment=attribute_classifier", "recognizer.target=ages"], "allowed are attributes, factors"),
-        (["experiment=attribute_classifier", "callbacks=[checkpoint,traversal]"], "not for a network that reads faces"),
+        (["experiment=attribute_classifier", "callbacks=[checkpoint,traversal]"], "not for an attribute classifier"),
         (["callbacks=[checkpoint,recognition_scores]"], "not for a VAE"),
         (["experiment=attribute_classifier", "data.image_size=16"], "needs 32 pixels or more"),
         (["~model"], "model=null: a VAE needs one"),

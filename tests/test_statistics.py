@@ -1,9 +1,18 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from callbacks import TrainingMetric
 from vae_lightning.losses import ObjectiveTerms
 from vae_lightning.models.distributions import DiagonalGaussian
+from vae_lightning.runs.metrics_csv import read_metrics
 from vae_lightning.training.statistics import BatchSums, ObjectiveStatistics, batch_sums
+from vae_lightning.training.vae_module import Evaluated
 
 
 def batch_of(rows: slice) -> tuple[ObjectiveTerms, DiagonalGaussian, torch.Tensor]:
@@ -52,3 +61,28 @@ def test_bits_per_dim_adds_the_kl() -> None:
     statistics.update(batch_sums(terms, posterior.mean, torch.ones(4)))
     statistics.update_likelihood(torch.full((4,), 5.0))
     assert statistics.compute()["bits_per_dim"].item() == pytest.approx((5.0 + 1.0) / (10 * 0.693147), rel=1e-5)
+
+
+class ErrorAgain(TrainingMetric):
+    """`mse` by another way."""
+
+    name = "error_again"
+
+    def measure(self, evaluated: Evaluated) -> Float[Tensor, " batch"]:
+        return (evaluated.prediction.mean - evaluated.pixels).square().mean(dim=(1, 2, 3))
+
+
+def test_a_training_metric_is_logged_beside_the_loss(run_training: Callable[..., Path]) -> None:
+    """Also where a run resumes within a logging window."""
+    settings = ["callbacks=[checkpoint]", "+callbacks.again._target_=test_statistics.ErrorAgain"]
+    settings += ["trainer.log_every_n_steps=4", "trainer.max_epochs=2"]
+    run_training("run", *settings, "trainer.max_steps=2", "test=false")
+    run_dir = run_training("run", *settings, "ckpt_path=last")
+    rows = read_metrics(run_dir / "metrics.csv")
+    logged = [(split, row) for row in rows for split in ("train", "val", "test") if f"{split}/mse" in row]
+    assert {split for split, _ in logged} == {"train", "val", "test"}
+    for split, row in logged:
+        assert row[f"{split}/error_again"] == pytest.approx(row[f"{split}/mse"], rel=1e-5)
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    for split in ("val", "test"):
+        assert metrics[f"{split}/error_again"] == pytest.approx(metrics[f"{split}/mse"], rel=1e-5)

@@ -48,18 +48,9 @@ def evaluate_run(
         EvaluationError: the request cannot be met.
     """
     request, observer = request or Request(), observer or Observer()
-    device = choose_device(request.device)
     file = checkpoint_file(Path(path).expanduser(), checkpoint)
     content = read_checkpoint(file)
-    subject = open_subject(
-        file,
-        content,
-        device=device,
-        split=cast(Split, request.split),
-        seed=request.seed,
-        batch_size=request.batch_size,
-        track=observer.track,
-    )
+    subject = _open(file, content, request, observer)
     folder = out or run_folder(file) / EVALUATION
     folder.mkdir(parents=True, exist_ok=True)
     store = ResultStore(folder, _identity(file, subject))
@@ -68,11 +59,7 @@ def evaluate_run(
     try:
         for metric in request.build():
             observer.metric(metric.title)
-            try:
-                sections.append(_read_or_measure(metric, subject, store))
-            except EvaluationError as error:  # the others are not lost for it
-                problems[metric.name] = error
-                sections.append(Section(metric.name, metric.title, [], remarks=[f"Not measured: {error}"]))
+            sections.append(_section_of(metric, subject, store, problems))
     finally:  # also what was measured before Ctrl-C
         card = Card(_about(file, content, subject), sections)
         if sections:
@@ -81,6 +68,27 @@ def evaluate_run(
         if name in request.metrics:
             raise problems[name]
     return card
+
+
+def _open(file: Path, content: dict[str, Any], request: Request, observer: Observer) -> Subject:
+    return open_subject(
+        file,
+        content,
+        device=choose_device(request.device),
+        split=cast(Split, request.split),
+        seed=request.seed,
+        batch_size=request.batch_size,
+        track=observer.track,
+    )
+
+
+def _section_of(metric: Metric, subject: Subject, store: ResultStore, problems: dict[str, EvaluationError]) -> Section:
+    """The metric's section. What cannot be measured is added to `problems`, so that other metrics are not lost."""
+    try:
+        return _read_or_measure(metric, subject, store)
+    except EvaluationError as error:
+        problems[metric.name] = error
+        return Section(metric.name, metric.title, [], remarks=[f"Not measured: {error}"])
 
 
 def _read_or_measure(metric: Metric, subject: Subject, store: ResultStore) -> Section:

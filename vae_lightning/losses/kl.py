@@ -11,7 +11,12 @@ from vae_lightning.losses.process_means import mean_over_processes
 
 
 class KLTerm(ABC):
-    """From the KL of every image and latent to the one number that the objective weighs by beta."""
+    """From the KL of every image and latent to the one number that the objective weighs by beta.
+
+    `has_allowance` says whether a part of the KL is free, so that the term keeps it above 0.
+    """
+
+    has_allowance = False
 
     @abstractmethod
     def __call__(self, kl_per_latent: Float[Tensor, "batch latent"]) -> Float[Tensor, ""]:
@@ -34,6 +39,8 @@ class FreeBits(KLTerm):
     Args:
         nats_per_latent: the allowance.
     """
+
+    has_allowance = True
 
     def __init__(self, nats_per_latent: float = 0.25) -> None:
         if not math.isfinite(nats_per_latent) or nats_per_latent <= 0:

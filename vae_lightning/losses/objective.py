@@ -1,4 +1,4 @@
-"""The objective: reconstruction + beta * KL, summed over pixels and latents, averaged over the batch, in nats."""
+"""The objective in nats: reconstruction + beta * |KL - capacity| + weight * perceptual term, mean over the batch."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vae_lightning.losses.beta_schedule import BetaSchedule, Constant
-from vae_lightning.losses.kl import AnalyticKL, FreeBits, KLTerm
+from vae_lightning.losses.kl import AnalyticKL, KLTerm
 from vae_lightning.losses.perceptual import PerceptualTerm
 from vae_lightning.losses.process_means import mean_over_processes
 from vae_lightning.losses.reconstruction import ReconstructionLoss
@@ -24,7 +24,7 @@ class KLWeight:
 
 @dataclass(frozen=True)
 class ObjectiveTerms:
-    """What one batch costs."""
+    """The objective of one batch, and what it is made of."""
 
     loss: Float[Tensor, ""]  # averaged over the batch
     reconstruction_nats: Float[Tensor, " batch"]  # summed over pixels
@@ -33,15 +33,15 @@ class ObjectiveTerms:
 
 
 class Objective(nn.Module):
-    """The same in training, validation and test, but that training moves beta and capacity by the schedule.
+    """The same in training, validation and test, except that training changes beta and capacity by the schedule.
 
     Source: Higgins et al. 2017 (beta-VAE), equation 4; beta = 1 is the ELBO of Kingma & Welling 2014.
 
     Args:
         reconstruction: the pixel term.
         beta: weight of the KL term.
-        beta_schedule: how that weight moves; None keeps it.
-        kl: what the KL term charges for; None charges all of it.
+        beta_schedule: how that weight changes; None keeps it.
+        kl: what the KL term counts; None counts all of it.
         perceptual: added with its own weight; None adds nothing.
 
     Raises:
@@ -64,9 +64,9 @@ class Objective(nn.Module):
         self.beta_schedule = beta_schedule or Constant()
         self.kl = kl or AnalyticKL()
         self.perceptual = perceptual
-        if isinstance(self.kl, FreeBits) and self.has_capacity:
+        if self.kl.has_allowance and self.has_capacity:
             raise ValueError(
-                "kl=free_bits and beta_schedule=capacity both keep the KL from 0, each by another rule: "
+                f"kl={type(self.kl).__name__} and beta_schedule=capacity both keep the KL above 0 by different rules: "
                 "take kl=analytic or another beta_schedule"
             )
 
@@ -76,11 +76,11 @@ class Objective(nn.Module):
 
     @property
     def final_weight(self) -> KLWeight:
-        """What validation and test use."""
+        """The weight in validation and test."""
         return KLWeight(self.beta, self.beta_schedule.final_capacity_nats)
 
     def weight_at(self, epoch: int, step: int) -> KLWeight:
-        """What training uses then."""
+        """The weight in training, in `epoch` at optimizer step `step`."""
         factor, capacity_nats = self.beta_schedule.factor(epoch, step), self.beta_schedule.capacity_nats(epoch, step)
         return KLWeight(self.beta * factor, capacity_nats)
 
@@ -91,16 +91,17 @@ class Objective(nn.Module):
         posterior: Posterior,
         weight: KLWeight,
     ) -> ObjectiveTerms:
-        reconstruction_nats = self.reconstruction(prediction, images)
+        """The terms of a batch of `images`, which are in the model's pixel range."""
+        reconstruction_nats = self.reconstruction(prediction, images)  # (batch,)
         loss = reconstruction_nats.mean()
-        kl_per_latent = posterior.kl_per_latent()
+        kl_per_latent = posterior.kl_per_latent()  # (batch, latent)
         if not isinstance(posterior, Deterministic):
-            kl_nats = self.kl(kl_per_latent)
+            kl_nats = self.kl(kl_per_latent)  # summed over latents, averaged over the batch
             if self.has_capacity:
                 kl_nats = (mean_over_processes(kl_nats) - weight.capacity_nats).abs()
             loss = loss + weight.beta * kl_nats
         perceptual = None
         if self.perceptual is not None:
-            perceptual = self.perceptual(prediction, images)
+            perceptual = self.perceptual(prediction, images)  # (batch,)
             loss = loss + self.perceptual.weight * perceptual.mean()
         return ObjectiveTerms(loss, reconstruction_nats, kl_per_latent, perceptual)

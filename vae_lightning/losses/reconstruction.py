@@ -36,7 +36,7 @@ class ReconstructionLoss(nn.Module, ABC):
         """
         if self.uses_pixel_logvar and not pixel_logvar:
             raise ValueError(
-                "reconstruction=gaussian_per_pixel reads a log-variance per pixel, and the decoder gives none: "
+                f"reconstruction={type(self).__name__} reads a log-variance per pixel, and the decoder gives none: "
                 "set model.pixel_logvar=true, or take reconstruction=gaussian_shared"
             )
         if pixel_logvar and not self.uses_pixel_logvar:

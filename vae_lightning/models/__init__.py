@@ -6,4 +6,4 @@ from vae_lightning.models.linear import LinearVAE
 from vae_lightning.models.patch import PatchVAE
 from vae_lightning.models.residual import ResidualVAE
 
-__all__ = ["Autoencoder", "ConvVAE", "LinearVAE", "PatchVAE", "ResidualVAE", "ValueError"]
+__all__ = ["Autoencoder", "ConvVAE", "LinearVAE", "PatchVAE", "ResidualVAE"]

@@ -14,6 +14,7 @@ SMALLEST_SIGMA = 1 / (NUM_LEVELS - 1)  # of a pixel in [0, 1]: one grey level; a
 UNIFORM_PIXEL_VARIANCE = 1 / 12  # of a pixel in [0, 1]: where a running variance starts
 RUNNING_WEIGHT = 0.02  # of one batch in a running variance of pixels: some 50 batches of memory
 IMAGES_AT_ONCE = 32  # of a likelihood on the CPU: its many steps then stay in the cache, three times as fast
+ACTIVE_VARIANCE = 0.01  # of a latent's posterior mean over images: above it the latent is active
 SMALLEST_MASS = 1e-30  # below, differences of float32's erfc lose their digits
 
 
@@ -30,6 +31,9 @@ class Deterministic:
     def kl_per_latent(self) -> Float[Tensor, "batch latent"]:
         """Zeros: an autoencoder's objective has no KL term. (That of a point would be infinite.)"""
         return torch.zeros_like(self.mean)
+
+    def detach(self) -> "Deterministic":
+        return Deterministic(self.mean.detach())
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,11 @@ class DiagonalGaussian:
         # expm1(logvar) - logvar: exact near logvar = 0, where exp(logvar) - 1 - logvar loses all digits
         return 0.5 * (self.mean.square() + torch.expm1(self.logvar) - self.logvar)
 
+    def detach(self) -> "DiagonalGaussian":
+        return DiagonalGaussian(self.mean.detach(), self.logvar.detach())
+
 
 Posterior = DiagonalGaussian | Deterministic
-ACTIVE_VARIANCE = 0.01
 
 
 @dataclass(frozen=True)

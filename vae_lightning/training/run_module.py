@@ -165,9 +165,10 @@ class RunModule(L.LightningModule):
         return numbers
 
     def remember_best(self, values: Mapping[str, float]) -> None:
-        """Keeps the numbers of the epoch with the lowest validation loss."""
+        """Keeps the numbers of the epoch with the lowest validation loss, those that callbacks have logged included."""
         if not self.trainer.sanity_checking and values["val/loss"] < self.best_validation.get("val/loss", math.inf):
-            self.best_validation = {**values, "val/best_epoch": float(self.current_epoch + 1)}
+            others = {name: number for name, number in self.last_logged.items() if name.startswith("val/")}
+            self.best_validation = {**values, **others, "val/best_epoch": float(self.current_epoch + 1)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[BEST_KEY] = self.best_validation
