@@ -123,6 +123,8 @@ def run_or_skip(config: DictConfig, in_sweep: bool) -> Any:
 
 def continues(ckpt_path: str | None, run_dir: Path) -> bool:
     """Whether it is a checkpoint of this very run, so that other settings than before are meant."""
+    from vae_lightning.runs.layout import CHECKPOINTS
+
     own = (run_dir / CHECKPOINTS).resolve()
     return ckpt_path == "last" or (ckpt_path is not None and Path(ckpt_path).expanduser().resolve().parent == own)
 
@@ -198,6 +200,7 @@ def run(
     """Fits, tests the best checkpoint, writes what the run folder holds; returns the final metrics."""
     from callbacks import describe, log_hyperparameters, say_where_to_look, times_of_fit
     from vae_lightning.runs.checkpoints import checkpoint_to_resume, data_of
+    from vae_lightning.runs.layout import CONFIG_YAML, DATA_JSON, METRICS_JSON, checkpoint_path
     from vae_lightning.system.whole_files import replacing, write_json
     from vae_lightning.training.resuming import check_position
 
@@ -243,6 +246,7 @@ def resume_command(run_dir: Path | str) -> str:
 def stoppable(trainer: "L.Trainer", run_dir: Path) -> Iterator[None]:
     """Says how to go on after Ctrl-C or SIGTERM, and ends with the exit code that shells give these."""
     from callbacks import StopAfterBatch, queue_again, under_submitit
+    from vae_lightning.runs.layout import checkpoint_path
 
     try:
         yield
