@@ -18,8 +18,8 @@ from vae_lightning.launch.command_line import explain_unknown_key, name_jobs_by_
 from vae_lightning.launch.configuration import CONF_DIR
 from vae_lightning.launch.overrides import TARGET, read_overrides
 from vae_lightning.launch.sweep.progress import look, time_left
-from vae_lightning.report.evaluations import evaluations_html, read_evaluations
-from vae_lightning.report.markup import table_html
+from vae_lightning.report.evaluations import read_evaluations
+from vae_lightning.report.page import page_html
 from vae_lightning.report.summary import summarise
 from vae_lightning.report.sweep import read_sweep
 from vae_lightning.report.table import make_table
@@ -101,8 +101,8 @@ def _writer(path: str) -> Callable[[Any], str]:
 def _report(sweep: Path) -> None:
     read = read_sweep(sweep)
     table = make_table(read)
-    evaluations_html(read_evaluations(table))
-    assert "<script>" not in table_html(table, "x") + str(summarise(read, table)).replace("<script>", "")
+    page = page_html(read, table, summarise(read, table), [], [], read_evaluations(table))
+    assert page.count("<script>") == 1
     time_left(sweep, look(sweep))
 
 

@@ -14,11 +14,13 @@ from rich.text import Text
 from vae_lightning.evaluation.measured import Measured, Metric, Value
 from vae_lightning.runs.layout import CARD_JSON
 from vae_lightning.scores.attribute_scores import Cell
-from vae_lightning.system.names import as_markdown, is_a_name
+from vae_lightning.system.names import is_a_name
 from vae_lightning.system.names import shown as shown_name
 from vae_lightning.system.plain_files import LARGEST_MEASURED, read_plain
+from vae_lightning.system.templates import markdown_template
 from vae_lightning.system.whole_files import replacing, write_json
 
+MARKDOWN = Path(__file__).with_name("card.md.jinja")
 FORMAT = 1
 WIDE = 110  # columns of a terminal
 MOST_ROWS = 60  # of a table in card.md; card.json has all
@@ -181,26 +183,25 @@ def to_rich(card: Card, columns: int) -> Group:
     return Group(table, *remarks)
 
 
-def to_markdown(card: Card) -> str:
-    """The same as a page, with protocols, tables and pictures."""
-    lines = [f"# {as_markdown(_heading(card))}", ""]
-    lines += [f"- **{as_markdown(name)}**: {as_markdown(_plain(value))}" for name, value in card.about.items()]
-    for section in card.sections:
-        lines += ["", f"## {as_markdown(section.title)}", ""]
-        lines += [f"{as_markdown(remark)}\n" for remark in section.remarks]
-        if section.values:
-            rows = []
-            for names, value in _joined(section.values):
-                number, interval = shown(value)
-                rows.append([f"{names} {ARROWS[value.better]}".strip(), number, interval, value.note])
-            lines += _markdown_table(["", "value", "95 %", "what it is"], rows)
-        lines += [f"\n![{picture}]({picture})" for picture in section.pictures]
-        for name, table in section.tables.items():
-            lines += ["", f"### {as_markdown(name)}", "", *_rows_as_markdown(table)]
-        if section.protocol:
-            settings = "; ".join(f"{name} = {_plain(value)}" for name, value in section.protocol.items())
-            lines += ["", f"Protocol: {as_markdown(settings)}"]
-    return "\n".join(lines) + "\n"
+def to_markdown(card: Card, level: int = 1) -> str:
+    """The same as a page, with protocols, tables and pictures.
+
+    Args:
+        card: what was measured.
+        level: of the page's heading.
+    """
+    return markdown_template(MARKDOWN).render(
+        card=card,
+        level=level,
+        heading=_heading(card),
+        plain=_plain,
+        value_rows=lambda section: [
+            [f"{names} {ARROWS[value.better]}".strip(), *shown(value), value.note]
+            for names, value in _joined(section.values)
+        ],
+        cell_rows=lambda rows: [[_plain(cell) for cell in row.values()] for row in rows[:MOST_ROWS]],
+        most_rows=MOST_ROWS,
+    )
 
 
 def _heading(card: Card) -> str:
@@ -222,19 +223,6 @@ def _joined(values: Sequence[Value]) -> list[tuple[str, Value]]:
 def _shortened(names: str) -> str:
     first, *others = names.split(", ")
     return names if len(others) < 2 else f"{first} and {len(others)} more"
-
-
-def _rows_as_markdown(table: list[dict[str, Cell]]) -> list[str]:
-    if not table:
-        return ["(empty)"]
-    rows = [[_plain(cell) for cell in row.values()] for row in table[:MOST_ROWS]]
-    more = [f"\n… {len(table) - MOST_ROWS} more rows in card.json"] if len(table) > MOST_ROWS else []
-    return _markdown_table(list(table[0]), rows) + more
-
-
-def _markdown_table(head: list[str], rows: list[list[str]]) -> list[str]:
-    first, *body = [f"| {' | '.join(map(as_markdown, row))} |" for row in (head, *rows)]
-    return [first, f"|{'---|' * len(head)}", *body]
 
 
 def _plain(value: Any) -> str:

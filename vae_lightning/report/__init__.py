@@ -13,7 +13,6 @@ from vae_lightning.report.curves import draw_rate_distortion, draw_training_curv
 from vae_lightning.report.evaluations import (
     Evaluations,
     draw_against_beta,
-    evaluations_html,
     read_evaluations,
     write_evaluations_csv,
 )
@@ -69,7 +68,7 @@ def write_report(sweep: Path) -> Path:
     charts, no_charts = _charts(content, table, evaluations)
     figures = [*charts, *_faces(content, exhibition)]
     problems = [*no_charts, *_not_drawn(content, exhibition), *evaluations.problems]
-    page = page_html(content, table, summarise(content, table), problems, figures, evaluations_html(evaluations))
+    page = page_html(content, table, summarise(content, table), problems, figures, evaluations)
     path = content.folder / "report.html"
     with replacing(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")

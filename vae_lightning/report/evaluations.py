@@ -3,7 +3,6 @@
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -36,6 +35,15 @@ class Row:
     value: Value  # of one run: its name, what it is, which end is better
     estimates: list[Estimate | None]
 
+    @property
+    def label(self) -> str:
+        """The name, with an arrow to its better end."""
+        return f"{self.value.name} {ARROWS[self.value.better]}".strip()
+
+    @property
+    def texts(self) -> list[str]:
+        return ["" if each is None else spread(each, 4) for each in self.estimates]
+
 
 @dataclass(frozen=True)
 class Evaluations:
@@ -44,6 +52,11 @@ class Evaluations:
     settings: list[Setting]
     rows: list[Row] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the settings."""
+        return [name_of(setting) or "run" for setting in self.settings]
 
     def row(self, name: str) -> Row | None:
         return next((row for row in self.rows if row.value.name == name), None)
@@ -89,8 +102,9 @@ def _estimate(setting: Setting, name: str, cards: dict[str, Card | None]) -> Est
 def write_evaluations_csv(path: Path, evaluations: Evaluations) -> None:
     """A line per number, a column per setting; with several seeds a column of standard errors beside it."""
     has_seeds = any(each and each.standard_error is not None for row in evaluations.rows for each in row.estimates)
-    names = [name_of(setting) or "run" for setting in evaluations.settings]
-    header = [column for name in names for column in ([name, f"{name} standard_error"] if has_seeds else [name])]
+    header = [
+        column for name in evaluations.names for column in ([name, f"{name} standard_error"] if has_seeds else [name])
+    ]
     with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["name", *header, "what it is"])
@@ -101,30 +115,6 @@ def write_evaluations_csv(path: Path, evaluations: Evaluations) -> None:
                 if has_seeds:
                     cells.append("" if each is None or each.standard_error is None else each.standard_error)
             writer.writerow([row.value.name, *cells, row.value.note])
-
-
-def evaluations_html(evaluations: Evaluations) -> str:
-    """The section of the page; what a number is stands in its row."""
-    if not evaluations.rows:
-        return ""
-    names = [escape(name_of(setting) or "run") for setting in evaluations.settings]
-    head = "".join(f'<th scope="col">{name}</th>' for name in ["", *names, "what it is, as the first run has it"])
-    body, section = [], ""
-    for row in evaluations.rows:
-        if row.section != section:
-            section = row.section
-            body.append(f'<tr><th scope="rowgroup" colspan="{len(names) + 2}">{escape(section)}</th></tr>')
-        cells = "".join(f"<td>{'' if each is None else escape(spread(each, 4))}</td>" for each in row.estimates)
-        label = escape(f"{row.value.name} {ARROWS[row.value.better]}".strip())
-        body.append(
-            f'<tr><td class="words">{label}</td>{cells}<td class="words long">{escape(row.value.note)}</td></tr>'
-        )
-    return (
-        '<section><h2>Evaluation</h2><p class="quiet">Cards of <code>vae evaluate</code>, one per run; '
-        "intervals and protocols are there. ↑ higher is better, ↓ lower is.</p>"
-        '<div class="wide" role="region" tabindex="0" aria-label="Evaluation"><table class="plain">'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div></section>"
-    )
 
 
 def draw_against_beta(table: Table, evaluations: Evaluations) -> Chart | None:
@@ -148,7 +138,7 @@ def draw_against_beta(table: Table, evaluations: Evaluations) -> Chart | None:
             axis.set_xscale("log")
             axis.set_xticks(betas, [f"{beta:g}" for beta in betas])
             axis.minorticks_off()
-        axis.set_title(verbatim(f"{row.value.name} {ARROWS[row.value.better]}".strip()), fontsize=9)
+        axis.set_title(verbatim(row.label), fontsize=9)
         axis.set_xlabel("β", fontsize=9, labelpad=0)
         axis.grid(alpha=0.3)
     for axis in axes[len(rows) :]:

@@ -1,19 +1,20 @@
-"""One HTML file that holds everything: numbers, pictures, style and script. It asks no network for anything."""
+"""One HTML file that holds everything: numbers, pictures, style and script. It loads nothing from a network."""
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from vae_lightning.data.sources.resolution import data_sources
-from vae_lightning.report.markup import bullets, figure_html, table_html
+from vae_lightning.report.cells import cells, headings
+from vae_lightning.report.evaluations import Evaluations
 from vae_lightning.report.sweep import Sweep
 from vae_lightning.report.table import Table
+from vae_lightning.system.templates import html_template
 
-HERE = Path(__file__).parent
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,18 @@ class Figure:
     is_chart: bool = False
     is_aside: bool = False  # folded away
 
+    @property
+    def base64(self) -> str:
+        return base64.b64encode(self.png).decode("ascii")
+
 
 def page_html(
-    sweep: Sweep, table: Table, answer: list[str], problems: list[str], figures: Sequence[Figure], evaluation: str = ""
+    sweep: Sweep,
+    table: Table,
+    answer: list[str],
+    problems: list[str],
+    figures: Sequence[Figure],
+    evaluations: Evaluations | None = None,
 ) -> str:
     """The whole page.
 
@@ -39,40 +49,25 @@ def page_html(
         answer: sentences for the top.
         problems: what could not be drawn, a sentence each.
         figures: in the order in which they are shown.
-        evaluation: a section of its own, as HTML.
+        evaluations: the joined cards of the runs.
     """
-    title = f"Sweep {sweep.folder.resolve().name}"
-    sections = [
-        f'<header><h1>{escape(title)}</h1><p class="quiet">Report of {datetime.now():%Y-%m-%d %H:%M}</p></header>',
-        f'<main><section class="answer" aria-label="Short answer">{bullets(answer)}</section>',
-        _settings(sweep),
-        f"<section><h2>Numbers</h2>{_explain(table)}{table_html(table, 'Numbers of all settings')}</section>",
-        evaluation,
-        _section("Curves", [figure for figure in figures if figure.is_chart]),
-        _section("Faces", [figure for figure in figures if not figure.is_chart and not figure.is_aside]),
-        _aside([figure for figure in figures if figure.is_aside]),
-        f"<section><h2>What could not be drawn</h2>{bullets(problems)}</section>" if problems else "",
-        "</main>",
-    ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{(HERE / 'page.css').read_text(encoding='utf-8')}</style></head><body>"
-        + "\n".join(sections)
-        + f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script></body></html>\n"
-    )
-
-
-def _settings(sweep: Sweep) -> str:
-    shared = " ".join(f"<code>{escape(key)}={escape(value)}</code>" for key, value in sweep.shared.items())
-    varied = " ".join(f"<code>{escape(key)}</code>" for key in sweep.varied)
-    data = "<br>".join(escape(text) for text in data_used(sweep)) or "not known: no job has finished"
-    return (
-        "<section><h2>What was run</h2><dl>"
-        f"<dt>Data</dt><dd>{data}</dd>"
-        f"<dt>Differs between jobs</dt><dd>{varied or 'nothing'}</dd>"
-        f"<dt>Same in all jobs</dt><dd>{shared or 'nothing was set'}</dd></dl></section>"
+    in_sight = [figure for figure in figures if not figure.is_aside]
+    return html_template(TEMPLATE).render(
+        title=f"Sweep {sweep.folder.resolve().name}",
+        date=f"{datetime.now():%Y-%m-%d %H:%M}",
+        answer=answer,
+        sweep=sweep,
+        data=data_used(sweep),
+        explanation=_explanation(table),
+        headings=headings(table),
+        rows=[(setting is table.best(setting.reads), cells(table, setting)) for setting in table.settings],
+        evaluations=evaluations or Evaluations([]),
+        sections={
+            "Curves": [figure for figure in in_sight if figure.is_chart],
+            "Faces": [figure for figure in in_sight if not figure.is_chart],
+        },
+        asides=[figure for figure in figures if figure.is_aside],
+        problems=problems,
     )
 
 
@@ -89,11 +84,11 @@ def describe_data(record: dict[str, Any]) -> str:
     return f"{source} in {record.get('root')}: {counts} images (train / val / test), {size}, crop {record.get('crop')}"
 
 
-def _explain(table: Table) -> str:
+def _explanation(table: Table) -> str:
     seeds = " Several seeds of one setting: mean ± standard error over the finished runs." if table.has_seeds else ""
     split = {"test": "Test split, best epoch.", "val": "Validation split, best epoch."}[table.split]
     order = " ".join(_order_of_recognizers(table, reads) if reads else _order_of_vaes(table) for reads in table.kinds)
-    return f'<p class="quiet">{split} {order}{seeds} A heading sorts by its column.</p>'
+    return f"{split} {order}{seeds} A heading sorts by its column."
 
 
 def _order_of_vaes(table: Table) -> str:
@@ -110,19 +105,3 @@ def _order_of_recognizers(table: Table, reads: str) -> str:
         f"Networks that read {reads} {verb} by loss, lowest first: nats, summed over the {reads} of an image. "
         f"Their other scores are means over {reads}."
     )
-
-
-def _section(title: str, figures: Sequence[Figure]) -> str:
-    return f"<section><h2>{title}</h2>{''.join(map(_figure, figures))}</section>" if figures else ""
-
-
-def _aside(figures: Sequence[Figure]) -> str:
-    if not figures:
-        return ""
-    shown = "".join(map(_figure, figures))
-    summary = "The same latents by index instead of by effect"
-    return f"<section><details><summary>{summary}</summary>{shown}</details></section>"
-
-
-def _figure(figure: Figure) -> str:
-    return figure_html(figure.png, figure.title, figure.caption, figure.alt, figure.is_chart)

@@ -1,0 +1,56 @@
+"""What stands in the cells of the page's table of settings."""
+
+import math
+from dataclasses import dataclass
+
+from vae_lightning.report.summary import spread
+from vae_lightning.report.table import Setting, Table
+
+DIGITS = {"elbo_nats": 5, "bits_per_dim": 4, "mse": 3}  # significant ones; 4 elsewhere
+HEADINGS = {"images_per_second": "images/s", "seconds": "time"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The text, the value by which its column is sorted, and its class in the style sheet."""
+
+    text: str
+    value: str
+    kind: str = ""
+
+
+def headings(table: Table) -> list[tuple[str, str]]:
+    """Name and class of each column; the status stands before the numbers, where a phone shows it."""
+    runs = [("runs", "")] if table.has_seeds else []
+    numbers = [(HEADINGS.get(name, name), "") for name in table.columns]
+    return [*((key, "words") for key in (*table.varied, "status")), *runs, *numbers, ("what is wrong", "words")]
+
+
+def cells(table: Table, setting: Setting) -> list[Cell]:
+    """The row of one setting."""
+    words = [*(setting.overrides[key] for key in table.varied), setting.status]
+    count, problems = str(len(setting.jobs)), " · ".join(setting.problems)
+    return [
+        *(Cell(word, word, "words") for word in words),
+        *([Cell(count, count)] if table.has_seeds else []),
+        *(_number(setting, name) for name in table.columns),
+        Cell(problems, problems, "words long"),
+    ]
+
+
+def _number(setting: Setting, name: str) -> Cell:
+    estimate = setting.values.get(name)
+    if estimate is None:
+        return Cell("", "")
+    value = repr(estimate.mean) if math.isfinite(estimate.mean) else ""
+    if name == "seconds" and value:
+        return Cell(duration(estimate.mean), value)
+    return Cell(spread(estimate, DIGITS.get(name, 4)), value)
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min 5 s`, `2 h 10 min`."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
