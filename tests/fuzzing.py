@@ -1,6 +1,6 @@
 """What fuzz tests share: thousands of inputs that are nearly right, each made from a number.
 
-    FUZZ_INPUTS=100000 python -m pytest -n 2 --dist load tests/test_fuzz_*.py
+    FUZZ_INPUTS=100000 python -m pytest -n 2 --dist load -m fuzz
 
 Only the errors that a reader documents may come out, and no input may take much memory. Hypothesis prints the
 number when one fails. Where a decoder written in C brings the process down, the file that did it is the newest in
@@ -38,7 +38,7 @@ def fuzzed(test: Callable[..., None]) -> Callable[..., None]:
     bounded = settings(
         max_examples=INPUTS, deadline=None, database=None, derandomize=INPUTS < 1000, suppress_health_check=HealthCheck
     )
-    return bounded(given(number=st.integers(0, 2**64 - 1))(with_little_memory))
+    return pytest.mark.fuzz(bounded(given(number=st.integers(0, 2**64 - 1))(with_little_memory)))
 
 
 def _most_memory_so_far() -> int:

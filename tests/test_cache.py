@@ -1,10 +1,10 @@
-"""Exact preprocessing, and a cache that is whole or not there."""
+"""A cache of decoded images that is whole or not there, and what happens where it is damaged."""
 
 import errno
-import io
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,107 +14,21 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from conftest import write_images
-from jaxtyping import UInt8
-from PIL import Image
+from test_changing_data import warnings
+from test_preprocessing import pillow_pixels
 
 from vae_lightning.data import DataError, ImageSource, Preprocessing, open_cache, read_celeba, read_folder
 from vae_lightning.data.decoded import cache
-from vae_lightning.data.decoded.preprocessing import as_crop
 
 Celeba = Callable[..., Path]
 Box = tuple[int, int, int, int]
-
-
-def pillow_pixels(encoded: bytes, box: Box, size: int, mode: str) -> UInt8[np.ndarray, "height width channels"]:
-    """The independent oracle."""
-    image = Image.open(io.BytesIO(encoded)).convert(mode).crop(box)
-    pixels = np.array(image.resize((size, size), Image.Resampling.BILINEAR))
-    return pixels.reshape(size, size, -1)
-
-
-@pytest.mark.parametrize(
-    ("crop", "box"),
-    [
-        (178, (0, 20, 178, 198)),
-        (148, (15, 35, 163, 183)),
-        (140, (19, 39, 159, 179)),
-        (145, (16, 36, 161, 181)),  # half a pixel: torchvision.CenterCrop rounds 16.5 and 36.5 to even
-        ((15, 40, 163, 188), (15, 40, 163, 188)),
-        ((0, 0, 100, 200), (0, 0, 100, 200)),
-        (None, (0, 20, 178, 198)),
-    ],
-)
-@pytest.mark.parametrize("size", [64, 128, 200])
-@pytest.mark.parametrize("color", ["rgb", "gray"])
-def test_pixels_equal_pillows(tiny_celeba: Celeba, crop: int | Box | None, box: Box, size: int, color: str) -> None:
-    encoded = read_celeba(tiny_celeba(1)).read(0)
-    pixels = Preprocessing(crop, size, color)(encoded).numpy().astype(int)
-    expected = pillow_pixels(encoded, box, size, "RGB" if color == "rgb" else "L")
-    assert pixels.shape == expected.shape
-    assert np.abs(pixels - expected).max() <= 1
-
-
-def test_crop_as_torchvision_crops(tiny_celeba: Celeba) -> None:
-    from torchvision.transforms import CenterCrop
-
-    encoded = read_celeba(tiny_celeba(1)).read(0)
-    image = Image.open(io.BytesIO(encoded))
-    for side in range(130, 150):
-        expected = np.array(CenterCrop(side)(image))
-        np.testing.assert_array_equal(Preprocessing(side, side)(encoded).numpy(), expected)
-
-
-@pytest.mark.parametrize(
-    ("suffix", "mode"),
-    [(suffix, mode) for suffix in ("png", "webp", "bmp") for mode in ("RGB", "L", "RGBA", "P")]
-    + [("jpg", mode) for mode in ("RGB", "L", "CMYK")],
-)
-def test_every_kind_of_file_decodes(suffix: str, mode: str) -> None:
-    buffer = io.BytesIO()
-    image = Image.new("RGB", (20, 20), (200, 100, 50)).convert(mode)
-    image.save(buffer, {"jpg": "JPEG"}.get(suffix, suffix))
-    pixels = Preprocessing(None, 8)(buffer.getvalue()).numpy().astype(int)
-    gray = np.array(Image.new("RGB", (1, 1), (200, 100, 50)).convert("L")).item()
-    expected = (gray, gray, gray) if mode == "L" else (200, 100, 50)
-    assert np.abs(pixels - expected).max() <= 16
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_camera_orientation_is_applied(suffix: str) -> None:
-    image = Image.new("L", (40, 20))
-    image.paste(255, (0, 0, 20, 20))  # left half white
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown rotated by 90 degrees clockwise: left becomes top
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG" if suffix == "jpg" else "PNG", exif=exif)
-    pixels = Preprocessing((0, 0, 20, 40), 16, "gray")(buffer.getvalue()).numpy()
-    assert pixels[:6].min() > 240
-    assert pixels[-6:].max() < 15
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"crop": 0}, r"data\.crop=0: expected the side"),
-        ({"crop": (10, 10, 10, 20)}, r"data\.crop=\(10, 10, 10, 20\)"),
-        ({"image_size": 4}, r"data\.image_size=4: expected 8 to 1024"),
-        ({"color": "grey"}, r"data\.color='grey': expected rgb or gray"),
-    ],
-)
-def test_bad_preprocessing(arguments: dict[str, object], message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        Preprocessing(**arguments)
-
-
-@pytest.mark.parametrize("crop", [[1, 2, 3], [1, 2, 3, 4.5], "148"])
-def test_bad_crop_from_yaml(crop: object) -> None:
-    with pytest.raises(DataError, match=r"box of four whole numbers"):
-        as_crop(crop)
+Damage = Callable[[Path, Path], object]  # of images.npy and metadata.json
 
 
 def open_all(source: ImageSource, directory: Path, preprocessing: Preprocessing | None = None) -> np.ndarray:
@@ -240,31 +154,95 @@ def test_disk_that_fills_up_leaves_nothing(
     assert len(open_all(source, tmp_path / "cache")) == 10
 
 
-@pytest.mark.parametrize("damage", ["cut", "grown", "other metadata", "no metadata", "no array", "empty array"])
+def cut_array(by: int) -> Damage:
+    return lambda array, metadata: os.truncate(array, array.stat().st_size - by)
+
+
+def edit_metadata(old: str, new: str) -> Damage:
+    return lambda array, metadata: metadata.write_text(metadata.read_text().replace(old, new))
+
+
+def save_as(change: Callable[[np.ndarray], np.ndarray]) -> Damage:
+    return lambda array, metadata: np.save(array, change(np.load(array)))
+
+
+DAMAGES: dict[str, Damage] = {
+    "cut": cut_array(1),
+    "grown": cut_array(-1),
+    "empty array": lambda array, metadata: os.truncate(array, 0),
+    "no array": lambda array, metadata: array.unlink(),
+    "no metadata": lambda array, metadata: metadata.unlink(),
+    "same bytes in another order": save_as(np.asfortranarray),
+    "signed bytes": save_as(lambda whole: whole.reshape(-1).view(np.int8)),
+    "floats": save_as(lambda whole: whole.reshape(-1).view(np.float32)),
+    "other crop": edit_metadata('"crop": 148', '"crop": 140'),
+    "one checksum more": edit_metadata('"checksums": [', '"checksums": [1, '),
+    "no checksums": edit_metadata('"checksums"', '"other"'),
+    "no content": edit_metadata('"content"', '"other"'),
+    "other fingerprint": edit_metadata('"fingerprint": "', '"fingerprint": "0'),
+    "metadata are a list": lambda array, metadata: metadata.write_text("[1, 2]"),
+    "cut metadata": lambda array, metadata: os.truncate(metadata, 100),
+    "empty metadata": lambda array, metadata: os.truncate(metadata, 0),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_cache_is_built_again_with_a_word(
     tiny_celeba: Celeba, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
-    source = read_celeba(tiny_celeba(10))
+    source = read_celeba(tiny_celeba(4))
     before = np.array(open_all(source, tmp_path / "cache"))
     (array,) = (tmp_path / "cache").glob("*/images.npy")
     metadata = array.with_name("metadata.json")
-    match damage:
-        case "cut":
-            os.truncate(array, array.stat().st_size - 1)
-        case "grown":
-            os.truncate(array, array.stat().st_size + 1)
-        case "other metadata":
-            metadata.write_text(metadata.read_text().replace('"crop": 148', '"crop": 140'))
-        case "no metadata":
-            metadata.unlink()
-        case "no array":
-            array.unlink()
-        case "empty array":
-            os.truncate(array, 0)
-    with caplog.at_level(logging.WARNING, "vae_lightning"):
-        after = open_all(source, tmp_path / "cache")
-    np.testing.assert_array_equal(after, before)
-    assert [record.message for record in caplog.records if "is damaged" in record.message]
+    described = metadata.read_text()
+    DAMAGES[damage](array, metadata)
+    cache._verified.clear()  # as in another process
+    np.testing.assert_array_equal(open_all(source, tmp_path / "cache"), before)
+    assert "is damaged" in caplog.text
+    assert metadata.read_text() == described
+
+
+def test_any_flipped_bit_is_found_and_named(
+    tiny_celeba: Celeba, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = read_celeba(tiny_celeba(70))
+    whole = np.array(open_all(data, tmp_path / "cache"))
+    (array,) = (tmp_path / "cache").glob("*/images.npy")
+    header = array.stat().st_size - whole.nbytes
+    places = [100, header + 12_345, header + whole.nbytes - 1]
+    for place in places:
+        with array.open("r+b") as file:
+            file.seek(place)
+            (byte,) = file.read(1)
+            file.seek(place)
+            file.write(bytes([byte ^ 1 << place % 8]))
+        cache._verified.clear()  # as in another process
+        caplog.clear()
+        np.testing.assert_array_equal(open_all(data, tmp_path / "cache"), whole)
+        (said,) = warnings(caplog)
+        assert "decoding the images again" in said
+        image = (place - header) // (64 * 64 * 3)
+        piece = "000001.jpg to 000064.jpg" if image < 64 else "000065.jpg to 000070.jpg"
+        assert (piece if place >= header else "header") in said
+
+
+def test_checksums_are_compared_once_in_a_process(
+    tiny_celeba: Celeba, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = Mock(wraps=zlib)
+    data = read_celeba(tiny_celeba(3))
+    monkeypatch.setattr(cache, "zlib", compared)
+    opened_first = open_all(data, tmp_path / "cache")
+    assert compared.crc32.call_count == 1
+    np.testing.assert_array_equal(open_all(data, tmp_path / "cache"), opened_first)
+    assert compared.crc32.call_count == 1
+
+
+def test_a_cache_that_is_deleted_under_way_is_read_to_the_end(tiny_celeba: Celeba, tmp_path: Path) -> None:
+    images = open_all(read_celeba(tiny_celeba(3)), tmp_path / "cache")
+    before = np.array(images)
+    shutil.rmtree(tmp_path / "cache")
+    np.testing.assert_array_equal(images, before)
 
 
 BUILD = textwrap.dedent(
@@ -272,7 +250,8 @@ BUILD = textwrap.dedent(
     import os, sys, time
     from pathlib import Path
     import numpy as np
-    from vae_lightning.data import ImageSource, Preprocessing, decoding, open_cache, preprocessing, read_celeba
+    from vae_lightning.data import ImageSource, Preprocessing, open_cache, read_celeba
+    from vae_lightning.data.decoded import decoding, preprocessing
     # Pillow decodes here, to the same pixels: to import torchvision would take twice as long as all the rest
     decoding.load_jpeg_decoder = preprocessing.load_jpeg_decoder = lambda: None
     read = ImageSource.read

@@ -39,17 +39,14 @@ def open_data(root: Path | None, directory: Path | None = None, **arguments: Any
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            {"source": "celebA"},
-            r"data\.source='celebA': expected one of auto, celeba, faces, folder, noise\. Did you mean celeba",
-        ),
-        ({"color": "grey"}, r"data\.color='grey': .*Did you mean gray\?"),
+        ({"source": "celebA"}, r"data\.source=celebA.*celeba\?.* auto, celeba, faces, folder, noise"),
+        ({"color": "grey"}, r"data\.color=grey.*gray\?"),
         ({"crop": 0}, r"data\.crop=0"),
         ({"crop": [1, 2, 3]}, r"data\.crop=\[1, 2, 3\]"),
         ({"image_size": 0}, r"data\.image_size=0"),
         ({"batch_size": 0}, r"data\.batch_size=0: expected 1 or more"),
         ({"eval_batch_size": 0}, r"data\.eval_batch_size=0"),
-        ({"residence": "gpu"}, r"data\.residence='gpu': expected one of auto, device, host"),
+        ({"residence": "gpu"}, r"data\.residence=gpu.* auto, device, host"),
         ({"val_size": 0}, r"data\.val_size=0"),
         ({"seed": -1}, r"data\.seed=-1"),
         ({"faces_count": 0}, r"data\.faces_count=0"),

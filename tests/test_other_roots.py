@@ -54,7 +54,7 @@ def test_files_alike_but_for_their_content_are_other_images(
     assert first.record()["fingerprint"] == second.record()["fingerprint"]
     assert (level_of(first), level_of(second)) == (0, 200)
     assert first.record()["content"] != second.record()["content"]
-    assert sum("images are others than those of" in said for said in warnings(caplog)) == 3
+    assert sum("images differ from those of" in said for said in warnings(caplog)) == 3
     caplog.clear()
     monkeypatch.setattr(FolderStore, "read", lambda *_: pytest.fail("they are known by now"))
     assert level_of(opened(black, tmp_path / "data")) == 0

@@ -131,7 +131,7 @@ def test_what_is_no_picture_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     text = tmp_path / "text.jpg"
     text.write_text("not a picture")
     good = saved(tmp_path, scene(), "good.png")
-    with pytest.raises(DataError, match=r"text\.jpg: it is no image that can be decoded"):
+    with pytest.raises(DataError, match=r"text\.jpg: it is not an image that can be decoded"):
         open_photographs([good, text])
     with pytest.raises(DataError, match=r"nowhere\.png cannot be read: No such file"):
         open_photographs([good, tmp_path / "nowhere.png"])

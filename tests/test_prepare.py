@@ -164,7 +164,7 @@ def test_a_sample_is_evenly_spaced(tiny_celeba: Celeba) -> None:
     (root / "img_align_celeba" / "000030.jpg").write_bytes(b"")
     check = check_celeba(root, crop=148, sample=2)
     assert check.num_decoded == 2
-    assert [problem.names for problem in check.problems] == [("000030.jpg: it is no image that can be decoded",)]
+    assert [problem.names for problem in check.problems] == [("000030.jpg: it is not an image that can be decoded",)]
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_checksums_are_compared_with_torchvisions(tiny_celeba: Celeba, monkeypat
         (("--count", "30"), "--count and --seed are for --faces"),
         (("--faces", "--image-size", "64,big"), "--image-size 64,big"),
         (("--faces", "--image-size", "9999"), "expected 8 to 1024"),
-        (("--faces", "--color", "red"), "expected rgb or gray"),
+        (("--faces", "--color", "red"), "data.color=red"),
         (("--faces", "--crop", "[1,2"), "data.crop"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`vae prepare`: data that training can use at once, or what is wrong with them, in words."""
+"""`vae prepare`: checks, downloads or renders data and decodes them for training."""
 
 import os
 import shlex
@@ -14,7 +14,7 @@ from vae_lightning.system.terminal import command
 if TYPE_CHECKING:
     from vae_lightning.data.decoded.preprocessing import Preprocessing
 
-# these and those of the options are train.py's defaults
+# these and the defaults of the options are those of training
 DATA_DIR = Path("data")
 FACES_COUNT = 10_000
 
@@ -57,11 +57,7 @@ def prepare(
 
 
 def _forms(image_sizes: str, crop: str, color: str) -> "list[Preprocessing]":
-    """What is to be decoded, read as train.py reads it.
-
-    Raises:
-        ValueError: one of them is none.
-    """
+    """Sizes, crop and colour to decode in, read as in training. Raises: ValueError."""
     import yaml
 
     from vae_lightning.data.decoded.preprocessing import Preprocessing, as_crop
@@ -86,11 +82,7 @@ def _refuse_what_does_not_go_together(
 
 
 def _root(folder: Path | None, data_dir: Path, download: bool) -> Path:
-    """The folder that training would take.
-
-    Raises:
-        ValueError: nobody said which, or it is none.
-    """
+    """The folder that training would take. Raises: ValueError if it is unknown or not a folder."""
     root = folder or (Path(os.environ["CELEBA_ROOT"]) if os.environ.get("CELEBA_ROOT") else None)
     if root is None:
         root = data_dir / "celeba"
@@ -157,7 +149,7 @@ def _decode(
     faces_count: int = FACES_COUNT,
     faces_seed: int = 0,
 ) -> None:
-    """Fills the cache by what fills it in training, and says where it is."""
+    """Fills the cache with the code that fills it in training, and prints where it is."""
     from vae_lightning.data import SPLITS, FaceDataModule
 
     for form in forms:
@@ -181,7 +173,7 @@ def _decode(
 
 
 def _overrides(form: "Preprocessing", data_dir: Path) -> list[str]:
-    """What train.py has to be told, where it is not its default."""
+    """Overrides for training, where a value is not the default."""
     crop = "null" if form.crop is None else str(form.crop if isinstance(form.crop, int) else list(form.crop))
     given = {
         "data.image_size": (str(form.image_size), "64"),

@@ -1,7 +1,7 @@
-"""Faces: CelebA, rendered faces or a plain folder, decoded once and served as batches of uint8.
+"""Images of CelebA, of rendered faces or of a folder, decoded once and served as batches of uint8.
 
-Only the readers are imported with the package; PyTorch and Lightning come with what needs them, so that the
-face renderer's processes and `--help` start quickly.
+Only the readers are imported with the package. PyTorch and Lightning are imported on first use, so that `--help` and
+the processes that render faces start quickly.
 """
 
 from importlib import import_module

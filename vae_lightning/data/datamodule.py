@@ -1,6 +1,5 @@
-"""The data of one run: finds the source, decodes it once, serves batches."""
+"""The data of one run: reads its source, decodes the images once, and serves batches."""
 
-import difflib
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from vae_lightning.data.decoded.cache import open_cache
 from vae_lightning.data.decoded.changes import check_unchanged
-from vae_lightning.data.decoded.preprocessing import COLORS, Preprocessing, as_crop
+from vae_lightning.data.decoded.preprocessing import Preprocessing, as_crop
 from vae_lightning.data.loading import (
     RESIDENCES,
     Batch,
@@ -40,10 +39,11 @@ from vae_lightning.data.sources.source import (
     Split,
     seeded_order,
 )
+from vae_lightning.system.names import not_allowed
 
 logger = logging.getLogger("vae_lightning")
 
-NOT_OPEN = "the data are not open yet: call prepare_data() and setup() first."
+NOT_OPEN = "the data are not open yet: call prepare_data() and setup() first"
 
 
 class FaceDataModule(LightningDataModule):
@@ -58,7 +58,7 @@ class FaceDataModule(LightningDataModule):
 
     def __init__(
         self,
-        source: str = "auto",  # auto = CelebA where it is known to be, else the rendered faces
+        source: str = "auto",  # auto = CelebA if it is known where it is, else the rendered faces
         root: str | None = None,  # None = the environment variable CELEBA_ROOT, then <data_dir>/celeba
         crop: int | Sequence[int] | None = 148,  # centred square, box, or None = the largest centred square
         image_size: int = 64,
@@ -66,7 +66,7 @@ class FaceDataModule(LightningDataModule):
         horizontal_flip: bool = False,  # training batches only
         batch_size: int = 64,  # per process
         eval_batch_size: int | None = None,  # None = as many pixels as 256 images of 64x64, batch_size at least
-        residence: str = "auto",  # where the decoded images lie: auto = on the GPU where they fit, else the host
+        residence: str = "auto",  # memory that holds the decoded images: auto = the GPU's if they fit, else the host's
         train_size: int | None = None,  # None = the whole split; else a seeded subset
         val_size: int | None = None,
         test_size: int | None = None,
@@ -80,7 +80,7 @@ class FaceDataModule(LightningDataModule):
         super().__init__()
         self.source = _choose("source", source, ("auto", *data_sources()))
         self.root = None if root is None else Path(root).expanduser()
-        self.preprocessing = Preprocessing(as_crop(crop), image_size, _choose("color", color, COLORS))
+        self.preprocessing = Preprocessing(as_crop(crop), image_size, color)
         self.horizontal_flip = horizontal_flip
         self.batch_size = _at_least("batch_size", batch_size, 1)
         if eval_batch_size is None:
@@ -122,12 +122,12 @@ class FaceDataModule(LightningDataModule):
             rank=rank,
             world_size=world_size,
         )
-        # not yet: a learning rate schedule asks for the loader before the trainer knows where it goes on
-        order.first_batch = self._batches_behind
+        # a function: a learning rate schedule asks for the loader before the trainer knows where it resumes
+        order.first_batch = self._num_batches_done
         return self._loader("train", order)
 
-    def _batches_behind(self) -> int:
-        """Of the epoch under way, where training goes on from a checkpoint within it."""
+    def _num_batches_done(self) -> int:
+        """Of the epoch under way, if training resumes from a checkpoint within it."""
         if self.trainer is None or not self.trainer.fit_loop.restarting:
             return 0
         return self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
@@ -139,7 +139,7 @@ class FaceDataModule(LightningDataModule):
         return self._evaluation_loader("test")
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Mirror on the device what the training order chose, unless a trainer is only evaluating."""
+        """Mirrors on the device the images that the training order chose, unless a trainer is only evaluating."""
         flip = batch.pop("flip", None)
         if flip is not None and (self.trainer is None or self.trainer.training):
             batch["images"] = flip_on_device(batch["images"], flip)
@@ -151,10 +151,7 @@ class FaceDataModule(LightningDataModule):
 
     @property
     def image_source(self) -> ImageSource:
-        """The source that is really used.
-
-        Raises: DataError before `setup`.
-        """
+        """The source that is really used. Raises: DataError before `setup`."""
         if self._image_source is None:
             raise DataError(NOT_OPEN)
         return self._image_source
@@ -169,13 +166,13 @@ class FaceDataModule(LightningDataModule):
         return self._splits[split]
 
     def record(self) -> dict[str, Any]:
-        """What a run has to write down about its data, as plain values."""
+        """What a run records about its data, as plain values."""
         source, crop = self.image_source, self.preprocessing.crop
         return {
             "source": source.kind,
             "root": str(source.root.resolve()),
-            "fingerprint": self._fingerprint,  # of the files as they lie there, quickly found
-            "content": dict(self._content),  # of what is in them, the same on every machine
+            "fingerprint": self._fingerprint,  # of the files: names, sizes, times; quick
+            "content": dict(self._content),  # of the bytes in them, by split; the same on every machine
             "annotation": self._annotation,
             "crop": list(crop) if isinstance(crop, tuple) else crop,
             "image_size": self.preprocessing.image_size,
@@ -187,10 +184,7 @@ class FaceDataModule(LightningDataModule):
         }
 
     def held_out_faces(self, split: Split, count: int) -> UInt8[Tensor, "count channels height width"]:
-        """Faces evenly spaced over the validation or test split, the same in every run on the same data.
-
-        A split with fewer images gives all it has.
-        """
+        """Faces evenly spaced over the validation or test split, fewer if it has fewer; the same in every run."""
         if split not in ("val", "test"):
             raise DataError(f"split={split!r}: held-out faces are from val or test.")
         dataset = self.split(split)
@@ -198,33 +192,30 @@ class FaceDataModule(LightningDataModule):
         return dataset.gather(rows)
 
     def image_names(self, split: Split, index: Int64[Tensor, " batch"]) -> list[str]:
-        """The files of a batch's images, from its `index`."""
+        """File names of a batch's images, from its `index`."""
         rows = self._select_rows(self.image_source, split)[index.numpy()]
         return [self.image_source.filenames[row] for row in rows.tolist()]
 
     def factors(self, split: Split) -> Factors | None:
-        """Names and values of the factors that drew the split's images; None where nobody knows them."""
+        """Names and values of the factors that drew the split's images; None if they are unknown."""
         if self.image_source.read_factors is None:
             return None
         names, values = self.image_source.read_factors()
         return names, values[self._select_rows(self.image_source, split)]
 
     def identities(self, split: Split) -> Int64[np.ndarray, " rows"] | None:
-        """Who is on the split's images; None where nobody knows."""
+        """Number of the person on each of the split's images; None if unknown."""
         identities = self.image_source.identities
         return None if identities is None else identities[self._select_rows(self.image_source, split)]
 
     def marks_now(self) -> dict[str, str | None]:
-        """What a run started now would record of its data without decoding anything: `fingerprint`, `annotation`.
-
-        Raises: DataError.
-        """
+        """`fingerprint` and `annotation` of the record of a run that starts now; decodes nothing. Raises: DataError."""
         source = self._find_source()
         rows = [self._select_rows(source, split) for split in SPLITS]
         return {"fingerprint": _join(map(source.fingerprint, rows)), "annotation": source.annotation_hash(rows)}
 
     def check_unchanged(self, record: dict[str, Any], checkpoint: Path, *, is_same_run: bool) -> None:
-        """Raises: DataError where a checkpoint of the same run was trained on other images; see `changes`."""
+        """Raises: DataError if a checkpoint of the same run was trained on other images; see `decoded/changes.py`."""
         check_unchanged(record, self.record(), self._cache_dir, checkpoint, is_same_run=is_same_run)
 
     def _find_source(self) -> ImageSource:
@@ -254,13 +245,13 @@ class FaceDataModule(LightningDataModule):
         """The split's rows, or a seeded subset of them; a smaller subset is part of every larger one."""
         rows, size = source.split_rows(split), self.sizes[split]
         if len(rows) == 0:
-            raise DataError(f"{source.root} has no {split} images: its partition has none of that number.")
+            raise DataError(f"{source.root} has no {split} images: no row of its partition has that number.")
         if size is None:
             return rows
         if size > len(rows):
             raise DataError(
-                f"data.{split}_size={size:,}: {source.root} has {len(rows):,} {split} images. Ask for no "
-                "more, or for null to take them all."
+                f"data.{split}_size={size:,}: {source.root} has {len(rows):,} {split} images. Choose at most "
+                "that many, or null for all."
             )
         chosen = seeded_order(len(rows), f"{split} subset", self.subset_seed)[:size]
         return rows[np.sort(chosen)]
@@ -275,7 +266,7 @@ class FaceDataModule(LightningDataModule):
 
     def _loader(self, split: Split, order: BatchOrder) -> BatchLoader | DeviceBatchLoader:
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        if not self._on_device:  # decided once: later most of the free memory is taken, by these very images
+        if not self._on_device:  # decided once: later these images themselves take most of the free memory
             num_bytes = sum(each.images.nbytes for each in self._splits.values())
             self.residence = choose_residence(self.residence, num_bytes, device)
         if self.residence == "host":
@@ -291,11 +282,9 @@ def _join(fingerprints: Iterable[str]) -> str:
 
 
 def _choose(name: str, value: str, allowed: tuple[str, ...]) -> str:
-    if value in allowed:
-        return value
-    similar = difflib.get_close_matches(value, allowed, n=1)
-    hint = f" Did you mean {similar[0]}?" if similar else ""
-    raise DataError(f"data.{name}={value!r}: expected one of {', '.join(allowed)}.{hint}")
+    if value not in allowed:
+        raise DataError(not_allowed(f"data.{name}", value, allowed))
+    return value
 
 
 def _at_least(name: str, value: int, least: int) -> int:

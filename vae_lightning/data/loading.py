@@ -1,4 +1,4 @@
-"""Batches straight from the decoded images, ordered by seed and epoch alone, from host memory or from the device's."""
+"""Batches of decoded images, in an order of seed and epoch alone, out of the memory of the host or of the device."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,6 +15,8 @@ from torch import Tensor
 from vae_lightning.data.sources.source import DataError, seeded_bits, seeded_order
 
 Batch = dict[str, Tensor]
+RESIDENCES = ("auto", "device", "host")
+LARGEST_SHARE = 0.5  # of a device's free memory that `auto` fills with images; the rest is for the training
 PREFETCHED_BATCHES = 4
 PREFETCH_THREADS = 2  # one thread copies some 10 GB a second, a large GPU asks for more
 UPLOADED_AT_ONCE = 2**28  # bytes
@@ -28,9 +30,9 @@ class BatchRows(NamedTuple):
 
 
 class EvaluationOrder:
-    """Every row once, in order; of several processes each takes one contiguous part, equal but for one row.
+    """Every row once, in order; each of several processes takes one contiguous part, equal but for one row.
 
-    Raises: DataError where a process would have none: the others would wait for its sums for ever.
+    Raises: DataError where a process would have no rows: the others would wait for its sums for ever.
     """
 
     def __init__(self, num_rows: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
@@ -76,7 +78,7 @@ class TrainingOrder:
         self.horizontal_flip = horizontal_flip
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
-        # asked when an epoch starts: above 0 where an interrupted one goes on
+        # called when an epoch starts: above 0 where an interrupted epoch is resumed
         self.first_batch: Callable[[], int] = lambda: 0
         if self.batch_size == 0:
             raise DataError(f"{num_rows} training images are too few for {world_size} processes.")
@@ -98,8 +100,6 @@ class TrainingOrder:
 
 
 BatchOrder = TrainingOrder | EvaluationOrder
-RESIDENCES = ("auto", "device", "host")
-LARGEST_SHARE = 0.5  # of a device's free memory that `auto` fills with images; the rest is for the training
 
 
 @dataclass(frozen=True)
@@ -124,15 +124,15 @@ class SplitImages:
 class BatchLoader:
     """Gives the batches of an order; a batch is a dict, see `FaceDataModule`.
 
-    On a GPU they are gathered into pinned memory by threads while the batch before is computed on; on a CPU,
-    which is busy with that batch itself, at the moment they are asked for.
+    For a GPU, threads gather them into pinned memory while it computes on the batch before. For a CPU, which is busy
+    with that batch itself, each is gathered when it is asked for.
     """
 
-    batch_sampler = None  # … and wants to know this of whatever has a sampler
+    batch_sampler = None  # Lightning asks for it wherever there is a sampler
 
     def __init__(self, split: SplitImages, order: BatchOrder, device: torch.device) -> None:
         self.split = split
-        self.sampler = order  # Lightning looks under this name for what it has to tell the epoch …
+        self.sampler = order  # under this name Lightning looks for `set_epoch`
         self.pins = device.type == "cuda"
 
     def __len__(self) -> int:
@@ -174,7 +174,7 @@ class DeviceSplit:
 class DeviceBatchLoader:
     """The same batches, cut out of a split that lies on the device.
 
-    The order of an epoch is sent there once; after that nothing waits for the host.
+    The order of an epoch is sent to the device once; after that nothing waits for the host.
     """
 
     batch_sampler = None
@@ -208,16 +208,6 @@ class DeviceBatchLoader:
         return items
 
 
-def _upload(array: np.ndarray, device: torch.device) -> Tensor:
-    """In pieces, so that the host never holds a copy of a whole memory-mapped file."""
-    copy = torch.empty(array.shape, dtype=torch.from_numpy(np.array(array[:0])).dtype, device=device)
-    rows_at_once = max(1, UPLOADED_AT_ONCE // array[0].nbytes)
-    for first in range(0, len(array), rows_at_once):
-        piece = np.array(array[first : first + rows_at_once])
-        copy[first : first + len(piece)] = torch.from_numpy(piece)
-    return copy
-
-
 def flip_on_device(
     images: UInt8[Tensor, "batch channels height width"], flip: Bool[Tensor, " batch"]
 ) -> UInt8[Tensor, "batch channels height width"]:
@@ -248,3 +238,13 @@ def free_memory(device: torch.device) -> int | None:
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     return None
+
+
+def _upload(array: np.ndarray, device: torch.device) -> Tensor:
+    """In pieces, so that the host never holds a copy of a whole memory-mapped file."""
+    copy = torch.empty(array.shape, dtype=torch.from_numpy(np.array(array[:0])).dtype, device=device)
+    rows_at_once = max(1, UPLOADED_AT_ONCE // array[0].nbytes)
+    for first in range(0, len(array), rows_at_once):
+        piece = np.array(array[first : first + rows_at_once])
+        copy[first : first + len(piece)] = torch.from_numpy(piece)
+    return copy

@@ -1,1 +1,1 @@
-"""Files, names, terminal, signals, devices: knows nothing of VAEs."""
+"""Files, names, progress bars, terminal, signals and devices; nothing here knows of VAEs."""

@@ -1,4 +1,4 @@
-"""The device that a person names."""
+"""Chooses the device that was asked for."""
 
 import torch
 

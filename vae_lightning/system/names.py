@@ -1,4 +1,4 @@
-"""Words that files from anywhere use as names, and that people see in terminals, pages and pictures."""
+"""Checks names that come from files or command lines, and makes text safe to show."""
 
 import difflib
 import re
@@ -19,7 +19,7 @@ def is_a_name(value: object) -> bool:
 
 
 def shown(text: str, longest: int = 80) -> str:
-    """The text, but not the whole of a long line, and nothing in it that a terminal would obey."""
+    """The text, cut where it is long and escaped where it has characters that a terminal would obey."""
     short = text if len(text) <= longest else f"{text[:longest]}…"
     return short if short.isprintable() else repr(short)
 
@@ -30,14 +30,14 @@ def short_stem(file: Path) -> str:
 
 
 def as_markdown(text: str) -> str:
-    """The text in a line or a cell of a page in Markdown, where no tag, link, code or column begins with it."""
+    """The text escaped for a line or a cell of Markdown, so that it begins no tag, link, code or column."""
     line = "".join(letter if letter.isprintable() else " " for letter in text)
     escaped = re.sub(r"([\\`|\[\]])", r"\\\1", line)
     return escaped.replace("<", "&lt;").replace(">", "&gt;")
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of what an error says, or what it is where it says nothing."""
+    """The first line of an error's message, or its class where it has none."""
     return str(error).strip().split("\n")[0] or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""JSON and YAML files from anywhere, read within bounds."""
+"""Reads JSON and YAML files that may come from anybody, within limits of size, depth and numbers."""
 
 import datetime
 import json
@@ -37,7 +37,7 @@ def read_plain(path: Path) -> Any:
 
 
 class _Copy:
-    """What aliases share is copied as often as it stands there, and counted."""
+    """Copies a value, counting what YAML's aliases repeat."""
 
     def __init__(self, most_values: int) -> None:
         self._most_values = most_values

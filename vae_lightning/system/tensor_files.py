@@ -1,4 +1,4 @@
-"""Files of PyTorch's from anywhere: read without running what is in them, or making room for what they claim."""
+"""Reads PyTorch files that may come from anybody: runs no code of theirs, and takes no more memory than their size."""
 
 import errno
 import pickle
@@ -26,14 +26,14 @@ class TensorFileError(ValueError):
 
 
 def read_tensors(file: Path, *, may_repeat: bool = False) -> Any:
-    """Plain data and dense tensors on the host, none of them larger than the part of the file that it comes from.
+    """Plain data and dense tensors on the CPU, none of them larger than the part of the file that it comes from.
 
     Args:
         file: as torch.save writes it.
-        may_repeat: whether tensors may be larger, by repeating what is there: for who knows their sizes beforehand.
+        may_repeat: whether tensors may be larger by repeating values; for callers that know their sizes beforehand.
 
     Raises:
-        TensorFileError: damaged, or it asks for code, for compressed parts, or for more memory than it has bytes.
+        TensorFileError: it is damaged, or holds code or compressed parts, or claims more memory than it has bytes.
         OSError: it cannot be opened, or the disk fails.
     """
     try:
@@ -52,12 +52,9 @@ def read_tensors(file: Path, *, may_repeat: bool = False) -> Any:
         raise TensorFileError("PyTorch finds no table of its parts") from error
     except UNREADABLE as error:
         # torch's own words advise to read the file unsafely; a LookupError's are the number of a byte
-        is_torchs = isinstance(error, pickle.UnpicklingError | LookupError) or not str(error)
-        reason = (
-            "no file of PyTorch's, or more than plain data in it"
-            if is_torchs
-            else shown(str(error).split("\n")[0], LONGEST_REASON)
-        )
+        reason = shown(str(error).split("\n")[0], LONGEST_REASON)
+        if isinstance(error, pickle.UnpicklingError | LookupError) or not reason:
+            reason = "it is no PyTorch file, or it holds more than plain data"
         raise TensorFileError(reason) from error
     return content
 

@@ -13,10 +13,10 @@ REPOSITORY = Path(__file__).parents[2]  # with train.py, unless the package is i
 
 
 def show_what_can_be_shown() -> None:
-    """Letters that the terminal, or a file that the output goes to, has no code for become "?".
+    """Writes "?" for letters that the terminal, or the file that the output goes to, cannot encode.
 
-    Python would raise UnicodeEncodeError there: a bullet in a progress bar would end a training. Where an output is
-    closed (`>&-`) Python has None in its place, and words go nowhere.
+    Python would raise UnicodeEncodeError: a bullet in a progress bar would end a training. An output that the shell
+    has closed (`>&-`) is None in Python; it is replaced by one that drops what is written.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
@@ -46,7 +46,7 @@ def command(line: str) -> str:
 
 
 class LogFile(logging.FileHandler):
-    """Where lines cannot be written, says so once and goes on: what a full disk means for the run, the run says."""
+    """A log file that reports once that it cannot be written; whether a full disk ends the run is decided elsewhere."""
 
     def __init__(self, filename: str, **others: Any) -> None:
         super().__init__(filename, **others)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then moved into it. Where nothing can be written."""
+"""Files that are whole or not there, since they are written beside their place and then moved; errors of full disks."""
 
 import errno
 import glob
@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,6 @@ REASONS = {
     errno.EPERM: f"not permitted; {ANOTHER_PLACE}",
 }
 PROBE_BYTES = 64 * 2**10  # what a run writes before it starts to train
-LONGEST_WRITE_SECONDS = 24 * 3600
 
 
 class StorageError(OSError):
@@ -37,7 +35,7 @@ class StorageError(OSError):
 
 
 def storage_error(error: BaseException, place: Path) -> StorageError | None:
-    """The first in a chain of errors, where all it says is that something cannot be written; else None.
+    """The first error of a chain as a StorageError, if it says that something cannot be written; else None.
 
     Args:
         error: whatever was raised; what came up while it was handled hangs on it.
@@ -57,16 +55,16 @@ def storage_error(error: BaseException, place: Path) -> StorageError | None:
 
 
 def free_space(place: Path) -> str:
-    """In words, of the file system on which a file or folder lies or would lie."""
+    """Free space, in words, of the file system on which a file or folder lies or would lie."""
     there = next((parent for parent in (place, *place.absolute().parents) if parent.exists()), Path("/"))
     return f"{shutil.disk_usage(there).free / 1e6:,.1f} MB"
 
 
 def check_writable(folder: Path) -> None:
-    """Writes a little where `folder` is or would be made, and takes it back.
+    """Writes a small file where `folder` is or would be made, and deletes it.
 
     Raises:
-        StorageError: that is not possible.
+        StorageError: it cannot be written.
     """
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
     try:
@@ -78,23 +76,14 @@ def check_writable(folder: Path) -> None:
 
 
 def aside(path: Path) -> Path:
-    """Where this process writes what becomes `path`; another process, also on another machine, has another place."""
+    """The file that this process writes before it becomes `path`; each process on each machine has its own."""
     return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
 
 
 def leftovers(path: Path) -> list[Path]:
-    """What processes that were killed have left of `path`; nobody can ask after those of other machines, so by age."""
-    beside = path.parent.glob(f".{glob.escape(path.name)}.*")
-    return [found for found in beside if found.suffix[1:].isdecimal() and _is_abandoned(found, path)]
-
-
-def _is_abandoned(leftover: Path, path: Path) -> bool:
-    if leftover.with_suffix("") == aside(path).with_suffix(""):  # of this machine
-        return not _is_alive(int(leftover.suffix[1:]))
-    try:
-        return time.time() - leftover.stat().st_mtime > LONGEST_WRITE_SECONDS
-    except FileNotFoundError:  # it got its name meanwhile
-        return False
+    """Unfinished versions of `path` that killed processes of this machine have left."""
+    beside = path.parent.glob(f"{glob.escape(aside(path).stem)}.*")
+    return [found for found in beside if found.suffix[1:].isdecimal() and not _is_alive(int(found.suffix[1:]))]
 
 
 def _is_alive(process: int) -> bool:
@@ -109,7 +98,7 @@ def _is_alive(process: int) -> bool:
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """A path beside `path`, and nothing there any more when the block ends."""
+    """Gives a path beside `path`; what is left there when the block ends is deleted."""
     unfinished = aside(path)
     for leftover in leftovers(path):
         leftover.unlink(missing_ok=True)
@@ -125,10 +114,7 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(place: Path) -> Iterator[None]:
-    """
-    Raises:
-        StorageError: in place of the error that something in the block cannot be written.
-    """
+    """Turns an error of the block about something that cannot be written into a StorageError."""
     try:
         yield
     except OSError as error:
@@ -152,19 +138,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """
-    Raises:
-        StorageError: see `replacing`.
-    """
+    """Raises: StorageError; see `replacing`."""
     with replacing(path) as unfinished:
         unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """On the disk itself when it returns: a power cut leaves the old file or this one.
+    """Returns when the bytes are on the disk itself: a power cut leaves the old file or this one.
 
-    Raises:
-        StorageError: see `replacing`.
+    Raises: StorageError; see `replacing`.
     """
     with replacing(path) as unfinished, unfinished.open("wb") as file:
         file.write(content)

@@ -1,7 +1,6 @@
 """Images per second of train.py itself, alone or with others on the same device."""
 
 import json
-import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from vae_lightning.cli.bench.subject import Subject, run_train
 from vae_lightning.runs.layout import METRICS_JSON
+from vae_lightning.system.processors import num_cores
 
 FEWEST_BATCHES = 3
 
@@ -43,7 +43,7 @@ def sharing_speed(subject: Subject, num_jobs: int, num_batches: int) -> float:
 
     Each gets an equal part of the CPU cores, as the engines of sweeps divide them.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = num_cores()
     threads = str(max(1, cores // num_jobs))
     with ThreadPoolExecutor(num_jobs) as starters:
         jobs = [

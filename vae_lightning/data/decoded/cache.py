@@ -1,4 +1,4 @@
-"""Every image decoded once, into one memory-mapped array that later runs and all jobs of a sweep share."""
+"""Decodes every image once, into one memory-mapped array that later runs and all jobs of a sweep share."""
 
 import errno
 import hashlib
@@ -22,9 +22,10 @@ from jaxtyping import Int64
 
 from vae_lightning.data.decoded.changes import FILES, METADATA, cached_files, changed_files, is_of_other_images
 from vae_lightning.data.decoded.checksums import list_checksums
-from vae_lightning.data.decoded.decoding import CHUNK, Images, Wanted, decoded_chunks, num_processors
+from vae_lightning.data.decoded.decoding import CHUNK, Images, Wanted, decoded_chunks
 from vae_lightning.data.decoded.preprocessing import Preprocessing
 from vae_lightning.data.sources.source import DataError, ImageSource
+from vae_lightning.system.processors import num_cores
 
 logger = logging.getLogger("vae_lightning")
 
@@ -51,14 +52,14 @@ def open_cache(
     split: str = "all",
     fingerprint: str | None = None,
 ) -> Decoded:
-    """The decoded images of `rows`, NHWC; decoded first where nobody has yet, or where a checksum does not hold.
+    """The decoded images of `rows`, NHWC; they are decoded now if there is no cache, or if it is damaged.
 
-    The folder's name is a hash of the files' names and, by sizes, times or checksums, of their content, of the
-    preprocessing and CACHE_VERSION. `split` only names the images for people; `fingerprint` is that of the rows,
-    where it is known already.
+    The folder's name is a hash of the files' names, of their content (by sizes, times or checksums), of the
+    preprocessing and of CACHE_VERSION. `split` only names the images for people; `fingerprint` is that of the rows,
+    if it is known already.
 
     Raises: DataError for an image that cannot be used (named, with its row) or a disk without room; nothing
-    is left.
+    is left behind.
     """
     wanted = Wanted(source, rows, preprocessing, split)
     fingerprint = fingerprint or source.fingerprint(rows)
@@ -71,22 +72,17 @@ def open_cache(
     with _locked(folder.with_name(folder.name + ".lock"), split):
         # another process may have built it meanwhile, also from the files of another folder
         if "root" in metadata or _metadata_of_these(wanted, fingerprint, cache_dir) == metadata:
-            return _open(folder, wanted, metadata) or _built(folder, wanted, metadata, fingerprint)
+            decoded = _open(folder, wanted, metadata)
+            if decoded is None:
+                _build(folder, wanted, metadata)
+                decoded = _open(folder, wanted, metadata)
+                assert decoded is not None
+            return decoded
     return open_cache(source, rows, preprocessing, cache_dir, split, fingerprint)
 
 
-def _built(folder: Path, wanted: Wanted, metadata: dict[str, Any], fingerprint: str) -> Decoded:
-    earlier = [_folder(folder.parent, _metadata(wanted, fingerprint, version)) for version in range(CACHE_VERSION)]
-    for old in filter(Path.exists, earlier):
-        logger.info("%s is of an earlier version, without checksums: decoding once more. Delete it.", old)
-    _build(folder, wanted, metadata)
-    decoded = _open(folder, wanted, metadata)
-    assert decoded is not None
-    return decoded
-
-
 def _metadata_of_these(wanted: Wanted, fingerprint: str, cache_dir: Path) -> dict[str, Any]:
-    """With the root where the cache without it is of other images, so that theirs has a folder of its own."""
+    """With the root if the cache without it holds other images, so that these get a folder of their own."""
     shared = _metadata(wanted, fingerprint)
     alone = {**shared, "root": str(wanted.source.root.resolve())}
     if _folder(cache_dir, alone).exists() or is_of_other_images(_folder(cache_dir, shared), wanted):
@@ -94,10 +90,10 @@ def _metadata_of_these(wanted: Wanted, fingerprint: str, cache_dir: Path) -> dic
     return shared
 
 
-def _metadata(wanted: Wanted, fingerprint: str, version: int = CACHE_VERSION) -> dict[str, Any]:
-    """What a cache's folder is named after."""
+def _metadata(wanted: Wanted, fingerprint: str) -> dict[str, Any]:
+    """What the name of a cache's folder is a hash of."""
     return {
-        "version": version,
+        "version": CACHE_VERSION,
         "source": wanted.source.kind,
         "fingerprint": fingerprint,
         "preprocessing": json.loads(json.dumps(asdict(wanted.preprocessing))),  # as it will be read back
@@ -112,7 +108,7 @@ def _folder(cache_dir: Path, metadata: dict[str, Any]) -> Path:
 
 
 def _open(folder: Path, wanted: Wanted, metadata: dict[str, Any], log_level: int = logging.WARNING) -> Decoded | None:
-    """None where there is no whole cache."""
+    """Returns None if there is no cache, or a damaged one."""
     if not folder.exists():
         return None
     try:
@@ -141,12 +137,12 @@ def _map(path: Path, shape: tuple[int, int, int, int]) -> Images:
         raise ValueError(f"{path.name} has {size:,} bytes, expected {expected:,}")
     with path.open("rb") as file:
         if file.read(len(header)) != header:
-            raise ValueError(f"the header of {path.name} is another")
+            raise ValueError(f"{path.name} has another header")
     return np.memmap(path, np.uint8, "r", offset=len(header), shape=shape)
 
 
 def _verify(path: Path, images: Images, checksums: list[int], wanted: Wanted) -> None:
-    """Once per process; some 1 GB a second and processor, and what it reads is in memory when training begins.
+    """Compares checksums, once per process; reads about 1 GB a second and processor, which warms the system's cache.
 
     Raises: ValueError that names the damaged images.
     """
@@ -157,7 +153,7 @@ def _verify(path: Path, images: Images, checksums: list[int], wanted: Wanted) ->
     starts = range(0, len(images), CHUNK)
     if len(checksums) != len(starts):
         raise ValueError(f"{len(checksums):,} checksums for {len(starts):,} pieces")
-    with ThreadPoolExecutor(num_processors()) as pool:
+    with ThreadPoolExecutor(num_cores()) as pool:
         found = pool.map(lambda first: zlib.crc32(images[first : first + CHUNK].data), starts)
         damaged = [first for first, one, other in zip(starts, found, checksums, strict=True) if one != other]
     if damaged:
@@ -182,7 +178,7 @@ def _locked(path: Path, split: str) -> Iterator[None]:
 
 
 def _build(folder: Path, wanted: Wanted, metadata: dict[str, Any]) -> None:
-    """Write everything into a temporary folder, then rename it; the caller holds the lock."""
+    """Writes everything into a temporary folder, then renames it; the caller holds the lock."""
     partial = folder.with_name(folder.name + ".partial")
     for leftover in (partial, folder):  # of a build that was killed; a cache that turned out to be damaged
         shutil.rmtree(leftover, ignore_errors=True)
@@ -228,7 +224,7 @@ def _write(folder: Path, wanted: Wanted, metadata: dict[str, Any]) -> dict[str, 
 
 
 def _say_what_changed(before: dict[str, str], now: dict[str, str], wanted: Wanted) -> None:
-    """Names the images that are others than when they were decoded last."""
+    """Names the images that have changed since they were decoded last."""
     changed = changed_files(before, now)
     if changed:
         root, split = wanted.source.root, wanted.split

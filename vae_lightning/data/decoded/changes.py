@@ -1,4 +1,4 @@
-"""What is another in the data than it was: between two runs, and between a run and the one that it goes on from."""
+"""Finds what has changed in the data: since they were decoded, since a run was trained, and between two folders."""
 
 import hashlib
 import json
@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from vae_lightning.data.decoded.checksums import read_checksums
-from vae_lightning.data.decoded.decoding import CHUNK, Wanted, num_processors, progress_of
+from vae_lightning.data.decoded.decoding import CHUNK, Wanted
 from vae_lightning.data.sources.source import SPLITS, DataError
+from vae_lightning.system.processors import num_cores
+from vae_lightning.system.progress import progress_of
 
 logger = logging.getLogger("vae_lightning")
 FILES, METADATA = "files.txt", "metadata.json"  # in a folder of the cache
@@ -46,19 +48,12 @@ def _caches(cache_dir: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def changed_images(before: Mapping[str, Any], now: Mapping[str, Any], cache_dir: Path) -> list[str]:
-    """How the images of two records differ (`FaceDataModule.record`), in words; the files by name where that is known.
-
-    Records of before 2026-11-22 do not say what the images were, only how many and of which size.
-    """
-    changes = [
-        f"{name} {before[name]} then, {now[name]} now"
-        for name in SETTINGS
-        if name in before and before[name] != now[name]
-    ]
-    if changes or "content" not in before:
+    """How the images of two records (`FaceDataModule.record`) differ, in words; names the files if they are known."""
+    changes = [f"{name} {before.get(name)} then, {now[name]} now" for name in SETTINGS if before.get(name) != now[name]]
+    if changes:
         return changes
     for split in SPLITS:
-        then, today = before["content"][split], now["content"][split]
+        then, today = before.get("content", {}).get(split), now["content"][split]
         if then != today:
             files = [cached_files(cache_dir, content=content) for content in (then, today)]
             names = changed_files(*files) if None not in files else ""  # type: ignore[arg-type]
@@ -69,28 +64,28 @@ def changed_images(before: Mapping[str, Any], now: Mapping[str, Any], cache_dir:
 def check_unchanged(
     before: Mapping[str, Any], now: Mapping[str, Any], cache_dir: Path, checkpoint: Path, *, is_same_run: bool
 ) -> None:
-    """Compares the data that training goes on with, `now`, to those that a checkpoint was trained on.
+    """Compares the data of a resumed training, `now`, with those that its checkpoint was trained on.
 
-    Other attributes or identities are only worth a warning, as everything is where a new run starts from a checkpoint
-    that somebody named.
+    Changed attributes or identities give a warning only. So does every change where a new run starts from the
+    checkpoint of another.
 
     Raises:
-        DataError: the images of the same run are others; names what differs.
+        DataError: the images of the same run have changed; names what differs.
     """
     changes = changed_images(before, now, cache_dir)
     if changes and is_same_run:
         raise DataError(
             f"The data are not those that {checkpoint} was trained on: {'; '.join(changes)}. Put them back as they "
-            f"were, or start a new run; ckpt_path={checkpoint}, by its name, goes on with the data as they are now."
+            f"were, or start a new run; ckpt_path={checkpoint}, by its name, resumes with the data as they are now."
         )
-    if before.get("annotation", now["annotation"]) != now["annotation"]:
+    if before.get("annotation") != now["annotation"]:
         changes.append("other attributes or identities")
     if changes:
         logger.warning("Not the data that %s was trained on: %s.", checkpoint, "; ".join(changes))
 
 
 def is_of_other_images(cache: Path, wanted: Wanted) -> bool:
-    """Whether a cache was decoded from another folder, whose files are not the same; each folder is compared once.
+    """Whether a cache was decoded from other files, in another folder; each folder is compared once.
 
     Raises:
         DataError: an image that cannot be read.
@@ -99,13 +94,13 @@ def is_of_other_images(cache: Path, wanted: Wanted) -> bool:
     try:
         built_from = json.loads((cache / METADATA).read_text(encoding="utf-8"))["root"]
     except (OSError, ValueError, LookupError, TypeError):
-        return False  # of none at all: it is missing or damaged
+        return False  # it is missing or damaged
     compared = cache / f"same-{hashlib.blake2b(root.encode(), digest_size=10).hexdigest()}"
     if built_from == root or compared.exists():
         return False
     if not _has_checksums(wanted, cache / FILES):
         logger.warning(
-            "%s: these %s images are others than those of %s, whose files have the same names, sizes and times.",
+            "%s: these %s images differ from those of %s, whose files have the same names, sizes and times.",
             *(root, wanted.split, built_from),
         )
         return True
@@ -117,7 +112,7 @@ def is_of_other_images(cache: Path, wanted: Wanted) -> bool:
 
 
 def _has_checksums(wanted: Wanted, listed: Path) -> bool:
-    """Whether all files are what was listed; stops at the first that is not."""
+    """Whether all files have the listed checksums; stops at the first that differs."""
     try:
         checksums = read_checksums(listed)
     except (OSError, ValueError):
@@ -128,7 +123,7 @@ def _has_checksums(wanted: Wanted, listed: Path) -> bool:
         part = names[first : first + CHUNK]
         return all(wanted.source.images.checksum(name) == checksums.get(name) for name in part)
 
-    pool = ThreadPoolExecutor(num_processors())
+    pool = ThreadPoolExecutor(num_cores())
     try:
         with progress_of(f"Comparing {wanted.split} images with decoded ones", len(names)) as advance:
             firsts = range(0, len(names), CHUNK)

@@ -1,4 +1,4 @@
-"""CRC-32 of files, listed as `sha256sum` lists its hashes: one line a file, checksum first."""
+"""CRC-32 of files, in lists like those of `sha256sum`: one line per file, checksum first."""
 
 import zlib
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def checksum_of(content: bytes) -> str:
-    """Eight hexadecimal digits: any one damaged bit changes them, other damage but for one in 4 thousand million."""
+    """CRC-32 as eight hexadecimal digits: one changed bit always changes it; other damage is missed once in 2^32."""
     return f"{zlib.crc32(content):08x}"
 
 
@@ -19,7 +19,7 @@ def read_checksums(path: Path) -> dict[str, str]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no such list.
+        ValueError: it is not such a list.
     """
     lines = (line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines())
     return {name: checksum for checksum, name in lines}

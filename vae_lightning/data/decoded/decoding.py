@@ -1,9 +1,8 @@
-"""Images decoded side by side, in order, a chunk at a time."""
+"""Decodes images in several threads and gives them in order, a chunk at a time."""
 
-import os
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,19 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from vae_lightning.data.decoded.checksums import checksum_of
 from vae_lightning.data.decoded.preprocessing import Preprocessing, TooSmallError, load_jpeg_decoder
 from vae_lightning.data.sources.source import DataError, ImageSource
+from vae_lightning.system.processors import num_cores
+from vae_lightning.system.progress import progress_of
 
 CHUNK = 64  # images per task, about 20 ms of work; and per checksum
 
@@ -32,7 +24,7 @@ Images = UInt8[np.ndarray, "rows height width channels"]
 
 @dataclass(frozen=True)
 class Wanted:
-    """Images to decode, and how."""
+    """Which images to decode, and how."""
 
     source: ImageSource
     rows: Int64[np.ndarray, " rows"]
@@ -55,14 +47,10 @@ class DecodedChunk:
     files: list[str]  # checksums of what was decoded
 
 
-def num_processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def decoded_chunks(wanted: Wanted) -> Generator[DecodedChunk]:
     """The images in order, decoded by a thread per processor; a few chunks are in memory at a time."""
     load_jpeg_decoder()  # imports in this thread, before several ask for it
-    workers = num_processors()
+    workers = num_cores()
     pool = ThreadPoolExecutor(workers)
     pending: deque[Future[DecodedChunk]] = deque()
     try:
@@ -91,9 +79,7 @@ def _decode_chunk(wanted: Wanted, first: int) -> DecodedChunk:
         except DataError as error:
             is_whole = isinstance(error, TooSmallError)
             how = (
-                "Where the others are larger, remove it"
-                if is_whole
-                else "Replace the image by a whole copy, or remove it"
+                "If the others are larger, remove it" if is_whole else "Replace the image by a whole copy, or remove it"
             )
             raise DataError(
                 f"row {row} of {source.root}: the image {source.filenames[row]} ({len(encoded):,} bytes) "
@@ -111,11 +97,3 @@ def _one_torch_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def progress_of(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task(description, total=total)
-        yield lambda count: progress.advance(task, count)

@@ -1,4 +1,4 @@
-"""Image files from anywhere: how large they say they are, before anything is decoded; and what is wrong with them."""
+"""Opens image files that may come from anybody: checks their size before decoding, and explains what is wrong."""
 
 import io
 import struct
@@ -27,7 +27,7 @@ def opened_image(encoded: bytes) -> Iterator[Image.Image]:
     """An image whose header has been read; its pixels are decoded when they are asked for, in the block.
 
     Raises:
-        DataError: no image, or too large, or damaged. It does not name the file.
+        DataError: it is not an image, or too large, or damaged. The message does not name the file.
     """
     with explained_decoding(), Image.open(io.BytesIO(encoded), formats=readable_formats()) as image:
         check_size(image.size)
@@ -43,13 +43,13 @@ def readable_formats() -> tuple[str, ...]:
 
 @contextmanager
 def explained_decoding() -> Iterator[None]:
-    """What decoders raise becomes a DataError that says what is wrong with the image, without naming the file."""
+    """Turns what decoders raise into a DataError that says what is wrong with the image, without naming the file."""
     try:
         yield
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError("it is no image that can be decoded") from error
+        raise DataError("it is not an image that can be decoded") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
         raise DataError(f"it is too large ({error})") from error
     except (struct.error, *UNDECODABLE) as error:
@@ -60,10 +60,7 @@ def explained_decoding() -> Iterator[None]:
 
 
 def check_size(size: tuple[int, int]) -> None:
-    """
-    Raises:
-        DataError: it has more pixels than MOST_PIXELS.
-    """
+    """Raises: DataError for more pixels than MOST_PIXELS."""
     width, height = size
     if width * height > MOST_PIXELS:
         raise DataError(f"it has {width}x{height} pixels, more than {MOST_PIXELS // 10**6} million: make it smaller")

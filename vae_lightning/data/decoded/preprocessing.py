@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vae_lightning.data.decoded.image_files import check_size, explained_decoding, jpeg_size, opened_image
 from vae_lightning.data.sources.source import DataError
+from vae_lightning.system.names import not_allowed
 
 COLORS = ("rgb", "gray")
 IMAGE_SIZES = (8, 1024)  # what Preprocessing accepts, both ends included
@@ -20,7 +21,7 @@ Crop = int | tuple[int, int, int, int] | None
 
 
 class TooSmallError(DataError):
-    """The crop reaches beyond the image, which may be as it should be."""
+    """The crop reaches beyond the image, which may be whole all the same."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if self.color not in COLORS:
-            raise DataError(f"data.color={self.color!r}: expected rgb or gray.")
+            raise DataError(not_allowed("data.color", self.color, COLORS))
         low, high = IMAGE_SIZES
         if not low <= self.image_size <= high:
             raise DataError(f"data.image_size={self.image_size}: expected {low} to {high} pixels.")
@@ -108,10 +109,10 @@ def as_crop(crop: object) -> Crop:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """As a person sees it: turned as its camera says, on white where it is transparent, 16 bits scaled to 8.
+    """The image as a person sees it: turned as its camera says, transparent parts on white, 16 bits scaled to 8.
 
     Raises:
-        ValueError: its pixels are floats, whose scale nobody knows, or in a colour space that Pillow cannot convert.
+        ValueError: its pixels are floats, whose range is unknown, or in a colour space that Pillow cannot convert.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":

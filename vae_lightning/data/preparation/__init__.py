@@ -1,1 +1,1 @@
-"""`vae prepare`: is the data there and whole, and where to get it."""
+"""For `vae prepare`: downloads CelebA, checks it, and explains what is wrong."""

@@ -1,4 +1,4 @@
-"""What a check of CelebA found, in the terminal and, with all names, in a file."""
+"""Prints what a check of CelebA found, and writes all of it to a file."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from vae_lightning.system.whole_files import replacing
 NUM_SHOWN = 10  # names per problem; the file has all
 
 OTHER_FILES = (
-    "Another file: cut to a subset, edited, or with other line ends. Only who wants to compare with published figures "
-    "needs the official ones."
+    "Another file: cut to a subset, edited, or with other line ends. Only a comparison with published figures needs "
+    "the official ones."
 )
 
 
 def print_check(check: Check, problems_file: Path) -> None:
-    """Problems come last, where the eye is."""
+    """Problems are printed last, where people look first."""
     console = Console()
     _print(console, str(check.root))
     console.print(check.layout, markup=False, highlight=False)
@@ -50,7 +50,7 @@ def _print_problem(console: Console, problem: Problem, problems_file: Path) -> N
 
 
 def write_problems(path: Path, check: Check) -> None:
-    """Nothing is left there where there is nothing wrong, not even what an earlier check found."""
+    """If nothing is wrong, deletes what an earlier check has written."""
     if not check.problems:
         path.unlink(missing_ok=True)
         return

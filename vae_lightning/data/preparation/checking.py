@@ -1,6 +1,5 @@
-"""Is a CelebA folder whole? Everything that is wrong is found, not only the first."""
+"""Checks whether a CelebA folder is complete; finds all problems, not only the first."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -35,6 +34,7 @@ from vae_lightning.data.sources.celeba import (
 from vae_lightning.data.sources.source import SPLITS, DataError, ImageStore
 from vae_lightning.data.sources.tables import Table, read_table
 from vae_lightning.data.sources.zip_store import ZipStore
+from vae_lightning.system.processors import num_cores
 from vae_lightning.system.progress import Track, untracked
 
 CHUNK = 64  # images per task of a thread
@@ -47,12 +47,12 @@ Size = tuple[int, int]  # width, height
 class Problem:
     title: str
     fix: str = ""
-    names: tuple[str, ...] = ()  # of all files that it is about, with the reason where each has its own
+    names: tuple[str, ...] = ()  # of all files that it is about, each with its reason if they differ
 
 
 @dataclass(eq=False)
 class Check:
-    """What was found; the data can be used where there are no problems."""
+    """What was found; the data can be used if there are no problems."""
 
     root: Path
     layout: str = ""
@@ -68,7 +68,7 @@ class Check:
 
 
 def check_celeba(root: Path, crop: Crop, sample: int | None = None, track: Track = untracked) -> Check:
-    """Looks at all files of a folder with CelebA's annotation files; with `sample`, at so many of the images only."""
+    """Checks all files of a folder with CelebA's annotation files; of the images only `sample`, if that is given."""
     check = Check(root, layout=describe_layout(root, None))
     partition = _read(check, PARTITION, columns=1, allowed=(0, 1, 2))
     attributes = _read(check, ATTRIBUTES, columns=None, allowed=(-1, 1))
@@ -115,7 +115,7 @@ def _other_table(path: Path) -> str:
 def _count(
     check: Check, filenames: list[str], partition: Table, attributes: Table | None, identities: Table | None
 ) -> None:
-    """Fills in the table of counts and says what kind of set it is."""
+    """Fills in the table of counts and the verdict."""
     per_split = np.bincount(partition.values[:, 0], minlength=len(SPLITS)).tolist()
     for split, count in zip(SPLITS, per_split, strict=True):
         check.counts[SPLIT_WORDS[split]] = (count, SPLIT_COUNTS[split])
@@ -193,10 +193,9 @@ def _evenly_spaced(names: list[str], count: int | None) -> list[str]:
 
 
 def _look_at_all(store: ImageStore, names: list[str], track: Track) -> Iterator[tuple[str, str | Size]]:
-    """Each image's name, with its size or, where it cannot be decoded, the reason; by a thread per processor."""
+    """Each image's name, with its size or the reason why it cannot be decoded; one thread per processor."""
     load_jpeg_decoder()  # imports in this thread, before several ask for it
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    pool = ThreadPoolExecutor(workers)
+    pool = ThreadPoolExecutor(num_cores())
     chunks = [names[first : first + CHUNK] for first in range(0, len(names), CHUNK)]
     try:
         looks = (

@@ -1,4 +1,4 @@
-"""CelebA from its own page's Google Drive, file by file, each verified; what has arrived is never fetched again."""
+"""Downloads CelebA from the Google Drive of its own page, file by file, and verifies each."""
 
 import shlex
 import shutil
@@ -16,7 +16,7 @@ from vae_lightning.data.sources.celeba import ATTRIBUTES, CELEBA_PAGE, DOWNLOAD,
 from vae_lightning.data.sources.source import DataError
 from vae_lightning.system.terminal import command
 
-# small ones first: where the quota strikes, it is for the images; and their folders in CelebA's Google Drive
+# with their folders in CelebA's Google Drive; small files first: Google's quota usually stops the images
 FOLDERS = {PARTITION[0]: "Eval", ATTRIBUTES[0]: "Anno", IDENTITIES[0]: "Anno", ARCHIVE: "Img"}
 UNFINISHED = ".download"
 TIMEOUT_SECONDS = 60  # without a byte
@@ -28,13 +28,12 @@ LICENCE = (
 
 
 def download_celeba(root: Path, say: Callable[[str], None]) -> None:
-    """Puts CelebA's zip file and annotation files into `root`; those that are there and right are kept.
+    """Puts CelebA's zip file and annotation files into `root`; correct files that are there are kept.
 
-    `say` is told the licence before anything is fetched. What arrived of an interrupted file goes on from there.
+    `say` prints the licence before the download. An interrupted file is resumed.
 
-    Raises:
-        DataError: a file of that name is there and another one; the disk has no room.
-        DataError: gdown is not installed, no network, the quota, a wrong checksum.
+    Raises: DataError for a file of that name with another content, too little space on the disk, no gdown, no network,
+    Google's quota, or a wrong checksum.
     """
     missing = _missing_files(root)
     unfinished = root / UNFINISHED

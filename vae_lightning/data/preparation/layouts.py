@@ -1,4 +1,4 @@
-"""The forms in which people have CelebA on their disk, and what a folder is that is none of them."""
+"""Recognises the layouts in which people have CelebA, and explains folders that have none of them."""
 
 import shlex
 import zipfile
@@ -42,7 +42,7 @@ def describe_layout(root: Path, store: ImageStore | None) -> str:
 
 
 def open_store(root: Path, filenames: list[str]) -> ImageStore:
-    """The store that training reads; a folder that lacks only the first image is taken too, to say what it lacks.
+    """The store that training reads; also a folder that lacks only the first image, so that this can be reported.
 
     Raises: DataError.
     """
@@ -64,9 +64,9 @@ def image_names(store: ImageStore) -> set[str]:
 
 
 def explain_other_folder(root: Path) -> str | None:
-    """What a folder is that lacks required files of CelebA, and what to do with it; None where that is not known.
+    """Explains a folder that lacks required files of CelebA, and what to do with it.
 
-    Not known are also folders that have all, and those with some of the annotation files and no trace of the others.
+    None for a folder that lacks nothing, and for one with some of the annotation files and no trace of the others.
     """
     required = (PARTITION, ATTRIBUTES)
     if all(find_file(root, names) for names in required):
@@ -86,7 +86,7 @@ def explain_other_folder(root: Path) -> str | None:
 
 
 def _explain_misplaced(root: Path, below: list[Path]) -> str:
-    """Annotation files lie in folders of `root`: in one as they should, or spread as on CelebA's own page."""
+    """For annotation files in sub-folders of `root`: together in one, or spread as on CelebA's own page."""
     folder = below[0].parent
     if all(find_file(folder, names) for names in (PARTITION, ATTRIBUTES)):
         return f"CelebA lies deeper, in {folder}:\n  {_check(folder)}"

@@ -1,4 +1,4 @@
-"""What the official CelebA has: how many images and people, and the checksums of its files."""
+"""Facts about the official CelebA: how many images and people, and the checksums of its files."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -28,14 +28,14 @@ class OfficialFile:
 
 
 def official_files() -> list[OfficialFile]:
-    """As torchvision knows them: the zip file of the images and the annotation files."""
+    """The zip file of the images and the annotation files, from torchvision's list."""
     from torchvision.datasets import CelebA  # takes a second to import
 
     return [OfficialFile(name, md5, drive_id) for drive_id, md5, name in CelebA.file_list]
 
 
 def compare_checksums(root: Path, track: Track = untracked) -> dict[str, Verdict]:
-    """Each of CelebA's files that lies in `root`: is it the official one?"""
+    """Compares each of CelebA's files in `root` with the official one."""
     official = {file.name: file.md5 for file in official_files()}
     names = [*official, *(name for names in (PARTITION, ATTRIBUTES, IDENTITIES) for name in names)]
     verdicts: dict[str, Verdict] = {}

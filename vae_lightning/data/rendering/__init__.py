@@ -1,1 +1,1 @@
-"""Draws one face from its factors: NumPy only, one noun a file, `drawing.draw_face` puts them together."""
+"""Renders faces from their factors with NumPy: `drawing.draw_face` one face, `dataset.render_faces` a data set."""

@@ -29,8 +29,6 @@ import numpy as np
 from filelock import FileLock
 from jaxtyping import Float
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from vae_lightning.data.decoded.checksums import checksum_of, list_checksums, read_checksums
 from vae_lightning.data.rendering.attributes import ATTRIBUTE_NAMES, describe_attributes, face_attributes
@@ -38,6 +36,8 @@ from vae_lightning.data.rendering.drawing import draw_face
 from vae_lightning.data.rendering.factors import FACTOR_RANGES, FaceFactors, Picture, sample_pictures
 from vae_lightning.data.sources.source import DataError
 from vae_lightning.system.names import LONGEST_REASON, is_a_name, shown
+from vae_lightning.system.processors import num_cores
+from vae_lightning.system.progress import progress_of
 
 logger = logging.getLogger("vae_lightning")
 
@@ -56,7 +56,7 @@ def faces_folder_name(count: int = 10_000, seed: int = 0) -> str:
 
 
 def render_faces(root: Path, *, count: int = 10_000, seed: int = 0, num_workers: int | None = None) -> Path:
-    """Write the data set to `root`, unless it is there already, and return `root`.
+    """Writes the data set to `root`, unless it is there already, and returns `root`.
 
     The bytes depend on count, seed and the installed versions only; a smaller set holds the first pictures of a larger.
     `num_workers` None takes all cores for large sets; 1 draws in this process, for scripts whose `__main__` cannot be
@@ -90,8 +90,7 @@ def render_faces(root: Path, *, count: int = 10_000, seed: int = 0, num_workers:
 def read_factors(root: Path) -> tuple[tuple[str, ...], Float[np.ndarray, "pictures factors"]]:
     """Names and values of the factors that drew the pictures of `root`, in the order of its tables.
 
-    Raises:
-        DataError: the file is damaged.
+    Raises: DataError for a damaged file.
     """
     path = root / "factors.csv"
     try:
@@ -103,7 +102,7 @@ def read_factors(root: Path) -> tuple[tuple[str, ...], Float[np.ndarray, "pictur
         reason = shown(str(error), LONGEST_REASON)
         raise DataError(f"{path} cannot be read ({reason}): delete {root}, and it is rendered again.") from error
     if not np.isfinite(values).all() or not all(map(is_a_name, header[first:])):
-        raise DataError(f"{path} holds what is no factor: delete {root}, and it is rendered again.")
+        raise DataError(f"{path} holds a value or a name that is not allowed: delete {root}, and it is rendered again.")
     return tuple(header[first:]), values
 
 
@@ -119,7 +118,7 @@ def _check_arguments(count: int, seed: int, num_workers: int | None) -> None:
 
 
 def _is_complete(root: Path, manifest: dict[str, int]) -> bool:
-    """The manifest came with the rename, so what it describes was whole then; the count notices deleted pictures."""
+    """The manifest appeared with the rename, when the set was whole; the count notices pictures that were deleted."""
     try:
         if json.loads((root / MANIFEST).read_text()) != manifest:
             return False
@@ -137,15 +136,12 @@ def _count_pictures(root: Path) -> int:
 
 
 def _say_why_again(root: Path, manifest: dict[str, int]) -> None:
-    count = _count_pictures(root)
-    if count != manifest["count"]:
-        logger.warning(f"{root} has {count:,} pictures of {manifest['count']:,}: rendering them again.")
-    elif not (root / CHECKSUMS).is_file():
-        logger.info(f"{root} is of an earlier version, without checksums: rendering it once more.")
+    lost = "" if (root / CHECKSUMS).is_file() else f" and no {CHECKSUMS}"
+    logger.warning(f"{root} has {_count_pictures(root):,} pictures of {manifest['count']:,}{lost}: rendering it again.")
 
 
 def _check_tables(root: Path) -> None:
-    """Refuses what is no longer as it was written. Pictures are compared when they are decoded."""
+    """Refuses tables that have changed since they were written; pictures are compared when they are decoded."""
     checksums = read_checksums(root / CHECKSUMS)
     for name in TABLES:
         path = root / name
@@ -162,7 +158,7 @@ def _refuse_foreign_folder(root: Path) -> None:
 
 
 def _render_aside(root: Path, manifest: dict[str, int], num_workers: int | None) -> None:
-    """Into a folder beside `root`, which takes the name in one step; whoever holds the lock owns that folder."""
+    """Renders into a folder beside `root`, which is then renamed; the process that holds the lock owns that folder."""
     aside, outdated = root.parent / f".{root.name}.partial", root.parent / f".{root.name}.outdated"
     for leftover in (aside, outdated):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -211,26 +207,19 @@ def _write_lines(path: Path, lines: list[str]) -> None:
 
 def _draw_all(folder: Path, pictures: list[Picture], num_workers: int | None) -> None:
     if num_workers is None:
-        num_workers = _num_cores() if len(pictures) >= SMALLEST_COUNT_FOR_WORKERS else 1
+        num_workers = num_cores() if len(pictures) >= SMALLEST_COUNT_FOR_WORKERS else 1
     chunks = [
         (folder, first, [picture.factors for picture in pictures[first : first + PICTURES_PER_CHUNK]])
         for first in range(0, len(pictures), PICTURES_PER_CHUNK)
     ]
     drawn = (draw_chunk(*chunk) for chunk in chunks) if num_workers == 1 else _draw_in_processes(chunks, num_workers)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task("Rendering faces", total=len(pictures))
+    with progress_of("Rendering faces", len(pictures)) as advance:
         for num_drawn in drawn:
-            progress.advance(task, num_drawn)
-
-
-def _num_cores() -> int:
-    """Those that this process may use, where the system says so (not on a Mac)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            advance(num_drawn)
 
 
 def draw_chunk(folder: Path, first: int, factors: list[FaceFactors]) -> int:
-    """Draw consecutive pictures from index `first`; returns how many."""
+    """Draws consecutive pictures from index `first` on; returns how many."""
     for index, one in enumerate(factors, start=first):
         Image.fromarray(draw_face(one)).save(folder / _picture_name(index), quality=JPEG_QUALITY)
     return len(factors)
@@ -254,9 +243,9 @@ def _draw_in_processes(chunks: list[tuple[Path, int, list[FaceFactors]]], num_wo
 
 @contextmanager
 def _worker_environment() -> Iterator[None]:
-    """Workers take this over when they start: one thread each, and freed memory kept (a fifth of the drawing time).
+    """Environment that workers inherit: one thread each, and freed memory kept, which saves a fifth of the time.
 
-    Ctrl-C is kept from them too, which a terminal sends to all processes: they are still importing when it comes.
+    Ctrl-C, which a terminal sends to all processes, is blocked for them too: it may come while they still import.
     """
     settings = {
         "OMP_NUM_THREADS": "1",
@@ -276,7 +265,7 @@ def _worker_environment() -> Iterator[None]:
 
 
 def _start_worker() -> None:
-    """Ctrl-C is the parent's business; and a worker ends with its parent, however that ends."""
+    """Leaves Ctrl-C to the parent, and ends the worker when its parent ends, in whatever way."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

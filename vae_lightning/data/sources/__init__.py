@@ -1,1 +1,1 @@
-"""Where images come from: CelebA, a folder, noise; rendered faces lie in `rendering/`."""
+"""Data sources: each module here that has a SOURCE can be trained on, as data.source=<name of the module>."""

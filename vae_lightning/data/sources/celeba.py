@@ -1,4 +1,4 @@
-"""CelebA as people have it: torchvision's text files or Kaggle's CSV files, images in a folder or a zip file.
+"""Reads CelebA: annotation in torchvision's text files or Kaggle's CSV files, images in a folder or a zip file.
 
 Source: Liu et al. 2015, "Deep Learning Face Attributes in the Wild", arXiv:1411.7766.
 """
@@ -69,10 +69,10 @@ def read_celeba(root: Path) -> ImageSource:
 
 
 def names_of_images(partition: Table, *, allow_repeated: bool = False) -> tuple[str, ...]:
-    """Raises: DataError for a name that is no file's in the folder of the images, or that stands there twice."""
+    """Raises: DataError for a name that cannot be a file in the folder of the images, or that is listed twice."""
     text = b"\n".join(partition.filenames).decode(errors="replace")
     filenames = tuple(text.split("\n"))
-    # looked at together, since CelebA has 200,000: none of them may lead out of the folder
+    # checked all at once, since CelebA has 200,000: none of them may lead out of the folder
     is_clean = text.replace("\n", "").isprintable() and not {"/", "\\", REPLACEMENT} & set(text)
     if not is_clean or max(map(len, filenames)) > LONGEST_NAME:
         bad = next(name for name in filenames if not is_a_name(name))

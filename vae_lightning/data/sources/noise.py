@@ -1,4 +1,4 @@
-"""Noise in CelebA's format and numbers: what speed and memory are measured with, where there is no CelebA."""
+"""Noise in CelebA's format and numbers, to measure speed and memory without CelebA."""
 
 import io
 from functools import cached_property
@@ -11,7 +11,7 @@ from vae_lightning.data.sources.source import DataSource, ImageSource, ImageStor
 
 CELEBA_PARTITION = (162_770, 19_867, 19_962)  # images in train, validation and test
 SIZE = (178, 218)  # of CelebA's aligned images
-DISTINCT = 64  # images; they repeat, which no code can tell
+DISTINCT = 64  # images, which repeat: decoding takes as long as if all were different
 
 
 class NoiseStore(ImageStore):

@@ -23,19 +23,19 @@ STATTED_AT_ONCE = 1_000
 
 
 class DataError(ValueError):
-    """A data set that cannot be used as asked: the file, what was found, what is expected, and the fix."""
+    """Data that cannot be used as asked; the message says the file, what was found, what is expected, and the fix."""
 
 
 @runtime_checkable
 class ImageStore(Protocol):
-    """Where the bytes of images are; all functions may be called from any thread."""
+    """Gives the bytes of images by file name; all methods may be called from any thread."""
 
     def read(self, filename: str) -> bytes: ...
 
     def fingerprint(self, filenames: list[str]) -> str: ...
 
     def checksum(self, filename: str) -> str:
-        """Of an image's bytes, as `checksum_of` makes it."""
+        """The checksum of an image's bytes, as `checksum_of` makes it."""
         return checksum_of(self.read(filename))
 
 
@@ -56,7 +56,7 @@ class FolderStore(ImageStore):
             ) from error
 
     def fingerprint(self, filenames: list[str]) -> str:
-        """Size and time of every file. What is overwritten in place keeps neither, but for who sets times by hand."""
+        """A hash of every file's size and time; an overwritten file has another time, unless it was set by hand."""
         with ThreadPoolExecutor(STATTING_THREADS) as pool:
             parts = pool.map(self._stat, range(0, len(filenames), STATTED_AT_ONCE), repeat(filenames))
             sizes_and_times = [one for part in parts for one in part]
@@ -74,7 +74,7 @@ class FolderStore(ImageStore):
 
 
 class CheckedStore(FolderStore):
-    """Files that have to be what they were when their checksums were listed."""
+    """Files whose checksums are known: a file that has changed is refused."""
 
     def __init__(self, folder: Path, checksums: Mapping[str, str]) -> None:
         super().__init__(folder)
@@ -84,7 +84,7 @@ class CheckedStore(FolderStore):
         content = super().read(filename)
         if checksum_of(content) != self.checksums.get(filename):
             raise DataError(
-                f"{self.folder / filename} is not as it was rendered: it was changed or damaged. Delete "
+                f"{self.folder / filename} is not as it was rendered: it was edited or damaged. Delete "
                 f"{self.folder.parent}, and the same command renders it again."
             )
         return content
@@ -113,14 +113,14 @@ class ImageSource:
         return self.images.read(self.filenames[row])
 
     def fingerprint(self, rows: Int64[np.ndarray, " selected"]) -> str:
-        """A hash of these images' names and, by sizes, times or checksums, so cheaply, of their content."""
+        """A hash of these images' names and of what quickly tells their content: sizes and times, or checksums."""
         filenames = [self.filenames[row] for row in rows.tolist()]
         digest = hashlib.blake2b("\n".join(filenames).encode(), digest_size=16)
         digest.update(self.images.fingerprint(filenames).encode())
         return digest.hexdigest()
 
     def annotation_hash(self, splits: list[Int64[np.ndarray, " _"]]) -> str | None:
-        """A hash of what is known about these images; None where nothing is."""
+        """A hash of these images' attributes and identities; None if there are no attributes."""
         if self.attributes is None:
             return None
         digest = hashlib.blake2b("\n".join(self.attribute_names).encode(), digest_size=16)
@@ -173,7 +173,7 @@ class DataSource:
 
 
 def seeded_bits(count: int, purpose: str, *seed: int) -> UInt64[np.ndarray, " count"]:
-    """64 random bits each, the same with every NumPy and on every machine; another purpose gives other bits.
+    """Random 64-bit numbers, the same with every NumPy and on every machine; another purpose gives others.
 
     NumPy keeps the raw stream of PCG64 stable across versions, which it does not promise of what `Generator`
     makes of it.

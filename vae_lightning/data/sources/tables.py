@@ -24,7 +24,7 @@ PIECE_BYTES = 2**18  # parsed at a time: in the processor's cache, and no memory
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """An annotation file as read; `filenames` are bytes until somebody needs text."""
+    """An annotation file; `filenames` stay bytes, which is faster, until text is needed."""
 
     path: Path
     column_names: tuple[str, ...]
@@ -32,7 +32,7 @@ class Table:
     values: Values
 
     def aligned_to(self, filenames: list[bytes], because: Path) -> Values:
-        """The values in the order of `filenames`, which `because` lists."""
+        """The values in the order of `filenames`, which the file `because` lists. Raises: DataError."""
         if self.filenames == filenames:
             return self.values
         row_of = {filename: row for row, filename in enumerate(self.filenames)}
@@ -52,7 +52,7 @@ class Table:
 
 
 def first_repeated(names: Sequence[Any]) -> Any:
-    """The first of names that stands there again; there is one."""
+    """The first name that occurs twice; there has to be one."""
     seen: set[Any] = set()
     for name in names:
         if name in seen:
@@ -107,7 +107,7 @@ def _check_columns(path: Path, names: tuple[str, ...]) -> None:
 
 
 def _parse_rows(rows: bytes, columns: int, allowed: tuple[int, ...] | None) -> tuple[list[bytes], Values] | None:
-    """File names and values of whole lines, or None where something is wrong."""
+    """File names and values of whole lines, or None if a line is wrong."""
     buffer = np.frombuffer(rows, np.uint8)
     starts, ends = _find_tokens(buffer)
     if len(starts) % (columns + 1):
@@ -144,14 +144,14 @@ def _find_tokens(buffer: np.ndarray) -> tuple[Int64[np.ndarray, " tokens"], Int6
 
 
 def _parse_signs(buffer: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> tuple[Values, Valid]:
-    """Tokens that should be 1 or -1, in a third of `_parse_integers`' time for CelebA's eight million."""
+    """Parses tokens that should be 1 or -1: CelebA has eight million, and this takes a third of `_parse_integers`."""
     negative = buffer[starts] == ord("-")
     valid = (buffer[ends - 1] == ord("1")) & (ends - starts == 1 + negative)
     return np.where(negative, np.int8(-1), np.int8(1)), valid
 
 
 def _parse_integers(buffer: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> tuple[Values, Valid]:
-    """The tokens as whole numbers, and which of them are."""
+    """The tokens as whole numbers, and which of them are whole numbers."""
     negative = buffer[starts] == ord("-")
     lengths = ends - starts
     valid = (lengths > negative) & (lengths < 18)
@@ -166,7 +166,7 @@ def _parse_integers(buffer: np.ndarray, starts: np.ndarray, ends: np.ndarray) ->
 
 
 def _explain_bad_row(path: Path, columns: int, allowed: tuple[int, ...] | None) -> DataError:
-    """Look for the first row that is wrong, now that one is known to be."""
+    """Finds the first wrong row, after `_parse_rows` has found that there is one."""
     expected = f"a file name and {columns} " + (
         f"values out of {', '.join(map(str, allowed))}" if allowed else "whole numbers"
     )

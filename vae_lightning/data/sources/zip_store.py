@@ -1,4 +1,4 @@
-"""Images inside a zip file, which is read and never unpacked: names in it lead nowhere."""
+"""Images inside a zip file that is read but never unpacked, so that names in it cannot lead anywhere."""
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ UNREADABLE = (
 
 
 class ZipStore(ImageStore):
-    """Images found by their file name in whichever folder of the archive they lie."""
+    """Finds images by their file name, in whichever folder of the archive they lie."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -36,7 +36,7 @@ class ZipStore(ImageStore):
 
     @property
     def names(self) -> set[str]:
-        """Of all images. Raises: DataError for a damaged directory."""
+        """Names of all images. Raises: DataError for a damaged directory."""
         with self._lock:
             return set(self._entries)
 
@@ -60,8 +60,7 @@ class ZipStore(ImageStore):
         return descriptor
 
     def read(self, filename: str) -> bytes:
-        # One positioned read, where zipfile's own reader shares a seek position and takes three times as
-        # long.
+        # One positioned read: zipfile's own reader shares a seek position and takes three times as long.
         with self._lock:
             entry, descriptor = self._entries.get(filename), self._descriptor
         if entry is None:
@@ -78,13 +77,13 @@ class ZipStore(ImageStore):
         return self._unpack(entry, os.pread(descriptor, entry.compress_size, start))
 
     def checksum(self, filename: str) -> str:
-        """As the archive's directory says; what is read is held against it."""
+        """As the archive's directory says; `read` compares it with the bytes."""
         with self._lock:
             entry = self._entries.get(filename)
         return super().checksum(filename) if entry is None else f"{entry.CRC:08x}"
 
     def _check_entry(self, entry: zipfile.ZipInfo, num_bytes: int) -> None:
-        """Holds what the directory says against what there is, before anything is allocated."""
+        """Compares the directory with the file, before any memory is allocated."""
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or entry.flag_bits & 1:
             raise DataError(
                 f"{self.path}: entry {shown(entry.filename)} is encrypted or packed by a method other than stored "
@@ -117,7 +116,7 @@ class ZipStore(ImageStore):
 
     @cached_property
     def _fingerprint(self) -> str:
-        """Size and tail of the file: what the central directory says covers every entry."""
+        """A hash of size and tail of the file; the tail holds the directory, with a checksum of every image."""
         size = self.path.stat().st_size
         with self.path.open("rb") as file:
             file.seek(max(0, size - TAIL_BYTES))
@@ -131,10 +130,7 @@ class ZipStore(ImageStore):
 
 
 def read_directory(path: Path) -> list[zipfile.ZipInfo]:
-    """
-    Raises:
-        DataError: the zip file's directory is damaged.
-    """
+    """Raises: DataError for a damaged directory."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.infolist()

@@ -1,6 +1,5 @@
 """From vae_lightning/sweep/engines.py."""
 
-import os
 from dataclasses import dataclass
 
 RAY_OBJECT_STORE_BYTES = 75 * 2**20  # the least that Ray takes; jobs hand over a number or two
@@ -22,8 +21,3 @@ def num_gpus() -> int:
     import torch
 
     return torch.cuda.device_count()
-
-
-def num_cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

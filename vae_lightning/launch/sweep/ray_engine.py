@@ -7,7 +7,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from vae_lightning.launch.signatures import ConfigError
-from vae_lightning.launch.sweep.engine import RAY_OBJECT_STORE_BYTES, Engine, num_cores
+from vae_lightning.launch.sweep.engine import RAY_OBJECT_STORE_BYTES, Engine
+from vae_lightning.system.processors import num_cores
 
 REMOTE = "hydra.launcher.ray.remote"
 
