@@ -23,8 +23,9 @@ from vae_lightning.evaluation.card import read_card
 from vae_lightning.evaluation.evaluate import evaluate_run
 from vae_lightning.evaluation.request import Request
 from vae_lightning.launch.configuration import to_plain
-from vae_lightning.recognition.load import build_recognizer
+from vae_lightning.recognition import Recognizer
 from vae_lightning.runs.metrics_csv import read_metrics
+from vae_lightning.runs.parts import build_part
 
 ROOT = Path(__file__).parents[1]
 CLOCKED = ("train/images_per_second",)  # the only column that tells the time
@@ -155,7 +156,7 @@ def test_loading_and_using_a_run_leaves_the_shared_random_numbers_alone(tmp_path
     before = host_states()
     run = load_run(run_dir)
     run.interpolate(run.sample(2), run.reconstruct(run.sample(2, seed=0)))
-    build_recognizer(RECOGNIZER)
+    build_part(Recognizer, RECOGNIZER)
     assert host_states() == before
 
 

@@ -15,10 +15,10 @@ from PIL import Image
 from tiny_runs import PRIVATE, checkpoint, fit_everything, write_run
 
 from vae_lightning.export import export_run
-from vae_lightning.export.model_card import KL_TERMS, PIXEL_TERMS
-from vae_lightning.runs.checkpoints import RECONSTRUCTIONS
+from vae_lightning.losses import KLTerm, ReconstructionLoss
 from vae_lightning.runs.fitted import digest_of, direction_file
 from vae_lightning.runs.layout import BEST_KEY, RECORD_KEY
+from vae_lightning.runs.parts import find_class
 
 
 def front_matter(card: str) -> dict[str, Any]:
@@ -176,10 +176,9 @@ def test_the_test_that_ended_training_is_quoted(tmp_path: Path) -> None:
 
 
 def test_every_choice_of_the_objective_has_words() -> None:
-    files = Path(__file__).parents[1].glob("conf/kl/*.yaml")
-    named = {re.search(r"_target_: vae_lightning\.losses\.(\w+)", file.read_text())[1] for file in files}  # type: ignore[index]
-    assert named == set(KL_TERMS)
-    assert {name.rpartition(".")[2] for name in RECONSTRUCTIONS} == set(PIXEL_TERMS)
+    for group, base in (("kl", KLTerm), ("reconstruction", ReconstructionLoss)):
+        for file in Path(__file__).parents[1].glob(f"conf/{group}/*.yaml"):
+            assert find_class(base, yaml.safe_load(file.read_text())["_target_"]).words, file
 
 
 def test_an_autoencoder_without_priors_has_no_samples(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ import torch
 from vae_lightning.latents.directions import Directions
 from vae_lightning.latents.priors import fit_prior
 from vae_lightning.latents.statistics import LatentStatistics
-from vae_lightning.runs.checkpoints import FORMAT, MODELS, RECONSTRUCTIONS
+from vae_lightning.losses import ReconstructionLoss
+from vae_lightning.runs.checkpoints import FORMAT, build_model
 from vae_lightning.runs.fitted import direction_file, prior_file, statistics_file
 from vae_lightning.runs.layout import BEST_KEY, MODEL_PREFIX, RECONSTRUCTION_PREFIX, RECORD_KEY
+from vae_lightning.runs.parts import build_part
 
 MODEL = {
     "_target_": "vae_lightning.models.ConvVAE",
@@ -48,8 +50,8 @@ def write_run(
     term = {"_target_": f"vae_lightning.losses.{reconstruction}", **(settings or {})}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        built = MODELS[arguments["_target_"]](**{name: arguments[name] for name in arguments if name != "_target_"})
-        pixel_term = RECONSTRUCTIONS[term["_target_"]](**(settings or {}))
+        built = build_model(arguments)
+        pixel_term = build_part(ReconstructionLoss, term)
     weights = {f"{MODEL_PREFIX}{name}": value for name, value in built.state_dict().items()}
     weights |= {f"{RECONSTRUCTION_PREFIX}{name}": value for name, value in pixel_term.state_dict().items()}
     shape = {"crop": 148, "image_size": arguments["image_size"], "color": arguments["color"]}
@@ -74,8 +76,20 @@ def write_run(
         "trainer": {"max_epochs": 5, "precision": "32-true"},
     }
     counts = {"train_count": 80, "val_count": 10, "test_count": 10}
-    data = {"source": source, "root": PRIVATE + "/celeba", "fingerprint": "0123", "partition": "as listed", **counts}
-    record = {"format": FORMAT, "config": config, "versions": {"torch": "2.15.0"}, "data": {**data, **shape}}
+    data = {
+        "source": source,
+        "root": PRIVATE + "/celeba",
+        "fingerprint": "0123",
+        "content": {},
+        "partition": "as listed",
+        **counts,
+    }
+    record = {
+        "format": FORMAT,
+        "config": config,
+        "versions": {"torch": "2.15.0"},
+        "data": {**data, "content": {}, **shape},
+    }
     content = {"epoch": 2, "state_dict": weights, BEST_KEY: {"val/loss": 12.5}, RECORD_KEY: record}
     (folder / "checkpoints").mkdir(parents=True)
     torch.save(content, folder / "checkpoints" / "best.ckpt")

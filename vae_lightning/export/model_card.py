@@ -16,6 +16,7 @@ from vae_lightning.export.carried import Carried
 from vae_lightning.export.contents import DEMO, SAMPLES
 from vae_lightning.export.data_statement import data_front_matter, data_section
 from vae_lightning.export.onnx_files import OnnxFile
+from vae_lightning.losses import KLTerm, ReconstructionLoss
 from vae_lightning.runs.fitted import digest_of
 from vae_lightning.runs.layout import (
     BEST_KEY,
@@ -28,6 +29,7 @@ from vae_lightning.runs.layout import (
     run_folder,
 )
 from vae_lightning.runs.load import Run
+from vae_lightning.runs.parts import find_class
 from vae_lightning.system.names import as_markdown
 from vae_lightning.system.plain_files import read_plain
 
@@ -35,17 +37,6 @@ ABOUT = (  # of an evaluation: what says how the numbers came about, and nothing
     *("model", "checkpoint", "epoch", "split", "count", "data", "data_fingerprint", "crop", "image_size", "color"),
     *("seed", "device", "precision", "versions", "date"),
 )
-PIXEL_TERMS = {
-    "SquaredError": "the sum of squared errors over pixels",
-    "AbsoluteError": "the sum of absolute errors over pixels",
-    "BinaryCrossEntropy": "the cross-entropy of the pixels, taken as probabilities",
-    "GaussianPerPixel": "a Gaussian density whose mean and variance the decoder gives pixel by pixel",
-    "GaussianShared": "a Gaussian density with one variance for all pixels",
-}
-KL_TERMS = {
-    "AnalyticKL": "KL(q(z|x) ‖ N(0, I))",
-    "FreeBits": "KL(q(z|x) ‖ N(0, I)), of which each latent has an allowance free",
-}
 INTENDED = """Intended for {uses}: reconstructions, interpolations, edits along attributes, samples.
 
 Not for telling who somebody is or what somebody is like, for decisions about people, or for passing pictures off as
@@ -188,11 +179,11 @@ def _model(vae: Run, config: Mapping[str, Any]) -> str:
 
 
 def _objective(vae: Run, run: Mapping[str, Any]) -> str:
-    pixel_term = PIXEL_TERMS[_class_name(run["reconstruction"])]
+    pixel_term = _words(ReconstructionLoss, run["reconstruction"])
     perceptual = ", and a distance between features of VGG16" if run.get("perceptual") else ""
     if not vae.model.has_prior:
         return f"A plain autoencoder, without a prior of its own. Training minimised {pixel_term}{perceptual}."
-    kl = KL_TERMS[_class_name(run["kl"])]
+    kl = _words(KLTerm, run["kl"])
     is_capacity = _class_name(run["beta_schedule"]) == "Capacity"
     weighed = f"the distance of {kl} from a capacity" if is_capacity else kl
     return (
@@ -206,6 +197,11 @@ def _described(config: Mapping[str, Any]) -> str:
     arguments = {name: value for name, value in config.items() if not name.startswith("_") and value is not None}
     listed = ", ".join(f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())
     return _class_name(config) + (f" ({listed})" if listed else "")
+
+
+def _words(base: type[ReconstructionLoss | KLTerm], config: Mapping[str, Any]) -> str:
+    """What a term of the objective says of itself; a term that says nothing is called by its name."""
+    return find_class(base, config["_target_"]).words or _class_name(config)
 
 
 def _class_name(config: Mapping[str, Any]) -> str:

@@ -64,13 +64,18 @@ def check_parts(plain: dict[str, Any]) -> None:
 
 
 def build_vae(plain: dict[str, Any]) -> "VAEModule":
-    from vae_lightning.losses import Objective
+    from vae_lightning.losses import Objective, ReconstructionLoss
+    from vae_lightning.models import Autoencoder
     from vae_lightning.runs.checkpoints import record_of
+    from vae_lightning.runs.parts import check_can_be_loaded
     from vae_lightning.training.vae_module import VAEModule
 
     model = build_model(plain["model"])
+    check_can_be_loaded(model, Autoencoder, plain["model"], on_meta=True)
+    reconstruction = instantiate(plain["reconstruction"])
+    check_can_be_loaded(reconstruction, ReconstructionLoss, plain["reconstruction"])
     objective = Objective(
-        reconstruction=instantiate(plain["reconstruction"]),
+        reconstruction=reconstruction,
         beta=plain["beta"],
         beta_schedule=instantiate(plain["beta_schedule"]),
         kl=instantiate(plain["kl"]),
@@ -109,8 +114,9 @@ def build_model(config: dict[str, Any]) -> "Autoencoder":
 
 def build_recognizer(plain: dict[str, Any]) -> "RecognizerModule":
     from vae_lightning.recognition.module import RecognizerModule
-    from vae_lightning.recognition.network import check_source, find_weights
+    from vae_lightning.recognition.network import Recognizer, check_source, find_weights
     from vae_lightning.runs.checkpoints import record_of
+    from vae_lightning.runs.parts import check_can_be_loaded
 
     config = plain["recognizer"]
     check_source(config["target"], plain["data"]["source"])
@@ -119,6 +125,7 @@ def build_recognizer(plain: dict[str, Any]) -> "RecognizerModule":
     if ignored:
         log.warning(f"recognizer=… is no VAE, so this does nothing: {', '.join(ignored)}")
     network = instantiate(config)
+    check_can_be_loaded(network, Recognizer, {**config, "weights": "none"})
     start = find_weights(config["weights"])
     log.info(f"The recognizer starts from {start or 'random weights'}")
     config["weights"] = str(start or "none")  # recorded as it was

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -13,10 +14,12 @@ from vae_lightning.losses.process_means import mean_over_processes
 class KLTerm(ABC):
     """From the KL of every image and latent to the one number that the objective weighs by beta.
 
-    `has_allowance` says whether a part of the KL is free, so that the term keeps it above 0.
+    `has_allowance` says whether a part of the KL is free, so that the term keeps it above 0. `words` is what a model
+    card calls the term; without it the card has the name of the class.
     """
 
     has_allowance = False
+    words: ClassVar[str] = ""
 
     @abstractmethod
     def __call__(self, kl_per_latent: Float[Tensor, "batch latent"]) -> Float[Tensor, ""]:
@@ -25,6 +28,8 @@ class KLTerm(ABC):
 
 class AnalyticKL(KLTerm):
     """The KL itself."""
+
+    words = "KL(q(z|x) ‖ N(0, I))"
 
     def __call__(self, kl_per_latent: Float[Tensor, "batch latent"]) -> Float[Tensor, ""]:
         return kl_per_latent.sum(1).mean()
@@ -41,6 +46,7 @@ class FreeBits(KLTerm):
     """
 
     has_allowance = True
+    words = "KL(q(z|x) ‖ N(0, I)), of which each latent has an allowance free"
 
     def __init__(self, nats_per_latent: float = 0.25) -> None:
         if not math.isfinite(nats_per_latent) or nats_per_latent <= 0:

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -23,10 +24,12 @@ Images = Float[Tensor, "batch channels height width"]
 class ReconstructionLoss(nn.Module, ABC):
     """-log p(x|z), some up to a constant.
 
-    `uses_pixel_logvar` says whether the term reads the log-variance of each pixel from the decoder.
+    `uses_pixel_logvar` says whether the term reads the log-variance of each pixel from the decoder. `words` is what a
+    model card says that training minimised; without it the card has the name of the class.
     """
 
     uses_pixel_logvar = False
+    words: ClassVar[str] = ""
 
     def check_model(self, pixel_range: PixelRange, pixel_logvar: bool) -> None:
         """Refuses a model whose pixels this term cannot measure; called before any data is read.
@@ -64,6 +67,8 @@ class ReconstructionLoss(nn.Module, ABC):
 class SquaredError(ReconstructionLoss):
     """Sum of squared errors: the negative log-likelihood of N(mean, 1/2) without its constant."""
 
+    words = "the sum of squared errors over pixels"
+
     def forward(self, prediction: PixelPrediction, images: Images) -> Float[Tensor, " batch"]:
         return (prediction.mean - images).square().sum(dim=(1, 2, 3))
 
@@ -73,6 +78,8 @@ class SquaredError(ReconstructionLoss):
 
 class AbsoluteError(ReconstructionLoss):
     """Sum of absolute errors: the negative log-likelihood of Laplace(mean, 1) without its constant."""
+
+    words = "the sum of absolute errors over pixels"
 
     def forward(self, prediction: PixelPrediction, images: Images) -> Float[Tensor, " batch"]:
         return (prediction.mean - images).abs().sum(dim=(1, 2, 3))
@@ -84,6 +91,8 @@ class BinaryCrossEntropy(ReconstructionLoss):
     Args:
         clamp: images and reconstruction are clamped to [clamp, 1 - clamp], so that no logarithm is infinite (S4).
     """
+
+    words = "the cross-entropy of the pixels, taken as probabilities"
 
     def __init__(self, clamp: float = 1e-6) -> None:
         super().__init__()
@@ -110,6 +119,7 @@ class BinaryCrossEntropy(ReconstructionLoss):
 class GaussianPerPixel(ReconstructionLoss):
     """-log N(x; mean, exp(logvar)) with both from the decoder, pixel by pixel (S2). A density: it may be negative."""
 
+    words = "a Gaussian density whose mean and variance the decoder gives pixel by pixel"
     uses_pixel_logvar = True
 
     def forward(self, prediction: PixelPrediction, images: Images) -> Float[Tensor, " batch"]:
@@ -131,6 +141,7 @@ class GaussianShared(ReconstructionLoss):
     Source: Rybkin, Daniilidis & Levine 2021 (sigma-VAE), equations 4 to 6, arXiv:2006.13202.
     """
 
+    words = "a Gaussian density with one variance for all pixels"
     logvar: Tensor
     num_updates: Tensor
 

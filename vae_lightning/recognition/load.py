@@ -6,17 +6,13 @@ from typing import Any
 import torch
 
 from vae_lightning.recognition.module import NAMES_KEY, NETWORK_PREFIX
-from vae_lightning.recognition.network import Recognizer, ResNet18Recognizer
-from vae_lightning.runs.checkpoints import load_weights, read_checkpoint
-from vae_lightning.runs.data_record import check_record
+from vae_lightning.recognition.network import Recognizer
+from vae_lightning.runs.checkpoints import read_checkpoint
+from vae_lightning.runs.data_record import AS_SEEN, check_record
 from vae_lightning.runs.layout import RECORD_KEY, checkpoint_file
+from vae_lightning.runs.parts import build_part, load_weights
 from vae_lightning.system.names import is_a_name
-from vae_lightning.system.tensor_files import UNREADABLE
 from vae_lightning.system.terminal import command
-
-# The only classes that a checkpoint may ask for: a stranger's file cannot run anything else.
-RECOGNIZERS: dict[str, type[Recognizer]] = {"vae_lightning.recognition.ResNet18Recognizer": ResNet18Recognizer}
-SEEN_ALIKE = ("crop", "image_size", "color")
 
 
 def load_recognizer(path: str | Path, checkpoint: str = "best", device: str | torch.device = "cpu") -> Recognizer:
@@ -40,30 +36,13 @@ def load_recognizer(path: str | Path, checkpoint: str = "best", device: str | to
             + command("python train.py experiment=attribute_classifier")
         )
     check_record(content[RECORD_KEY], file)
-    network = build_recognizer(config)
+    network = build_part(Recognizer, config, weights="none")
     load_weights(network, NETWORK_PREFIX, content["state_dict"])
     names = content.get(NAMES_KEY)
     if not isinstance(names, list | tuple) or not all(map(is_a_name, names)) or len(names) != network.num_outputs:
         raise ValueError(f"{file} does not name the {network.num_outputs} outputs of its network")
     network.names = tuple(names)
     return network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def build_recognizer(config: dict[str, Any]) -> Recognizer:
-    """The network that a run's configuration names, with random weights.
-
-    Raises:
-        ValueError: it names a class that is no recognizer of ours, or arguments that the class refuses.
-    """
-    target = config.get("_target_") if isinstance(config, dict) else config
-    if not isinstance(target, str) or target not in RECOGNIZERS:
-        raise ValueError(f"the run asks for {target!r}; only these may be built: {', '.join(RECOGNIZERS)}")
-    arguments = {**{name: value for name, value in config.items() if name != "_target_"}, "weights": "none"}
-    try:
-        with torch.random.fork_rng(devices=[]):  # who loads a run keeps their own random numbers
-            return RECOGNIZERS[target](**arguments)
-    except UNREADABLE as error:
-        raise ValueError(f"the run asks for a {target} that cannot be: {error}") from error
 
 
 def check_sees_alike(path: str | Path, checkpoint: str, data: dict[str, Any]) -> None:
@@ -81,7 +60,7 @@ def check_sees_alike(path: str | Path, checkpoint: str, data: dict[str, Any]) ->
     record = read_checkpoint(file)[RECORD_KEY]
     check_record(record, file)
     own = record["config"]["data"]
-    different = [name for name in SEEN_ALIKE if own[name] != data[name]]
+    different = [name for name in AS_SEEN if own[name] != data[name]]
     if different:
         pairs = ", ".join(f"data.{name}={own[name]} instead of {data[name]}" for name in different)
         fits = " ".join(f"data.{name}={data[name]}" for name in different)

@@ -1,23 +1,16 @@
-"""Checkpoints and exported models: what they say about themselves, and what may be built from them."""
+"""Reads checkpoints and exported models, and builds the models in them."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from vae_lightning.losses import (
-    AbsoluteError,
-    BinaryCrossEntropy,
-    GaussianPerPixel,
-    GaussianShared,
-    ReconstructionLoss,
-    SquaredError,
-)
-from vae_lightning.models import Autoencoder, ConvVAE, LinearVAE, PatchVAE, ResidualVAE
+from vae_lightning.losses import ReconstructionLoss
+from vae_lightning.models import Autoencoder
 from vae_lightning.runs.layout import (
     BEST_KEY,
     EXPORTED_CONFIG,
@@ -27,23 +20,13 @@ from vae_lightning.runs.layout import (
     RunError,
     checkpoint_path,
 )
+from vae_lightning.runs.parts import build_part, first_line, load_weights
 from vae_lightning.runs.versions import made_with
-from vae_lightning.system.names import LONGEST_REASON, shown
 from vae_lightning.system.plain_files import read_plain
 from vae_lightning.system.tensor_files import UNREADABLE, TensorFileError, read_tensors
 
 EXPORT_FORMAT = 1  # of the config.json of an exported folder
 FORMAT = 2  # 2: the sums of a logging window lie in other tensors, so training cannot go on from 1
-NAMES_SHOWN = 3  # in a message
-Part = TypeVar("Part", bound=nn.Module)
-# The only classes that a checkpoint may ask for: a stranger's file cannot run anything else.
-MODELS: dict[str, type[Autoencoder]] = {
-    f"vae_lightning.models.{model.__name__}": model for model in (ConvVAE, LinearVAE, PatchVAE, ResidualVAE)
-}
-RECONSTRUCTIONS: dict[str, type[ReconstructionLoss]] = {
-    f"vae_lightning.losses.{term.__name__}": term
-    for term in (AbsoluteError, BinaryCrossEntropy, GaussianPerPixel, GaussianShared, SquaredError)
-}
 
 
 def build_model(config: Any) -> Autoencoder:
@@ -56,7 +39,7 @@ def build_model(config: Any) -> Autoencoder:
         raise RunError(
             "the run trained a network that reads faces, no autoencoder: use it as vae edit … --classifier or --judge"
         )
-    return _build(MODELS, config)
+    return build_part(Autoencoder, config)
 
 
 def load_model(content: dict[str, Any]) -> Autoencoder:
@@ -79,50 +62,9 @@ def build_reconstruction(content: dict[str, Any]) -> ReconstructionLoss:
     Raises:
         RunError: it names a class that is no pixel term of ours, or its state is missing.
     """
-    term = _build(RECONSTRUCTIONS, content[RECORD_KEY]["config"].get("reconstruction"))
+    term = build_part(ReconstructionLoss, content[RECORD_KEY]["config"].get("reconstruction"))
     load_weights(term, RECONSTRUCTION_PREFIX, content["state_dict"])
     return term.eval().requires_grad_(False)
-
-
-def _build(allowed: Mapping[str, type[Part]], config: Any) -> Part:
-    target = config.get("_target_") if isinstance(config, dict) else config
-    if not isinstance(target, str) or target not in allowed:
-        raise RunError(f"the run asks for {shown(str(target))!r}; only these may be built: {', '.join(allowed)}")
-    try:
-        with torch.random.fork_rng(devices=[]):  # who loads a run keeps their own random numbers
-            return allowed[target](**{name: value for name, value in config.items() if name != "_target_"})
-    except UNREADABLE as error:
-        raise RunError(f"the run asks for a {target} that cannot be: {_first_line(error)}") from error
-
-
-def load_weights(part: nn.Module, prefix: str, weights: Mapping[str, Tensor]) -> None:
-    """Gives a network, be it on the meta device, its weights out of a checkpoint.
-
-    Raises:
-        RunError: names, shapes or types differ, or several weights share bytes to grow beyond them.
-    """
-    own = {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}
-    expected = part.state_dict()
-    strange = list(expected.keys() ^ own.keys())
-    strange = strange or [name for name in expected if not _fits(own[name], expected[name])]
-    if strange:
-        names = ", ".join(sorted(map(shown, strange))[:NAMES_SHOWN])
-        raise RunError(
-            f"the weights are not those of the {type(part).__name__} that the run describes: {len(strange)} of "
-            f"{len(expected)} differ in name, shape or type ({names}, …)"
-        )
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in own.values()}
-    if sum(tensor.nbytes for tensor in own.values()) > sum(storages.values()):
-        raise RunError("several of the weights are one and the same part of the file, which no model of ours has")
-    # copied, because the parts of a safetensors file lie at any address, from which sums come out another way
-    copies = {name: own[name].clone(memory_format=torch.contiguous_format).to(expected[name].dtype) for name in own}
-    part.load_state_dict(copies, assign=True)
-
-
-def _fits(tensor: Tensor, expected: Tensor) -> bool:
-    """Floats may be of another precision: trainer.precision=bf16-true writes them so."""
-    is_float = tensor.is_floating_point() and expected.is_floating_point()
-    return tensor.shape == expected.shape and (is_float or tensor.dtype == expected.dtype)
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
@@ -156,7 +98,7 @@ def _read_exported(file: Path) -> dict[str, Any]:
         raise
     except (SafetensorError, OSError, *UNREADABLE) as error:
         raise RunError(
-            f"{file.parent} is no exported model that can be read ({type(error).__name__}: {_first_line(error)}): "
+            f"{file.parent} is no exported model that can be read ({type(error).__name__}: {first_line(error)}): "
             f"{file.name} and {described.name}, as written by `vae export`, belong together"
         ) from error
     _check_content(described, content)
@@ -186,10 +128,6 @@ def _check_content(file: Path, content: dict[str, Any]) -> None:
 
 def _is_by_name(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(name, str) for name in value)
-
-
-def _first_line(error: Exception) -> str:
-    return shown(str(error).strip().split("\n")[0], LONGEST_REASON) or type(error).__name__
 
 
 def _check_format(file: Path, found: Any, newest: int) -> None:

@@ -2,31 +2,22 @@
 
 import logging
 import os
+import typing
 from pathlib import Path
 from typing import Any
 
 from vae_lightning.data.sources.resolution import data_sources
 from vae_lightning.runs.layout import RunError
+from vae_lightning.system.names import shown
 
 log = logging.getLogger("vae_lightning")
 DATA_DIR = "data"  # train.py's default
-NUMBERS = ("image_size", "batch_size", "subset_seed", "seed", "faces_count", "faces_seed", "noise_count")
-NUMBERS_OR_NONE = ("eval_batch_size", "train_size", "val_size", "test_size")
-WORDS = ("color", "residence", "data_dir", "source")
-# of what a record says of the data of its run: what each may be
-SETTINGS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(NUMBERS, (int,)),
-    **dict.fromkeys(NUMBERS_OR_NONE, (int, type(None))),
-    **dict.fromkeys(WORDS, (str,)),
-    **{"root": (str, type(None)), "crop": (int, list, tuple, type(None)), "horizontal_flip": (bool,)},
-    **{"_target_": (str,), "num_workers": (int,)},  # which is of runs before 2026-11-21
-}
-NEEDED = ("crop", "image_size", "color")
+AS_SEEN = ("crop", "image_size", "color")  # what decides how a model sees an image
 LARGEST_NUMBER = 2**53
 
 
 def check_record(record: dict[str, Any], file: Path) -> None:
-    """What a checkpoint says of its data, by names and types; whether such data exist is another matter.
+    """Refuses a checkpoint that does not say from which data, and how cut, the images of its training came.
 
     Raises:
         RunError: something is missing, unknown, or of another type.
@@ -34,21 +25,42 @@ def check_record(record: dict[str, Any], file: Path) -> None:
     settings, used = record["config"].get("data"), record.get("data")
     if not isinstance(settings, dict) or not isinstance(used, dict):
         raise RunError(f"{file} does not say which data it was trained on")
-    wrong = [name for name in NEEDED if name not in settings]
-    wrong += [str(name) for name, value in settings.items() if not isinstance(value, SETTINGS.get(name, ()))]
-    wrong += [name for name in NUMBERS if not 0 <= settings.get(name, 0) <= LARGEST_NUMBER] if not wrong else []
-    wrong += [name for name in ("source", "root") if not isinstance(used.get(name), str)]
-    wrong += [] if isinstance(used.get("content", {}), dict) else ["content"]
-    if not wrong and used["source"] not in data_sources():
-        wrong = [used["source"]]
+    size = settings.get("image_size")
+    is_right = {
+        "crop": "crop" in settings and isinstance(settings["crop"], int | list | tuple | None),
+        "image_size": isinstance(size, int) and 0 <= size <= LARGEST_NUMBER,
+        "color": isinstance(settings.get("color"), str),
+        "source": isinstance(used.get("source"), str) and used["source"] in data_sources(),
+        "root": isinstance(used.get("root"), str),
+        "content": isinstance(used.get("content"), dict),
+    }
+    wrong = [name for name, right in is_right.items() if not right]
     if wrong:
-        raise RunError(f"{file} describes no data that this version can open: see {wrong[0][:80]!r} in its record")
+        raise RunError(f"{file} describes no data that this version can open: see {wrong[0]!r} in its record")
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    """Compares what a record says with the signature of the data module.
+
+    Raises:
+        RunError: an unknown argument, or a value of another type.
+    """
+    from vae_lightning.data import FaceDataModule  # with Lightning, which takes longer to import than a model to load
+
+    annotations = typing.get_type_hints(FaceDataModule.__init__)
+    for name, value in settings.items():
+        annotation = annotations.get(name, typing.Never)
+        types = [typing.get_origin(each) or each for each in typing.get_args(annotation) or (annotation,)]
+        fits = any(isinstance(value, each) if isinstance(each, type) else value == each for each in types)
+        if not fits or (isinstance(value, int) and not 0 <= value <= LARGEST_NUMBER):
+            raise RunError(
+                f"the run's data settings hold {shown(name)}={shown(str(value))}, which FaceDataModule does not take"
+            )
 
 
 def has_same_images(record: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two records of data are of the same images; those of before 2026-11-22 tell by the files' times only."""
-    mark = "content" if "content" in record and "content" in other else "fingerprint"
-    return bool(record[mark] == other[mark])
+    """Whether two records of data are of the same images."""
+    return bool(record["content"] == other["content"])
 
 
 def data_settings(record: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +70,7 @@ def data_settings(record: dict[str, Any]) -> dict[str, Any]:
     Rendered faces are taken from where they were drawn, if they are still there.
     """
     settings = {name: value for name, value in record["config"]["data"].items() if name != "_target_"}
-    settings.pop("num_workers", None)
+    _check_settings(settings)
     used = record["data"]
     source, root = used["source"], Path(used["root"])
     if source == "faces" and root.is_dir():

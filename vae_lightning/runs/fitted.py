@@ -1,4 +1,4 @@
-"""What was fitted to the latents of a checkpoint: files beside it, of no use to another one, or to other data."""
+"""Files beside a checkpoint with what was fitted to its latents: valid only for this checkpoint and these data."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,8 +10,7 @@ from vae_lightning.latents.directions import DirectionFile
 from vae_lightning.latents.fitted_file import Mark
 from vae_lightning.latents.priors.file import PriorFile
 from vae_lightning.latents.statistics import LatentStatisticsFile
-
-AS_SEEN = ("crop", "image_size", "color")
+from vae_lightning.runs.data_record import AS_SEEN
 
 Record = Mapping[str, Any]  # what a run writes down about its data
 
@@ -37,8 +36,7 @@ def statistics_file(
 
 
 def _mark(record: Record | None, split: str, *others: str) -> Mark | None:
-    """None where nothing is known: records of before 2026-11-22 do not say what the images were."""
-    if record is None or "content" not in record:
+    if record is None:
         return None
     return {"images": record["content"].get(split), **{name: record.get(name) for name in (*AS_SEEN, *others)}}
 

@@ -17,7 +17,7 @@ from vae_lightning.system.whole_files import write_json
 
 State = Literal["done", "running", "interrupted", "failed", "not started"]
 LOCK = ".lock"
-FORMAT = 1  # of status.json and sweep.json; those of before 2026-11-22 do not say it
+FORMAT = 1  # of status.json and sweep.json
 MOST_CRASHES = 3  # starts in one session that got no further than the one before
 LATEST = 1e11  # seconds since 1970, in a plan
 PATIENCE_SECONDS = 2.0  # somebody who only looks holds the lock for an instant
@@ -76,7 +76,7 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         return {}
-    written_in = content.get("format", 1)
+    written_in = content.get("format")
     if isinstance(written_in, int) and written_in > FORMAT:
         raise RunError(f"{path} has format {written_in}, this version reads up to {FORMAT}: update vae-lightning")
     return content
