@@ -53,7 +53,7 @@ def test_a_class_is_found_by_both_of_its_names() -> None:
 @pytest.mark.parametrize(
     "target",
     [
-        *("os.system", "test_parts.Other", "ConvVAE", "", None, 3, ["vae_lightning.models.ConvVAE"]),
+        *("os.system", "test_parts.Foreign", "ConvVAE", "", None, 3, ["vae_lightning.models.ConvVAE"]),
         *("vae_lightning.models.Autoencoder", "vae_lightning.models.base.Autoencoder"),  # abstract
         *(
             "vae_lightning.models.conv",
@@ -75,7 +75,7 @@ def test_nothing_outside_the_room_is_imported(monkeypatch: pytest.MonkeyPatch) -
     assert "antigravity" not in sys.modules
 
 
-class Other(SquaredError):
+class Foreign(SquaredError):  # noqa: N818 - the error is the loss
     pass
 
 
@@ -106,5 +106,5 @@ def test_a_model_that_could_not_be_loaded_again_is_refused(
 
 
 def test_a_term_from_outside_its_room_is_refused() -> None:
-    with pytest.raises(RunError, match=r"Other could not be loaded again.*test_parts\.Other"):
-        check_can_be_loaded(Other(), ReconstructionLoss, {"_target_": "test_parts.Other"})
+    with pytest.raises(RunError, match=r"Foreign could not be loaded again.*test_parts\.Foreign"):
+        check_can_be_loaded(Foreign(), ReconstructionLoss, {"_target_": "test_parts.Foreign"})
