@@ -16,7 +16,6 @@ from vae_lightning.launch.signatures import ConfigError, check_arguments
 from vae_lightning.launch.trainer_settings import check_trainer_settings
 from vae_lightning.runs.identity import job_folder
 from vae_lightning.system.names import not_allowed
-from vae_lightning.training.statistics import METRICS_OF_KL, READ_METRICS, SHOWN_METRICS
 
 CONF_DIR = Path(__file__).parents[2] / "conf"
 OF_HYDRA = (Path("hydra/help"), Path("hydra/job_logging"), Path("hydra/hydra_logging"))  # groups with nothing to choose
@@ -121,6 +120,8 @@ def check_loggers(plain: Mapping[str, Any]) -> None:
 
 def measured_metrics(plain: Mapping[str, Any]) -> list[str]:
     """The names of what the run will measure and a sweep may search by."""
+    from vae_lightning.training.statistics import METRICS_OF_KL, READ_METRICS, SHOWN_METRICS
+
     if plain["recognizer"]:
         reads_factors = plain["recognizer"].get("target") == "factors"
         metrics = [name for name in READ_METRICS if name == "loss" or (name == "r_squared") == reads_factors]

@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import lightning as L
-from torch.nn.modules.batchnorm import _BatchNorm
+from typing import TYPE_CHECKING, Any
 
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.system.names import not_allowed
-from vae_lightning.training.lr_schedule import Constant as ConstantLR
-from vae_lightning.training.run_module import RunModule
+
+if TYPE_CHECKING:  # torch is imported inside the function: --help answers at once
+    import lightning as L
+
+    from vae_lightning.training.run_module import RunModule
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
@@ -108,13 +108,17 @@ def _check_length(settings: Mapping[str, Any]) -> None:
         )
 
 
-def check_trainer(module: RunModule, trainer: L.Trainer, sync_batchnorm: bool) -> None:
+def check_trainer(module: "RunModule", trainer: "L.Trainer", sync_batchnorm: bool) -> None:
     """Refuses what would fail after the data have been read.
 
     Raises:
         ValueError: gradients cannot be clipped so, batch normalisation cannot be shared by these processes, or a
             schedule has no end.
     """
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    from vae_lightning.training.lr_schedule import Constant as ConstantLR
+
     clip = trainer.gradient_clip_val
     if clip is not None and not (math.isfinite(clip) and clip >= 0):
         raise ValueError(f"trainer.gradient_clip_val={clip}: must be a number above 0, or null for no clipping")
