@@ -1,11 +1,13 @@
 """Shared by all tests: shapes are checked at run time, and small data sets are written to temporary folders."""
 
+import io
 import math
 import os
 import resource
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 # without bytecode files every process that tests start compiles PyTorch anew, which takes ten seconds or more
@@ -36,18 +38,25 @@ os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), *os.get_exe
 ATTRIBUTE_NAMES = [f"Attribute_{number:02d}" for number in range(40)]
 
 
-def write_images(folder: Path, names: list[str], size: tuple[int, int] = (178, 218)) -> None:
-    """Smooth colour gradients with a little noise, each another; width x height pixels."""
-    width, height = size
+@cache
+def encoded_image(number: int, width: int, height: int, file_format: str) -> bytes:
+    """A smooth colour gradient with a little noise, another one for each number; made once per test process."""
     horizontal, vertical = np.linspace(0, 1, width)[None, :, None], np.linspace(0, 1, height)[:, None, None]
+    random = np.random.default_rng(number)
+    corners = random.uniform(0, 255, (3, 3))
+    pixels = corners[0] * horizontal * vertical + corners[1] * (1 - horizontal) + corners[2] * 0.5 * vertical
+    pixels = np.clip(pixels + random.normal(0, 6, (height, width, 3)), 0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, file_format, quality=90)
+    return file.getvalue()
+
+
+def write_images(folder: Path, names: list[str], size: tuple[int, int] = (178, 218)) -> None:
+    """Writes one image of width x height pixels per name."""
     for number, name in enumerate(names):
-        random = np.random.default_rng(number)
-        corners = random.uniform(0, 255, (3, 3))
-        pixels = corners[0] * horizontal * vertical + corners[1] * (1 - horizontal) + corners[2] * 0.5 * vertical
-        pixels = np.clip(pixels + random.normal(0, 6, (height, width, 3)), 0, 255).astype(np.uint8)
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path, quality=90)
+        path.write_bytes(encoded_image(number, *size, "PNG" if path.suffix == ".png" else "JPEG"))
 
 
 def write_celeba(root: Path, count: int = 30, *, newline: str = "\n") -> Path:
@@ -110,7 +119,7 @@ def _stand_in_for_vgg16(torch_home: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("TORCH_HOME", str(torch_home))
 
 
-TINY_RUN = [
+WHOLE_RUN = [
     "data.image_size=32",
     "data.batch_size=8",
     "model.latent_dim=6",
@@ -119,18 +128,26 @@ TINY_RUN = [
     "trainer.log_every_n_steps=2",
     "trainer.enable_progress_bar=false",
 ]
+# pictures, TensorBoard's files and a test take more than half of the time of so short a run
+TINY_RUN = [*WHOLE_RUN, "callbacks=[checkpoint]", "logger=[csv]", "test=false"]
+
+
+def key_of(override: str) -> str:
+    return override.partition("=")[0]
 
 
 def train_tiny(root: Path, data_dir: Path, run_dir: Path, *overrides: str, fixed: Sequence[str] = TINY_RUN) -> Path:
-    """Trains on the CelebA at `root` and returns the run folder."""
+    """Trains on the CelebA at `root` and returns the run folder; `overrides` replace those of `fixed`."""
     import train
     from vae_lightning.launch.configuration import to_plain
     from vae_lightning.launch.sweep import run_recorded
     from vae_lightning.runs.identity import identity_of
 
     places = [f"run_dir='{run_dir}'", f"data.data_dir='{data_dir}'", f"data.root='{root}'"]
+    given = {key_of(override) for override in overrides}
+    kept = [override for override in fixed if key_of(override) not in given]
     with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
-        config = compose("config", [*fixed, *places, *overrides])
+        config = compose("config", [*kept, *places, *overrides])
     plain = to_plain(config)
     run_recorded(run_dir, identity_of(config), lambda: train.run(config, plain, *train.build(config, plain)))
     return run_dir
@@ -138,11 +155,14 @@ def train_tiny(root: Path, data_dir: Path, run_dir: Path, *overrides: str, fixed
 
 @pytest.fixture
 def run_training(tiny_celeba: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
-    """`run_training("name", "trainer.max_epochs=2")` trains on 60 tiny images and returns the run folder."""
+    """`run_training("name", "trainer.max_epochs=2")` trains on 60 tiny images and returns the run folder.
+
+    Only the checkpoints and metrics.csv are written; `fixed=WHOLE_RUN` has every callback and tests the model.
+    """
     root = tiny_celeba(60)
 
-    def run(name: str, *overrides: str) -> Path:
-        return train_tiny(root, tmp_path / "data", tmp_path / name, *overrides)
+    def run(name: str, *overrides: str, fixed: Sequence[str] = TINY_RUN) -> Path:
+        return train_tiny(root, tmp_path / "data", tmp_path / name, *overrides, fixed=fixed)
 
     return run
 
