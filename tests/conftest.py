@@ -133,7 +133,7 @@ TINY_RUN = [*WHOLE_RUN, "callbacks=[checkpoint]", "logger=[csv]", "test=false"]
 
 
 def key_of(override: str) -> str:
-    return override.partition("=")[0]
+    return override.lstrip("+").partition("=")[0]
 
 
 def train_tiny(root: Path, data_dir: Path, run_dir: Path, *overrides: str, fixed: Sequence[str] = TINY_RUN) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import WHOLE_RUN
 
 from callbacks import TraversalGrid
 from vae_lightning import load_run
@@ -23,7 +24,7 @@ def test_an_autoencoders_run_has_all_but_what_needs_a_prior(
     run_training: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "vae_lightning"):
-        run_dir = run_training("run", *AUTOENCODER)
+        run_dir = run_training("run", *AUTOENCODER, fixed=WHOLE_RUN)
     kinds = sorted(path.name for path in (run_dir / "images").iterdir())
     assert kinds == ["interpolation", "reconstruction", "traversal"]
     said = " ".join(record.getMessage() for record in caplog.records)

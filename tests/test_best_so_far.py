@@ -17,7 +17,7 @@ from vae_lightning.training.resuming import changes_of_the_loss, moved
 from vae_lightning.training.vae_module import VAEModule
 
 Train = Callable[..., Path]
-QUICK = ["callbacks=[checkpoint]", "logger=[csv]"]
+QUICK = ["test=true"]
 OTHER_OBJECTIVE = ["kl=free_bits", "kl.nats_per_latent=20"]
 
 

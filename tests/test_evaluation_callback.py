@@ -16,7 +16,7 @@ from vae_lightning.runs.metrics_csv import read_metrics
 
 
 def test_the_callback_logs_numbers_and_draws(run_training: Callable[..., Path]) -> None:
-    overrides = ["+callbacks=[ema,evaluation]", "callbacks.evaluation.metrics=[likelihood,latents]"]
+    overrides = ["callbacks=[checkpoint,ema,evaluation]", "callbacks.evaluation.metrics=[likelihood,latents]"]
     run_dir = run_training(
         "run", "trainer.max_epochs=3", "callbacks.evaluation.every_n_epochs=2", "test=false", *overrides
     )

@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from conftest import train_tiny, write_celeba
+from conftest import WHOLE_RUN, train_tiny, write_celeba
 from PIL import Image
 
 from callbacks import NonFiniteLossError, TemperatureGrid
@@ -147,7 +147,9 @@ def test_a_mixture_of_thousands_of_latents_is_refused_before_it_takes_hours() ->
 
 
 def test_a_single_latent_trains_and_is_drawn(run_training: Train) -> None:
-    run_dir = run_training("run", "model.latent_dim=1", "trainer.max_epochs=1", "beta=0", DRAWN, "test=false")
+    run_dir = run_training(
+        "run", "model.latent_dim=1", "trainer.max_epochs=1", "beta=0", DRAWN, "test=false", fixed=WHOLE_RUN
+    )
     assert_all_numbers_are_finite(run_dir)
     assert (run_dir / "images" / "kl_per_latent" / "epoch=0001.png").is_file()
 
@@ -253,9 +255,8 @@ TRAINS = [
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 def test_an_extreme_run_logs_finite_numbers_and_draws(settings: str, plain_colours: Path, tmp_path: Path) -> None:
     data, *overrides = settings.split()
-    run_dir = train_tiny(
-        plain_colours / data, plain_colours / "data", tmp_path / "run", "trainer.max_epochs=1", *overrides
-    )
+    root, whole = plain_colours / data, ["trainer.max_epochs=1", *overrides]
+    run_dir = train_tiny(root, plain_colours / "data", tmp_path / "run", *whole, fixed=WHOLE_RUN)
     assert_all_numbers_are_finite(run_dir)
     for name in ("best", "last"):
         assert all(tensor.isfinite().all() for tensor in weights(run_dir, name).values())
@@ -277,7 +278,7 @@ def test_an_extreme_run_logs_finite_numbers_and_draws(settings: str, plain_colou
 )
 def test_a_run_that_explodes_ends_with_a_clear_line(settings: str, run_training: Train, tmp_path: Path) -> None:
     with pytest.raises(NonFiniteLossError, match=r"in epoch 1.*No epoch was finished yet.*a smaller optimizer\.lr"):
-        run_training("run", "trainer.max_epochs=2", *settings.split())
+        run_training("run", "trainer.max_epochs=2", *settings.split(), fixed=WHOLE_RUN)
     kept = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]
     assert kept in ([], ["before_non_finite_loss.ckpt"])
 
@@ -296,7 +297,7 @@ def test_a_run_that_explodes_ends_with_a_clear_line(settings: str, run_training:
 )
 @pytest.mark.filterwarnings("ignore")
 def test_hardly_any_training_at_all(settings: str, kept: list[str], run_training: Train) -> None:
-    run_dir = run_training("run", *settings.split())
+    run_dir = run_training("run", *settings.split(), fixed=WHOLE_RUN)
     folder = run_dir / "checkpoints"
     assert (sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []) == kept
     metrics = json.loads((run_dir / "metrics.json").read_text())

@@ -86,13 +86,13 @@ def test_pictures_validation_and_test_use_the_mean(
 
     monkeypatch.setattr(VAEModule, "evaluate", spy_evaluate)
     monkeypatch.setattr(callbacks.ReconstructionGrid, "draw", spy_draw)
-    run_dir = run_training("ema", *EMA_RUN, "test=false")
+    run_dir = run_training("ema", *EMA_RUN, "callbacks=[checkpoint,reconstruction]")
     content = checkpoint(run_dir)
     name = f"{MODEL_PREFIX}posterior_head.bias"
     assert used["validate"].equal(content["state_dict"][name])
     assert used["picture"].equal(content["state_dict"][name])
     assert not used["train"].equal(content["state_dict"][name])
-    run_dir = run_training("tested", *EMA_RUN)
+    run_dir = run_training("tested", *EMA_RUN, "callbacks=[checkpoint,reconstruction]", "test=true")
     assert used["test"].equal(checkpoint(run_dir, "best")["state_dict"][name])
     assert used["picture"].equal(checkpoint(run_dir, "best")["state_dict"][name])
 
@@ -170,7 +170,7 @@ def test_a_loss_that_is_no_number_stops_the_run_with_names_and_good_weights(
     one_epoch = run_training("good", "trainer.max_epochs=1")
     spoil_training_step(monkeypatch, at_call=9)  # the third of the second epoch's six
     with pytest.raises(NonFiniteLossError, match=r"nan in epoch 2, at step 8, on the images 0000\d\d\.jpg") as caught:
-        run_training("bad", "trainer.max_epochs=3")
+        run_training("bad", "trainer.max_epochs=3", "callbacks=[checkpoint,non_finite_loss,loss_curves]")
     run_dir = tmp_path / "bad"
     names = (run_dir / "non_finite_batch.txt").read_text().split()
     assert len(names) == 8
@@ -195,7 +195,7 @@ def test_weights_that_are_no_numbers_never_replace_good_ones(
 
     monkeypatch.setattr(VAEModule, "on_train_batch_end", poison)
     with pytest.raises(NonFiniteLossError, match="in epoch 2, at step 7"):
-        run_training("bad", "trainer.max_epochs=3")
+        run_training("bad", "trainer.max_epochs=3", "callbacks=[checkpoint,non_finite_loss]")
     folder = tmp_path / "bad" / "checkpoints"
     assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
     assert all(tensor.isfinite().all() for tensor in checkpoint(tmp_path / "bad")["state_dict"].values())
@@ -217,7 +217,7 @@ def test_other_devices_are_asked_once_per_window(
 
     monkeypatch.setattr(callbacks.NonFiniteLoss, "on_before_backward", elsewhere)
     with pytest.raises(NonFiniteLossError, match="at step 2,"):
-        run_training("bad", "trainer.max_epochs=1", "trainer.log_every_n_steps=4")
+        run_training("bad", "trainer.max_epochs=1", "trainer.log_every_n_steps=4", "callbacks=[non_finite_loss]")
 
 
 # ---- silent latents
@@ -227,7 +227,9 @@ def test_collapse_is_reported_while_it_happens(
     run_training: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "vae_lightning"):
-        run_dir = run_training("run", "beta=1000", "trainer.max_epochs=3", "optimizer.lr=3e-3")
+        run_dir = run_training(
+            "run", "beta=1000", "trainer.max_epochs=3", "optimizer.lr=3e-3", "callbacks=[posterior_collapse]"
+        )
     assert read_metrics(run_dir / "metrics.csv")[-1]["val/active_units"] == 0
     messages = [record.getMessage() for record in caplog.records]
     during = [message for message in messages if message.startswith("Posterior collapse, epoch")]
@@ -267,7 +269,7 @@ def test_each_change_is_reported_once_and_health_is_not(caplog: pytest.LogCaptur
 @pytest.mark.parametrize("remedy", ["kl=free_bits", "beta_schedule=capacity", "reconstruction=gaussian_shared"])
 def test_what_the_warning_advises_helps(remedy: str, run_training: Callable[..., Path]) -> None:
     """At a beta at which all latents fall silent, the remedy leaves more KL."""
-    common = ["beta=30", "trainer.max_epochs=4", "optimizer.lr=3e-3", "callbacks=[checkpoint]", "test=false"]
+    common = ["beta=30", "trainer.max_epochs=4", "optimizer.lr=3e-3"]
     without = read_metrics(run_training("without", *common) / "metrics.csv")[-1]["val/kl_nats"]
     with_it = read_metrics(run_training("with", *common, remedy) / "metrics.csv")[-1]["val/kl_nats"]
     assert with_it > 2 * without

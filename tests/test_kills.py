@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import WHOLE_RUN
 from kill_comparison import differences, half_files, leftovers
 from kill_trials import PHASES, Trials
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -190,10 +191,10 @@ def test_what_is_drawn_after_a_kill_in_the_test_shows_the_mean_of_the_weights(
 ) -> None:
     settings = ["trainer.max_epochs=1", "+callbacks=[ema,projector]", "callbacks.ema.decay=0.9"]
     settings += ["callbacks.projector.num_faces=6"]
-    projected = run_training("run", *settings) / "projector" / "step=000006.tsv"
+    projected = run_training("run", *settings, fixed=WHOLE_RUN) / "projector" / "step=000006.tsv"
     before = projected.read_bytes()
     projected.unlink()
-    run_training("run", *settings, "ckpt_path=last")  # no step is left to be trained
+    run_training("run", *settings, "ckpt_path=last", fixed=WHOLE_RUN)  # no step is left to be trained
     assert projected.read_bytes() == before
 
 

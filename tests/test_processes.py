@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY_RUN, train_tiny
+from conftest import WHOLE_RUN, train_tiny
 from hydra import compose, initialize_config_dir
 from processes import train
 
@@ -30,9 +30,9 @@ pytestmark = pytest.mark.process
 def test_two_processes_equal_one(objective: list[str], tiny_celeba: Callable[..., Path], tmp_path: Path) -> None:
     root = tiny_celeba(90)
     objective = [*objective, "trainer.max_epochs=2", "data.eval_batch_size=4"]
-    train_tiny(root, tmp_path / "data", tmp_path / "one", *objective, "data.batch_size=16")
+    train_tiny(root, tmp_path / "data", tmp_path / "one", *objective, "data.batch_size=16", fixed=WHOLE_RUN)
     two = ["trainer=ddp", "trainer.devices=2", "data.residence=device", "hydra.run.dir=two", f"data.root='{root}'"]
-    train(*TINY_RUN, *objective, *two, cwd=tmp_path)
+    train(*WHOLE_RUN, *objective, *two, cwd=tmp_path)
     rows, others = (read_metrics(tmp_path / name / "metrics.csv") for name in ("one", "two"))
     assert len(rows) == len(others)
     for row, other in zip(rows, others, strict=True):
@@ -46,7 +46,7 @@ def test_two_processes_equal_one(objective: list[str], tiny_celeba: Callable[...
 
 def test_batch_norm_over_cpu_processes_is_refused_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    words = [*TINY_RUN, "data=faces", "model.norm=batch", "trainer=ddp", "trainer.devices=2", "run_dir=run"]
+    words = [*WHOLE_RUN, "data=faces", "model.norm=batch", "trainer=ddp", "trainer.devices=2", "run_dir=run"]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         config = compose("config", words)
     with pytest.raises(ValueError, match="batch normalisation over 2 CPU processes"):

@@ -35,6 +35,7 @@ from vae_lightning import load_run
 from vae_lightning.launch.building import build_module
 from vae_lightning.launch.configuration import to_plain
 
+WATCHED = "logger=[tensorboard,csv]"
 FACES = 4  # of six in the validation split
 
 
@@ -46,15 +47,15 @@ def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("projector")
     root = write_celeba(folder / "celeba", 60)
-    settings = ["callbacks=[checkpoint,throughput,ema,projector,loss_curves]", "callbacks.ema.decay=0.5", "test=false"]
+    settings = ["callbacks=[checkpoint,throughput,ema,projector,loss_curves]", "callbacks.ema.decay=0.5", WATCHED]
     settings.append(f"callbacks.projector.num_faces={FACES}")
     parts = {6: ["trainer.max_epochs=1"], 12: ["trainer.max_epochs=2", "ckpt_path=last"]}
     parts[12].append("callbacks.projector.every_n_epochs=1")  # the first part ends with it all the same
     for step, more in parts.items():
         run_dir = train_tiny(root, folder / "data", folder / "runs" / "vae", *settings, *more)
         shutil.copy(run_dir / "checkpoints" / "last.ckpt", folder / f"{step}.ckpt")
-    autoencoder = ["posterior=deterministic", "trainer.max_epochs=1", "callbacks=[checkpoint,loss_curves]"]
-    train_tiny(root, folder / "data", folder / "runs" / "autoencoder", *autoencoder, "test=false")
+    autoencoder = ["posterior=deterministic", "trainer.max_epochs=1", "callbacks=[checkpoint,loss_curves]", WATCHED]
+    train_tiny(root, folder / "data", folder / "runs" / "autoencoder", *autoencoder)
     return folder / "runs"
 
 
@@ -204,7 +205,7 @@ def test_rate_and_distortion_are_means_of_an_epochs_windows() -> None:
 
 def test_a_run_says_how_to_watch_it(run_training: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "vae_lightning"):
-        run_dir = run_training("my runs/beta=1", "trainer.max_epochs=1", "callbacks=[checkpoint]", "test=false")
+        run_dir = run_training("my runs/beta=1", "trainer.max_epochs=1", WATCHED)
     (at_the_start,) = (line for line in caplog.messages if line.startswith("Watch it with: "))
     last_words = dict(line.split(maxsplit=1) for line in caplog.messages[-1].strip().splitlines())
     words = shlex.split(last_words["Dashboard"])
@@ -217,7 +218,7 @@ def test_a_run_says_how_to_watch_it(run_training: Callable[..., Path], caplog: p
 def test_without_tensorboard_nobody_is_sent_there(
     run_training: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = ["trainer.max_epochs=1", "callbacks=[checkpoint,projector]", "logger=[csv]"]
+    settings = ["trainer.max_epochs=1", "callbacks=[checkpoint,projector]"]
     with caplog.at_level(logging.INFO, "vae_lightning"):
         run_dir = run_training("run", *settings, "callbacks.projector.every_n_epochs=1")
     assert caplog.text.count("callbacks=[projector]: nothing to write to") == 1

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY_RUN, train_tiny, write_celeba
+from conftest import WHOLE_RUN, train_tiny, write_celeba
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from sklearn.metrics import balanced_accuracy_score, r2_score, roc_auc_score
@@ -29,7 +29,7 @@ from vae_lightning.runs.layout import RunError, checkpoint_file, newest_run
 from vae_lightning.runs.load import load_run
 from vae_lightning.runs.metrics_csv import read_metrics
 
-FIXED = [override for override in TINY_RUN if "latent_dim" not in override]
+FIXED = [override for override in WHOLE_RUN if "latent_dim" not in override]
 RunTraining = Callable[..., Path]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import WHOLE_RUN
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
@@ -153,7 +154,9 @@ WITHOUT_EFFECT = [
 def test_how_a_run_is_watched_does_not_change_its_weights(run_training: Callable[..., Path]) -> None:
     expected = None
     for number, setting in enumerate(["seed=0", *WITHOUT_EFFECT]):
-        run = run_training(f"run{number}", setting, "trainer.max_epochs=2", "data.horizontal_flip=true")
+        run = run_training(
+            f"run{number}", setting, "trainer.max_epochs=2", "data.horizontal_flip=true", fixed=WHOLE_RUN
+        )
         weights = torch.load(run / "checkpoints" / "last.ckpt")["state_dict"]
         trained = {name: tensor for name, tensor in weights.items() if name.startswith("model.")}
         expected = expected or trained

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import WHOLE_RUN
 from PIL import Image
 
 from vae_lightning import load_run
@@ -29,7 +30,7 @@ def weights(run_dir: Path, name: str = "last") -> dict[str, torch.Tensor]:
 
 
 def test_a_run_folder_holds_everything(run_training: Callable[..., Path]) -> None:
-    run_dir = run_training("run", "trainer.max_epochs=2")
+    run_dir = run_training("run", "trainer.max_epochs=2", fixed=WHOLE_RUN)
     assert [path.name for path in (run_dir / "images" / "kl_per_latent").iterdir()] == ["epoch=0002.png"]
     for kind in ("reconstruction", "interpolation", "traversal", "temperature"):
         pictures = sorted(path.name for path in (run_dir / "images" / kind).iterdir())
@@ -72,10 +73,10 @@ def test_checkpoints_hold_plain_data_and_describe_themselves(run_training: Calla
     ],
 )
 def test_resumed_run_equals_uninterrupted_run(schedule: list[str], run_training: Callable[..., Path]) -> None:
-    whole = run_training("whole", "trainer.max_epochs=4", *schedule)
-    run_training("parts", "trainer.max_epochs=2", *schedule)
+    whole = run_training("whole", "trainer.max_epochs=4", *schedule, fixed=WHOLE_RUN)
+    run_training("parts", "trainer.max_epochs=2", *schedule, fixed=WHOLE_RUN)
     torch.manual_seed(12345)  # nothing may hang on the global generator
-    parts = run_training("parts", "trainer.max_epochs=4", "ckpt_path=last", *schedule)
+    parts = run_training("parts", "trainer.max_epochs=4", "ckpt_path=last", *schedule, fixed=WHOLE_RUN)
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(parts)[name]), name
     ignored = {"train/images_per_second"}
@@ -107,7 +108,7 @@ def test_a_run_stopped_within_an_epoch_goes_on_exactly(
         "trainer.max_epochs=3",
         "reconstruction=gaussian_shared",
     ]
-    whole = run_training("whole", *settings)
+    whole = run_training("whole", *settings, fixed=WHOLE_RUN)
     step = VAEModule.training_step
 
     def interrupted(self: VAEModule, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
@@ -118,9 +119,9 @@ def test_a_run_stopped_within_an_epoch_goes_on_exactly(
     with monkeypatch.context() as patched:
         patched.setattr(VAEModule, "training_step", interrupted)
         with pytest.raises(SystemExit) as stopped:
-            run_training("parts", *settings)
+            run_training("parts", *settings, fixed=WHOLE_RUN)
     assert stopped.value.code == 128 + signum
-    parts = run_training("parts", "ckpt_path=last", *settings)
+    parts = run_training("parts", "ckpt_path=last", *settings, fixed=WHOLE_RUN)
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(parts)[name]), name
     for one, other in zip(read_metrics(whole / "metrics.csv"), read_metrics(parts / "metrics.csv"), strict=True):
@@ -133,8 +134,8 @@ def test_a_run_stopped_within_an_epoch_goes_on_exactly(
 
 
 def test_pictures_do_not_disturb_training(run_training: Callable[..., Path]) -> None:
-    with_pictures = run_training("with", "trainer.max_epochs=2")
-    without = run_training("without", "trainer.max_epochs=2", "callbacks=[checkpoint]", "logger=[csv]")
+    with_pictures = run_training("with", "trainer.max_epochs=2", fixed=WHOLE_RUN)
+    without = run_training("without", "trainer.max_epochs=2")
     for name, tensor in weights(with_pictures).items():
         assert torch.equal(tensor, weights(without)[name]), name
 
