@@ -269,7 +269,7 @@ BUILD = textwrap.dedent(
 
 def test_killed_build_is_taken_over_from_the_start(tiny_celeba: Celeba, tmp_path: Path) -> None:
     """Two processes start together; the one that builds is killed, so the one that waits has to build."""
-    root, directory, builder = tiny_celeba(300), tmp_path / "cache", tmp_path / "builder"
+    root, directory, builder = tiny_celeba(200), tmp_path / "cache", tmp_path / "builder"
     command = [sys.executable, "-c", BUILD, str(root), str(directory), str(builder)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     deadline = time.monotonic() + 90

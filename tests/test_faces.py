@@ -6,6 +6,7 @@ import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,18 @@ from vae_lightning.data.rendering.dataset import faces_folder_name, render_faces
 from vae_lightning.data.rendering.drawing import draw_face
 from vae_lightning.data.rendering.factors import FACTOR_RANGES, IDENTITY_FACTORS, FaceFactors, sample_pictures
 
-COUNT = 60
+COUNT = 40
 TABLES = ("list_attr_celeba.txt", "list_eval_partition.txt", "identity_CelebA.txt", "factors.csv", "ATTRIBUTES.md")
 
 
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory):
     return render_faces(tmp_path_factory.mktemp("rendered") / "faces", count=COUNT, seed=3)
+
+
+@cache
+def many_pictures():
+    return sample_pictures(4000, seed=0)
 
 
 def read_factors(root):
@@ -87,7 +93,7 @@ def test_splits_share_no_person_and_none_is_empty(count):
 
 
 def test_splits_and_people_have_celebas_proportions():
-    pictures = sample_pictures(4000, seed=0)
+    pictures = many_pictures()
     partitions = np.bincount([picture.partition for picture in pictures]) / len(pictures)
     np.testing.assert_allclose(partitions, [0.8, 0.1, 0.1], atol=0.04)
     per_person = np.bincount([picture.identity for picture in pictures])[1:]
@@ -121,19 +127,20 @@ def test_a_complete_set_is_not_drawn_again(rendered, monkeypatch):
     assert render_faces(rendered, count=COUNT, seed=3) == rendered
 
 
-def test_another_count_replaces_the_set(tmp_path):
+def test_a_set_that_is_killed_or_not_whole_or_of_another_count_is_drawn_again(tmp_path):
+    half = tmp_path / ".faces.partial" / "img_align_celeba"
+    half.mkdir(parents=True)
+    (half / "999999.jpg").write_bytes(b"half")
     root = render_faces(tmp_path / "faces", count=20)
+    pictures = root / "img_align_celeba"
+    assert not (pictures / "999999.jpg").exists()
+    (pictures / "000007.jpg").unlink()
+    render_faces(root, count=20)
+    assert (pictures / "000007.jpg").is_file()
     render_faces(root, count=21)
     assert json.loads((root / "faces.json").read_text())["count"] == 21
-    assert len(list((root / "img_align_celeba").iterdir())) == 21
-    assert _visible(tmp_path) == ["faces"]
-
-
-def test_a_set_that_lost_a_picture_is_drawn_again(tmp_path):
-    root = render_faces(tmp_path / "faces", count=20)
-    (root / "img_align_celeba" / "000007.jpg").unlink()
-    render_faces(root, count=20)
-    assert (root / "img_align_celeba" / "000007.jpg").is_file()
+    assert len(list(pictures.iterdir())) == 21
+    assert _folders(tmp_path) == ["faces"]
 
 
 def _fail(factors):
@@ -145,15 +152,6 @@ def test_an_interrupted_rendering_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         render_faces(tmp_path / "faces", count=20)
     assert _folders(tmp_path) == []
-
-
-def test_the_leftover_of_a_killed_rendering_is_removed(tmp_path):
-    leftover = tmp_path / ".faces.partial" / "img_align_celeba"
-    leftover.mkdir(parents=True)
-    (leftover / "999999.jpg").write_bytes(b"half")
-    root = render_faces(tmp_path / "faces", count=20)
-    assert not (root / "img_align_celeba" / "999999.jpg").exists()
-    assert _folders(tmp_path) == ["faces"]
 
 
 def test_no_space_names_the_folder_and_leaves_nothing(tmp_path, monkeypatch):
@@ -178,10 +176,6 @@ def test_two_that_start_together_render_once(tmp_path, monkeypatch):
 
 def _folders(folder):
     return sorted(path.name for path in folder.iterdir() if path.is_dir())
-
-
-def _visible(folder):
-    return [name for name in _folders(folder) if not name.startswith(".")]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +208,7 @@ def test_factors_out_of_range_are_refused():
 
 
 def test_sampled_people_show_every_rendered_attribute_and_its_absence():
-    attributes = np.array([face_attributes(picture.factors) for picture in sample_pictures(3000, seed=0)])
+    attributes = np.array([face_attributes(picture.factors) for picture in many_pictures()])
     shares = dict(zip(ATTRIBUTE_NAMES, attributes.mean(axis=0), strict=True))
     assert {name for name, share in shares.items() if 0 < share < 1} == set(RULES)
     assert 0.3 < shares["Smiling"] < 0.65
