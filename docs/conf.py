@@ -23,6 +23,8 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autodoc_inherit_docstrings = False  # those of Lightning's hooks say nothing about ours
 autodoc_default_options = {"members": True, "show-inheritance": True}
 python_maximum_signature_line_length = 88
 napoleon_use_rtype = False
@@ -37,9 +39,17 @@ html_title = f"vae-lightning {release}"
 
 
 def setup(app: Sphinx) -> None:
-    """reStructuredText reads |words between bars| as a substitution; in docstrings a bar is a bar."""
+    """Two things that autodoc cannot know of our docstrings and of PyTorch's signatures."""
 
     def escape_bars(app: Sphinx, what: str, name: str, found: object, options: object, lines: list[str]) -> None:
+        """A bar is a bar; reStructuredText reads |words between bars| as a substitution."""
         lines[:] = [re.sub(r"(`[^`]*`)|\|", lambda part: part[1] or r"\|", line) for line in lines]
 
+    def drop_any(
+        app: Sphinx, what: str, name: str, found: object, options: object, signature: str, returned: str
+    ) -> tuple[str, str] | None:
+        """Modules without a constructor of their own take no arguments."""
+        return ("", returned) if what == "class" and signature == "(*args: Any, **kwargs: Any)" else None
+
     app.connect("autodoc-process-docstring", escape_bars)
+    app.connect("autodoc-process-signature", drop_any)

@@ -53,7 +53,7 @@ def test_schedules_may_go_to_their_borders() -> None:
 
 
 def test_defaults_are_those_of_the_sources() -> None:
-    """S1's warm-up of 10 epochs; Fu et al. 2019: M = 4, R = 0.5; Burgess et al. 2018: C up to 25."""
+    """The residual preset's warm-up of 10 epochs; Fu et al. 2019: M = 4, R = 0.5; Burgess et al. 2018: C up to 25."""
     assert LinearWarmup().duration == 10
     cyclical, capacity = Cyclical(), Capacity()
     assert (cyclical.duration, cyclical.num_cycles, cyclical.ramp_fraction) == (8, 4, 0.5)

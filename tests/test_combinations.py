@@ -84,13 +84,13 @@ CHANGED_PRESETS = [
     *(f"experiment={preset} posterior={posterior}" for preset in VAE_PRESETS for posterior in POSTERIORS),
 ]
 PRESETS_THAT_REFUSE = {
-    # S2's 2,048 hidden units are another model's
+    # linear_ae's 2,048 hidden units are another model's
     "experiment=linear_ae model=conv": "~model.hidden_dim takes it out",
     "experiment=linear_ae model=patch": "~model.hidden_dim takes it out",
     "experiment=linear_ae model=residual": "~model.hidden_dim takes it out",
-    # S4's clamp is one of log-variances
+    # conv_low_beta's clamp is one of log-variances
     "experiment=conv_low_beta posterior=deterministic": "set model.logvar_clamp=null or posterior=gaussian",
-    # S0's pixels are in [-1, 1]
+    # beta_vae_128's pixels are in [-1, 1]
     "experiment=beta_vae_128 reconstruction=bce": "set model.output_activation=sigmoid",
 }
 # So that a refusal that spreads is noticed

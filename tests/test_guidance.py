@@ -98,7 +98,7 @@ def test_guidance_ends_at_the_minimum_of_its_loss(latents: Tensor, wanted: bool)
 
 
 def test_guidance_goes_the_planted_way_and_down(latents: Tensor) -> None:
-    """The loss with S1's settings, averaged over faces and windows of ten steps; the way once Adam has converged."""
+    """The default loss, averaged over faces and windows of ten steps; the way once Adam has converged."""
     networks = PixelsAreLatents().eval(), LinearClassifier().eval()
     planted = torch.tensor([1.0, 2.0, 0.0, 0.0])
     converged = guide(*networks, latents, {"Smiling": True}, GuidanceSettings(num_steps=250, lr=0.05))

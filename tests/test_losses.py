@@ -61,7 +61,7 @@ def test_bce_is_bernoulli_where_pixels_are_zero_or_one() -> None:
 
 
 def test_bce_clamps_images_as_it_clamps_the_reconstruction() -> None:
-    """S4 compares both inside [clamp, 1 - clamp]: the entropy of the clamped pixel is the least that it can cost."""
+    """Both are compared inside [clamp, 1 - clamp]: the entropy of the clamped pixel is the least that it can cost."""
     images = torch.tensor([0.0, 1.0, 0.3, 0.95]).reshape(1, 1, 2, 2)
     inside = images.clamp(0.1, 0.9)
     entropy = Bernoulli(probs=inside).entropy().sum()

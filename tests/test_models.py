@@ -57,7 +57,7 @@ def test_conv_shapes_and_parameters(image_size: int, widths: tuple[int, ...]) ->
 
 
 def test_s0_flattens_8192_features() -> None:
-    """S0 section 3.1: 512 maps of 4x4 before the heads."""
+    """The original of beta_vae_128 has 512 maps of 4x4 before the heads."""
     assert ConvVAE(image_size=128).posterior_head.in_features == 8192
 
 
@@ -131,7 +131,7 @@ def test_bottleneck_block_by_hand() -> None:
 
 @pytest.mark.parametrize(("image_size", "widths"), [(64, (64, 128, 256, 512)), (128, (64, 128, 256, 512, 512))])
 def test_residual_reads_a_map_of_8x8x512(image_size: int, widths: tuple[int, ...]) -> None:
-    """S1: three halvings at 64x64, linear heads on the flattened map, nothing pooled."""
+    """The original of residual halves 64x64 three times; linear heads read the flattened map, nothing is pooled."""
     model = ResidualVAE(image_size=image_size, latent_dim=6)
     assert model.widths == widths
     assert model.map_shape == (512, 8, 8)
