@@ -60,7 +60,9 @@ def photograph(bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def run_code(html: str) -> dict[str, object]:
+    """Runs the printed lines, which import from the package itself and not from its rooms."""
     names: dict[str, object] = {}
+    assert "vae_lightning." not in code_in(html)
     exec(compile(code_in(html), "code", "exec"), names)
     return names
 
@@ -297,7 +299,10 @@ def test_what_cannot_be_shown_is_refused_in_words(
 
 def test_names_of_files_are_words_on_the_page_and_nothing_more() -> None:
     name = '"><script>alert(1)</script>{{x}}${y}`.png'
-    html = markup.figure(Image.new("RGB", (2, 2)), name, name, name) + markup.problem(name) + markup.notes([name])
+    picture = markup.figure(Image.new("RGB", (2, 2)), name, name, name, name)
+    html = picture + markup.empty_figure(name, name) + markup.code(name, name) + markup.problem(name)
+    html += markup.side_by_side([picture], name) + markup.header(name, name, [name]) + markup.footer(name)
+    assert html.count("<img") == 2  # what a macro made is not escaped again
     assert not [part for part in ("<script", "{", "}", "$", "`") if part in html]
 
 

@@ -4,11 +4,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vae_lightning.latents.paths import latents_between
+    from vae_lightning.models.pixels import to_pil
     from vae_lightning.recognition.load import load_recognizer
     from vae_lightning.runs.load import Run, load_run
 
-__all__ = ["Run", "load_recognizer", "load_run"]
-PLACES = {"Run": "runs.load", "load_recognizer": "recognition.load", "load_run": "runs.load"}
+__all__ = ["Run", "latents_between", "load_recognizer", "load_run", "to_pil"]
+PLACES = {
+    "Run": "runs.load",
+    "latents_between": "latents.paths",
+    "load_recognizer": "recognition.load",
+    "load_run": "runs.load",
+    "to_pil": "models.pixels",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,22 +6,16 @@ from vae_lightning.explorer.edits import PATH_STEPS, UNIT, Edit
 from vae_lightning.explorer.faces import Face, Source
 from vae_lightning.explorer.workbench import TEST_FACES, OpenedRun, default_prior
 
-IMPORTS = {  # what a word in the lines needs
-    "Image.open": "from PIL import Image",
-    "make_grid": "from torchvision.utils import make_grid",
-    "load_run": "from vae_lightning import load_run",
-    "latents_between": "from vae_lightning.latents.paths import latents_between",
-    "to_pil": "from vae_lightning.models.pixels import to_pil",
-}
+OURS = ("latents_between", "load_run", "to_pil")  # names that the lines may need of vae_lightning
+OTHERS = {"Image.open": "from PIL import Image", "make_grid": "from torchvision.utils import make_grid"}
 
 
 def program(lines: Sequence[str]) -> str:
     """Lines below the imports that they need."""
     body = "\n".join(lines)
-    needed = {word: line for word, line in IMPORTS.items() if word in body}
-    outside = [line for word, line in needed.items() if "vae_lightning" not in line]
-    ours = [line for word, line in needed.items() if "vae_lightning" in line]
-    return "\n".join([*outside, *([""] if outside else []), *ours, "", body]) + "\n"
+    others = [f"{line}\n" for word, line in OTHERS.items() if word in body]
+    ours = ", ".join(name for name in OURS if f"{name}(" in body)
+    return f"{''.join(others)}{chr(10) if others else ''}from vae_lightning import {ours}\n\n{body}\n"
 
 
 def opening(run: OpenedRun) -> str:

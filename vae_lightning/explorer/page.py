@@ -20,10 +20,7 @@ SESSIONS_KEPT = 64  # of visitors; the page keeps nothing in them
 
 def build_page(workbench: Workbench) -> gr.Blocks:
     with gr.Blocks(title=f"{workbench.name} · vae explore", analytics_enabled=False, fill_width=True) as page:
-        gr.HTML(
-            f"<header><h1>{markup.text(workbench.name)}</h1><p>{markup.text(describe(workbench))}</p>"
-            f"{markup.notes(told(workbench))}</header>"
-        )
+        gr.HTML(markup.header(workbench.name, describe(workbench), missing(workbench)))
         with gr.Tabs():
             if len(workbench.runs) > 1:
                 with gr.Tab("All runs"):
@@ -35,7 +32,7 @@ def build_page(workbench: Workbench) -> gr.Blocks:
             with gr.Tab("Samples"):
                 samples_tab(workbench)
         licence = f" {CELEBA}" if any(source_of(run) == "celeba" for run in workbench.runs) else ""
-        gr.HTML(f"<footer>{markup.text(PRIVACY + licence)}</footer>")
+        gr.HTML(markup.footer(PRIVACY + licence))
     page.state_session_capacity = SESSIONS_KEPT
     return page
 
@@ -73,8 +70,8 @@ def source_of(run: OpenedRun) -> str:
     return str(run.vae.record["data"]["source"])
 
 
-def told(workbench: Workbench) -> list[str]:
-    """What is missing, with the run's name where there are several."""
+def missing(workbench: Workbench) -> list[str]:
+    """What the page cannot show, each sentence once, with the run's name where there are several runs."""
     several = len(workbench.runs) > 1
     notes = [f"{run.label}: {note}" if several else note for run in workbench.runs for note in run.notes]
-    return [*workbench.left_out, *notes]
+    return list(dict.fromkeys([*workbench.left_out, *notes]))
