@@ -29,7 +29,7 @@ FLAGS = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     """1600x1200 pixels; tells what it asked for over the network with `browser.get_log("performance")`."""
     profile = tmp_path_factory.mktemp("chromium")

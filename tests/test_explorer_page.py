@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from chromium import PAGE_SECONDS, browser, needs_browser  # noqa: F401
+from chromium import PAGE_SECONDS, needs_browser
 from conftest import write_images
 from explored_runs import pixels_of, write_explored_sweep
 from PIL import Image
@@ -184,7 +184,7 @@ def test_what_a_visitor_sends_leaves_no_file(app: Any, bench: Workbench, tmp_pat
 
 
 @pytest.fixture
-def page(address: str, browser: Chrome, tmp_path: Path) -> Iterator[Chrome]:  # noqa: F811
+def page(address: str, browser: Chrome, tmp_path: Path) -> Iterator[Chrome]:
     """On its first tab; afterwards `page.png` shows it."""
     browser.get(address)
     wait_for(browser, f"return {SHOWN}.length", "figure img")
@@ -192,7 +192,7 @@ def page(address: str, browser: Chrome, tmp_path: Path) -> Iterator[Chrome]:  # 
     browser.save_screenshot(str(tmp_path / "page.png"))
 
 
-def wait_for(browser: Chrome, script: str, *arguments: object, until: Callable[[Any], bool] = bool) -> Any:  # noqa: F811
+def wait_for(browser: Chrome, script: str, *arguments: object, until: Callable[[Any], bool] = bool) -> Any:
     """What the script returns once `until` says that it is right."""
     seen: Any = None
 
@@ -208,15 +208,15 @@ def wait_for(browser: Chrome, script: str, *arguments: object, until: Callable[[
     return seen
 
 
-def shown(browser: Chrome, selector: str) -> list[Any]:  # noqa: F811
+def shown(browser: Chrome, selector: str) -> list[Any]:
     return list(browser.execute_script(f"return {SHOWN}", selector))
 
 
-def open_tab(browser: Chrome, name: str) -> None:  # noqa: F811
+def open_tab(browser: Chrome, name: str) -> None:
     next(tab for tab in shown(browser, "button[role=tab]") if tab.text == name).click()
 
 
-def slider(browser: Chrome, label: str) -> Any:  # noqa: F811
+def slider(browser: Chrome, label: str) -> Any:
     found = wait_for(
         browser,
         f"return {SHOWN}.find((element) => element.ariaLabel.includes(arguments[1]))",

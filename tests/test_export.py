@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from vae_lightning import load_run
 from vae_lightning.cli.app import app
-from vae_lightning.export import export_run, folder, hub
+from vae_lightning.export import Exported, export_run, folder, hub
 from vae_lightning.export.contents import portable
 from vae_lightning.export.folder import replacing_folder
 from vae_lightning.runs.checkpoints import build_reconstruction, read_checkpoint
@@ -39,6 +39,15 @@ def vae(*arguments: str | Path, code: int = 0) -> str:
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == code, result.output
     return result.output
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Exported]:
+    """A run to which everything was fitted, and its export: to be read, not to be changed."""
+    place = tmp_path_factory.mktemp("fitted")
+    run = write_run(place / "run")
+    fit_everything(run)
+    return run, export_run(run, place / "exported")
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -110,14 +119,12 @@ def test_what_belongs_to_another_checkpoint_stays_behind(tmp_path: Path) -> None
     assert len(exported.carried.missing("RUN")) == 3
 
 
-def test_nothing_tells_where_it_was_made(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run")
-    fit_everything(run)
-    exported = export_run(run, tmp_path / "exported")
+def test_nothing_tells_where_it_was_made(fitted: tuple[Path, Exported]) -> None:
+    run, exported = fitted
     for name in exported.files:
         content = (exported.folder / name).read_bytes()
         assert PRIVATE.encode() not in content, name
-        assert str(tmp_path).encode() not in content, name
+        assert str(run.parent).encode() not in content, name
     config = json.loads((exported.folder / EXPORTED_CONFIG).read_text())
     assert config["record"]["config"]["data"]["root"] == "celeba"
     assert config["record"]["config"]["run_dir"] == "run"
@@ -142,10 +149,8 @@ def test_only_paths_are_cut() -> None:
     assert portable(plain) == {"here": plain["here"], "there": ["celeba"] * 5}
 
 
-def test_an_export_can_be_exported(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run")
-    fit_everything(run)
-    first = export_run(run, tmp_path / "first")
+def test_an_export_can_be_exported(fitted: tuple[Path, Exported], tmp_path: Path) -> None:
+    _, first = fitted
     second = export_run(first.folder, tmp_path / "second")
     assert second.files == first.files
     for name in (EXPORTED_WEIGHTS, EXPORTED_CONFIG):
@@ -226,10 +231,9 @@ def test_what_cannot_be_exported_is_refused_in_words(arguments: list[str], messa
     assert not (tmp_path / "exported").exists()
 
 
-def test_the_record_is_that_of_the_checkpoint(tmp_path: Path) -> None:
+def test_the_record_is_that_of_the_checkpoint(fitted: tuple[Path, Exported]) -> None:
     """But for paths: what reads a run's settings finds them in its export too."""
-    run = write_run(tmp_path / "run")
-    exported = export_run(run, tmp_path / "exported")
+    run, exported = fitted
     before = read_checkpoint(checkpoint(run))[RECORD_KEY]
     after = read_checkpoint(exported.folder / EXPORTED_WEIGHTS)[RECORD_KEY]
     assert after == portable(before)

@@ -290,7 +290,7 @@ def test_jobs_of_different_code_or_images_are_told(tmp_path: Path) -> None:
     for beta, code in (("1", "a"), ("2", "b")):
         job = write_job(tmp_path, [f"beta={beta}"], measured(-100.0, 0.02))
         write_status(job, "done", made_with={"code": {"model.py": code}})
-        (job / "data.json").write_text(json.dumps({"root": "/faces", "fingerprint": f"images {code}"}))
+        (job / "data.json").write_text(json.dumps({"root": "/faces", "fingerprint": code, "content": f"images {code}"}))
     text = Page(write_report(tmp_path)).text
     assert "Not all jobs were made with the same code" in text
     assert "The images changed between jobs" in text

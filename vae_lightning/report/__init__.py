@@ -76,14 +76,14 @@ def write_report(sweep: Path) -> Path:
 
 
 def _remove_earlier_pictures(folder: Path) -> None:
-    """A picture that cannot be drawn any more must not stay beside a page that does not show it."""
+    """Removes the pictures of an earlier report: one that cannot be drawn any more must not stay beside the page."""
     for pattern in PATTERNS:
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)  # another report of the same sweep may be doing the same
 
 
 def _charts(sweep: Sweep, table: Table, evaluations: Evaluations) -> tuple[list[Figure], list[str]]:
-    """What could be drawn, and of the others the reason: one chart does not cost the page."""
+    """The charts that could be drawn, and for each other chart why not: the page appears without it."""
     plans: dict[str, tuple[Callable[[], Chart | None], str, str, str]] = {
         "rate_distortion": (
             partial(draw_rate_distortion, table),

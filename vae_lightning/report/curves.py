@@ -1,4 +1,4 @@
-"""Numbers of all runs -> curves: what beta trades against what, and how training went."""
+"""Charts of a sweep's numbers: rate against distortion over beta, and the validation curves of training."""
 
 import math
 import textwrap
@@ -75,7 +75,7 @@ def draw_training_curves(sweep: Sweep) -> UInt8[np.ndarray, "h w 3"] | None:
     for axis, (reads, name, title) in zip(axes, panels, strict=True):
         visible: list[float] = []
         for number, job in enumerate(jobs):
-            rows = _validated(job, reads, name)  # none of a job of another kind: it is in the legend only
+            rows = _validated(job, reads, name)  # a job of another kind stands in the legend only
             values = [row[f"val/{name}"] for row in rows]
             state = "" if job.status == "done" else f" ({job.status})"
             axis.plot(
@@ -98,14 +98,14 @@ def draw_training_curves(sweep: Sweep) -> UInt8[np.ndarray, "h w 3"] | None:
 
 
 def _panels(jobs: Sequence[Job]) -> list[tuple[str | None, str, str]]:
-    """What the runs of a panel read off faces (None: VAEs), the number drawn, its title."""
+    """Per panel: what its runs predict from faces (None for VAEs), the logged number, the title."""
     panels: list[tuple[str | None, str, str]] = [(None, name, title) for name, title in PANELS.items()]
     panels += [(reads, "loss", f"loss over {reads}") for reads in sorted({job.reads for job in jobs if job.reads})]
     return [(reads, name, title) for reads, name, title in panels if any(_validated(job, reads, name) for job in jobs)]
 
 
 def _validated(job: Job, reads: str | None, name: str) -> list[dict[str, float]]:
-    """Rows with such a number; none where the job is of another kind."""
+    """The epochs in which the job logged this number; empty where the job is of another kind."""
     if job.reads != reads:
         return []
     return [row for row in job.history if math.isfinite(row.get(f"val/{name}", math.nan))]

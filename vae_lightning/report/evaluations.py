@@ -1,4 +1,4 @@
-"""The cards of `vae evaluate`, side by side: a row per number, a column per setting, and what beta does to them."""
+"""The cards of `vae evaluate` side by side: a row per number, a column per setting, and charts over beta."""
 
 import csv
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from vae_lightning.report.table import Estimate, Setting, Table, mean_and_standa
 from vae_lightning.runs.layout import CARD_JSON, EVALUATION
 from vae_lightning.system.whole_files import replacing
 
-# Of many numbers, those that a person wants to see against beta
+# the numbers that are drawn over beta
 DRAWN = (
     *("bits_per_dim", "iwae_bits_per_dim", "reconstruction_ssim", "reconstruction_lpips", "fid_reconstructions"),
     *("fid_normal", "fid_gmm", "active_units", "total_correlation_nats", "mig", "sap", "dci_disentanglement"),
@@ -63,7 +63,7 @@ class Evaluations:
 
 
 def read_evaluations(table: Table) -> Evaluations:
-    """The cards that there are. One that is damaged, or was made by another protocol, is a problem in words."""
+    """Joins the cards of the runs; damaged cards and different protocols are named among the problems."""
     problems: list[str] = []
     settings = [setting for setting in table.settings if setting.reads is None]
     cards = {job.name: _card(job, problems) for setting in settings for job in setting.jobs}

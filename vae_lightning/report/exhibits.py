@@ -1,4 +1,4 @@
-"""The runs' checkpoints -> what each of them does with the same faces. One model is in memory at a time."""
+"""What each run makes of the same faces, from its checkpoint. One model is in memory at a time."""
 
 import json
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ class Exhibition:
 
 
 def exhibit_sweep(sweep: Sweep) -> Exhibition:
-    """Loads every run that makes faces and has a checkpoint; one that cannot be used does not stop the others."""
+    """Loads every autoencoder that has a checkpoint; a run that cannot be used does not stop the others."""
     faces: Faces = {}
     exhibits: dict[str, Exhibit] = {}
     problems: dict[str, str] = {}
@@ -115,7 +115,7 @@ def held_out_faces(run: Run, known: Faces) -> Images:
 
 
 def show_without_faces(run: Run, job: Job) -> Exhibit:
-    """What needs no data: samples, where there is a prior."""
+    """Samples, which need no data, where the model has a prior."""
     record = run.record["data"] or {}
     data = json.dumps([record.get(key) for key in SAME_FACES], default=str)
     has_prior = run.model.has_prior

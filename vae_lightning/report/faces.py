@@ -1,4 +1,4 @@
-"""What the runs make of the same faces -> pictures with one row per run."""
+"""Pictures with one row per run: what the runs make of the same faces."""
 
 from dataclasses import dataclass
 
@@ -57,7 +57,7 @@ def grid(rows: list[Row], column_labels: list[str]) -> Pixels:
 
 
 def _label(sweep: Sweep, exhibit: Exhibit) -> str:
-    """A run that did not get to its end is not to be judged like the others."""
+    """The run's overrides, and its status where it is not finished, because it cannot be judged like the others."""
     state = "" if exhibit.job.status == "done" else f"\n({exhibit.job.status})"
     return sweep.label(exhibit.job) + state
 

@@ -10,6 +10,7 @@ from typing import Any
 from vae_lightning.data.sources.resolution import data_sources
 from vae_lightning.report.cells import cells, headings
 from vae_lightning.report.evaluations import Evaluations
+from vae_lightning.report.summary import called
 from vae_lightning.report.sweep import Sweep
 from vae_lightning.report.table import Table
 from vae_lightning.system.templates import html_template
@@ -102,6 +103,6 @@ def _order_of_vaes(table: Table) -> str:
 def _order_of_recognizers(table: Table, reads: str) -> str:
     verb = "are ordered" if reads == table.kinds[0] else "follow"
     return (
-        f"Networks that read {reads} {verb} by loss, lowest first: nats, summed over the {reads} of an image. "
+        f"{called(reads).capitalize()}s {verb} by loss, lowest first: nats, summed over the {reads} of an image. "
         f"Their other scores are means over {reads}."
     )

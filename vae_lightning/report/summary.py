@@ -1,4 +1,4 @@
-"""The short answer in words: which run is best, what beta does, what is missing."""
+"""The short answer in sentences: which run is best, what beta changes, which runs are missing."""
 
 import math
 from collections import Counter
@@ -9,7 +9,7 @@ from vae_lightning.report.sweep import Sweep, origins
 from vae_lightning.report.table import Estimate, Setting, Table, series
 
 NAMES_SHOWN = 6
-SCORES = {"auc": "AUC", "r_squared": "R²"}  # of recognizers
+SCORES = {"auc": "AUC", "r_squared": "R²"}
 
 
 def summarise(sweep: Sweep, table: Table) -> list[str]:
@@ -38,7 +38,7 @@ def _best_vae(table: Table) -> str:
 def _best_recognizer(table: Table, reads: str) -> str:
     best = table.best(reads)
     if best is None:
-        return f"No run that reads {reads} has finished with a loss yet, so there is no best one."
+        return f"No {called(reads)} has finished with a loss yet, so there is no best one."
     loss = spread(best.values["loss"], 4)
     scores = [
         f"; its mean {word} is {spread(best.values[key], 3)}" for key, word in SCORES.items() if key in best.values
@@ -50,7 +50,7 @@ def _best_recognizer(table: Table, reads: str) -> str:
 
 
 def _duels(table: Table) -> list[str]:
-    """Of each key, which value wins among settings of one kind that differ in nothing else."""
+    """For each key, which value wins among settings of one kind that differ in nothing else."""
     sentences = []
     for key, reads in product(table.varied, table.kinds):
         contests: dict[tuple[str, ...], list[Setting]] = {}
@@ -113,6 +113,11 @@ def _missing(sweep: Sweep) -> list[str]:
     more = f" and {len(unfinished) - NAMES_SHOWN} more" if len(unfinished) > NAMES_SHOWN else ""
     done = len(sweep.jobs) - len(unfinished)
     return [f"{done} of {len(sweep.jobs)} jobs are done. Missing: {'; '.join(named)}{more}."]
+
+
+def called(reads: str) -> str:
+    """What a network is called that predicts this from faces."""
+    return {"attributes": "attribute classifier", "factors": "factor regressor"}.get(reads, f"network for {reads}")
 
 
 def name(setting: Setting) -> str:

@@ -1,4 +1,4 @@
-"""A sweep folder on disk -> what each of its jobs was, how far it came and what it measured."""
+"""Reads a sweep folder: what each of its jobs was, how far it came and what it measured."""
 
 import json
 import math
@@ -24,7 +24,12 @@ from vae_lightning.system.plain_files import LARGEST_MEASURED, read_plain
 from vae_lightning.system.terminal import command
 
 SIGNS_OF_A_JOB = (*SIGNS_OF_A_RUN, STATUS_JSON, CONFIG_YAML)
-OF_THE_COMMAND = ("ckpt_path", "run_dir", "sweep", "hparams_search")  # where a run goes on or goes to, not what it is
+OF_THE_COMMAND = (
+    "ckpt_path",
+    "run_dir",
+    "sweep",
+    "hparams_search",
+)  # where a run resumes or is written, not what it is
 MOST_LINES = 5  # of a label, beside an image of 128 pixels
 LONGEST_VALUE = 28  # characters of an override's value in a picture's label
 
@@ -59,14 +64,14 @@ class Job:
 
     @property
     def reads(self) -> str | None:
-        """What a recognizer reads off faces, "attributes" or "factors"; None for what makes faces."""
+        """What the job's network predicts from faces, "attributes" or "factors"; None for an autoencoder."""
         if self.setting("recognizer") is None:
             return None
         return str(self.setting("recognizer.target") or "attributes")  # as Recognizer has it where no target is set
 
     @property
     def beta(self) -> float | None:
-        """None where it is not known, and for a recognizer: there it does nothing."""
+        """None where it is not known, and for a network that predicts attributes or factors, which has none."""
         if self.reads:
             return None
         value = as_number(self.overrides["beta"]) if "beta" in self.overrides else self.setting("beta")
@@ -95,7 +100,7 @@ class Sweep:
 
     @property
     def vaes(self) -> list[Job]:
-        """All but recognizers. Jobs without a config, of which that is not known, are left out among recognizers."""
+        """The jobs that train autoencoders; jobs of unknown kind, without a config, count among known ones only."""
         others = [job for job in self.jobs if job.reads is None]
         return others if len(others) == len(self.jobs) or any(job.config for job in others) else []
 
@@ -149,7 +154,7 @@ def read_sweep(folder: Path) -> Sweep:
 
 
 def read_job(folder: Path) -> Job:
-    """What one job left behind; what cannot be read is among its problems."""
+    """What one job left on disk; a file that cannot be read is among its problems."""
     problems: list[str] = []
     lines = _read(folder / OVERRIDES_YAML, problems)
     overrides = split_overrides(lines if isinstance(lines, list) else folder.name.split(","))
@@ -195,14 +200,12 @@ def origins(jobs: Sequence[Job]) -> list[str]:
     """Sentences about jobs that were not made with the same code and libraries, or from the same images."""
     finished = [job for job in jobs if job.status == "done"]
     codes = {json.dumps(read_status(job.folder).get("made_with"), sort_keys=True) for job in finished}
-    # the fingerprint of a mere copy is another; records of before 2026-11-22 have nothing better
-    mark = "content" if all("content" in job.data for job in finished) else "fingerprint"
-    marks = {str(job.data.get(mark)) for job in finished}
+    contents = {str(job.data.get("content")) for job in finished}  # the fingerprint of a mere copy is another
     sentences = []
     if len(codes) > 1:
         sentences.append("Not all jobs were made with the same code and libraries (status.json in their folders).")
-    if len(marks) > 1 and len({describing(job.data) for job in finished}) == 1:
-        sentences.append(f"The images changed between jobs: their {mark} differs (data.json in their folders).")
+    if len(contents) > 1 and len({describing(job.data) for job in finished}) == 1:
+        sentences.append("The images changed between jobs: their content differs (data.json in their folders).")
     return sentences
 
 

@@ -36,7 +36,7 @@ class Setting:
 
     @property
     def reads(self) -> str | None:
-        """What its jobs read off faces; None where they make them."""
+        """What its jobs predict from faces; None for autoencoders."""
         return next((job.reads for job in self.jobs if job.reads), None)
 
     @property
@@ -57,14 +57,14 @@ class Setting:
         return [f"{job.name}: {text}" if several else text for job in self.jobs for text in job.problems]
 
     def mean(self, name: str) -> float | None:
-        """The value of a column; None where it was not measured or is no number."""
+        """The value of a column; None where it was not measured or is not finite."""
         value = self.values.get(name)
         return None if value is None or not math.isfinite(value.mean) else value.mean
 
 
 @dataclass(frozen=True)
 class Table:
-    """All settings of a sweep, best first; recognizers, ranked by loss, stand below what makes faces.
+    """All settings of a sweep, best first; classifiers and regressors, ranked by loss, stand below autoencoders.
 
     `ranked_by` is of VAEs: elbo_nats, or bits_per_dim where runs differ in their pixel term or in their images: an
     ELBO in nats means something else in each of those.
@@ -74,9 +74,7 @@ class Table:
     varied: list[str]
     split: Split
     ranked_by: Literal["elbo_nats", "bits_per_dim"]
-    kinds: list[
-        str | None
-    ]  # what its runs read off faces: "attributes", "factors"; first of all None, if any makes faces
+    kinds: list[str | None]  # what its runs predict from faces, "attributes", "factors"; None first, for autoencoders
 
     @property
     def columns(self) -> list[str]:
@@ -151,9 +149,9 @@ def mean_and_standard_error(values: Sequence[float]) -> Estimate:
 
 
 def rank(setting: Setting, ranked_by: str) -> tuple[int, str, float]:
-    """VAEs by ELBO (highest first) or bits (lowest first), autoencoders by mse, recognizers by loss, the unmeasured.
+    """VAEs by ELBO (highest first) or bits (lowest first), autoencoders by mse, then by loss, then the unmeasured.
 
-    Recognizers of attributes come before those of factors: their losses are sums over different things.
+    Attribute classifiers come before factor regressors, because their losses are sums over different things.
     """
     value, mse, loss = (setting.mean(name) for name in (ranked_by, "mse", "loss"))
     if value is not None:

@@ -47,11 +47,11 @@ def measure_latents(run: Run, faces: UInt8[Tensor, "faces channels height width"
     """Effects at the first face; activity over all of them.
 
     Raises:
-        ValueError: the weights, or what they make of a face, are no numbers.
+        ValueError: the latents of a face are not finite.
     """
     posterior = run.encode(faces)
     if not posterior.mean.isfinite().all():
-        raise ValueError("its latents are no numbers (nan or inf), so there is nothing to traverse")
+        raise ValueError("its latents are not finite (nan or inf), so there is nothing to traverse")
     if run.model.has_prior:
         activity = posterior.kl_per_latent().mean(0)
         centre, scale = torch.zeros_like(activity), torch.ones_like(activity)
