@@ -1,1 +1,1 @@
-"""`vae explore`: a page to play with trained runs. What is of Gradio lies in controls, tabs, page and server."""
+"""`vae explore`: a page to play with trained runs. Only controls, tabs, page and server import Gradio."""

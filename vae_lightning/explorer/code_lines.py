@@ -1,4 +1,4 @@
-"""The lines of Python that make a picture again, pixel for pixel."""
+"""The lines of Python under each picture, which make it again, pixel for pixel."""
 
 from collections.abc import Sequence
 
@@ -24,14 +24,14 @@ def opening(run: OpenedRun) -> str:
 
 
 def original(face: Face) -> str:
-    """An expression for what `encode` takes."""
+    """An expression for the image that `encode` takes."""
     if face.source == Source.TEST:
         return f'vae.held_out_faces("test", {TEST_FACES})[{face.number - 1}]'
     return f"Image.open({face.name!r})"
 
 
 def latents_of(run: OpenedRun, face: Face) -> str:
-    """An expression.
+    """An expression for the face's latents.
 
     Raises:
         ValueError: the run cannot be sampled.

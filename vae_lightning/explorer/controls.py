@@ -1,4 +1,4 @@
-"""Controls that several tabs have, and how a tab answers."""
+"""Controls that several tabs have, and how a tab answers an event."""
 
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -14,8 +14,8 @@ from vae_lightning.explorer.workbench import TEST_FACES, Workbench
 
 MOST_CHARACTERS = 255  # of the name of a file
 TEMPERATURE = 0.7  # at first: most models look better so than at 1
-# no queue: one request, one answer; while one is under way, of all later positions of a slider only the last is sent;
-# what Gradio would say of a value that cannot be is a traceback in the terminal: see `positions`
+# No queue: one request, one answer. While a request is under way, only the last of a slider's later positions is sent.
+# No preprocessing: Gradio answers a wrong value with a traceback in the terminal, so that `positions` checks values.
 QUIET: dict[str, Any] = {
     "queue": False,
     "preprocess": False,
@@ -57,11 +57,11 @@ element.addEventListener('change', async (event) => {
 
 
 class FaceChooser:
-    """A test face, a photograph or a sample.
+    """Controls to choose a test face, a photograph or a sample.
 
     Args:
         workbench: whose test faces there are.
-        whose: what the face is called in labels.
+        whose: the name of the face in labels.
         number: of the test face, at first.
     """
 
@@ -109,7 +109,7 @@ NUM_FACE_VALUES = 5
 def face_of(source: object, number: object, photograph: object, seed: object, temperature: object) -> Face:
     """
     Raises:
-        ValueError: a value that cannot be.
+        ValueError: a value that is not allowed.
     """
     kind = word_of(source, "face", list(Source))
     if kind == Source.SAMPLE:
@@ -123,7 +123,7 @@ def face_of(source: object, number: object, photograph: object, seed: object, te
 
 
 def show_parts(source: str, parts: Sequence[Any]) -> None:
-    """Of the controls for all sources only those for this one."""
+    """Shows the controls for this source only."""
     for part, is_visible in zip(parts, _visible(source), strict=True):
         part.visible = is_visible
 
@@ -137,7 +137,7 @@ def _visible(source: object) -> list[bool]:
 
 
 def run_choice(workbench: Workbench) -> gr.Dropdown:
-    """Which run of a sweep; of a single run nothing to choose."""
+    """Which run of a sweep; hidden where there is one run only."""
     runs = [(run.label, number) for number, run in enumerate(workbench.runs)]
     return gr.Dropdown(runs, value=0, label="Run", visible=len(runs) > 1, filterable=False)
 
@@ -151,7 +151,7 @@ def chosen_run(workbench: Workbench, number: object) -> int:
 
 
 def code_part() -> gr.HTML:
-    """Where lines of code go; it stays open while the picture changes."""
+    """The place for lines of code; it stays open while the picture changes."""
     with gr.Accordion("Python code of this picture", open=False):
         return gr.HTML()
 
@@ -163,7 +163,7 @@ def problem_part() -> gr.HTML:
 def answering(
     workbench: Workbench, show: Callable[..., Sequence[Any]], num_outputs: int
 ) -> Callable[..., tuple[Any, ...]]:
-    """With one output more: what is wrong, in words. Then what was shown before stays."""
+    """Adds an output for the message of an error; on an error the other outputs stay as they are."""
 
     @wraps(show)
     def answer(*values: Any) -> tuple[Any, ...]:
@@ -176,6 +176,6 @@ def answering(
 
 
 def fill(parts: Sequence[gr.HTML], answer: Sequence[Any]) -> None:
-    """What is on the page before anybody touches it; nothing where the answer leaves a part as it is."""
+    """Fills the page before its first event; a part that the answer leaves as it is stays empty."""
     for part, value in zip(parts, answer, strict=True):
         part.value = value if isinstance(value, str) else ""

@@ -1,4 +1,4 @@
-"""Positions of sliders -> latents."""
+"""Changes latents by what the sliders say."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ UNIT = "std"
 
 @dataclass(frozen=True)
 class Edit:
-    """What is changed in a face. Everything in standard deviations, of the latents of faces.
+    """What is changed in a face, in standard deviations of the latents of faces.
 
     Args:
         latents: number of a latent -> shift; without statistics in units of the latent itself.
         ranks: as `latents`, by rank of activity from 0, for runs whose latents stand in another order.
         attributes: name -> strength.
-        method: out of `directions.METHODS`.
-        orthogonal_to: attributes that shall stay.
+        method: one of `directions.METHODS`.
+        orthogonal_to: attributes that are kept as they are.
     """
 
     latents: Mapping[int, float] = field(default_factory=dict)
@@ -33,11 +33,11 @@ class Edit:
     orthogonal_to: Sequence[str] = ()
 
     def others(self, attribute: str) -> list[str]:
-        """What the direction of an attribute is made orthogonal to: not to itself."""
+        """The attributes to which the direction of this one is made orthogonal."""
         return [name for name in self.orthogonal_to if name != attribute]
 
     def shifts(self, run: OpenedRun) -> dict[int, float]:
-        """Number of a latent -> shift, without those that stay where they are."""
+        """Number of a latent -> shift, without those that do not move."""
         order = run.most_active(max(self.ranks, default=-1) + 1)
         by_rank = {order[rank]: shift for rank, shift in self.ranks.items() if rank < len(order)}
         return {latent: shift for latent, shift in {**by_rank, **self.latents}.items() if shift}
@@ -47,7 +47,7 @@ def moved(latents: Float[Tensor, "1 latent"], run: OpenedRun, edit: Edit) -> Flo
     """
     Raises:
         ValueError: no such attribute or method, or nothing is left of its direction.
-        RunError: an attribute, and the run has no directions.
+        RunError: an attribute is to move, and the run has no directions.
     """
     latents = latents.clone()
     for latent, shift in edit.shifts(run).items():

@@ -1,4 +1,4 @@
-"""What is let through to the page: asked by whom, for what, how large, and how many at once."""
+"""Checks every request before Gradio sees it: its host, origin, path and size, and how many are under way."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ ALLOWED = re.compile(
 )
 MOST_BYTES_OF_AN_EVENT = 2**17  # positions of controls
 SECONDS_TO_SEND = 30  # a body, from its first byte to its last
-AT_ONCE = {PHOTOGRAPH: 16, EVENTS: 128, OPEN_PAGES: 256}  # under way; beyond, the server says that it is busy
+AT_ONCE = {PHOTOGRAPH: 16, EVENTS: 128, OPEN_PAGES: 256}  # requests under way; beyond, the server says it is busy
 WORKED_ON = {PHOTOGRAPH: 2, EVENTS: 4}  # of those; a photograph of 40 million pixels takes 300 MB while it is decoded
 SECONDS_UNTIL_AGAIN = 2
 # Gradio's page has scripts and styles in it, and makes functions of the templates of HTML parts
@@ -43,16 +43,17 @@ GUARDS = {
 
 
 class DisconnectedError(Exception):
-    """Whoever asked is gone."""
+    """The client closed the connection."""
 
 
 class Gate:
-    """Lets only through what the page needs.
+    """Lets through only what the page needs.
 
     Args:
         app: behind it.
-        names: that the page may be asked for by; empty for any. Without them a page of another site could point its
-            own name at this machine, and read what is answered.
+        names: host names under which the page answers; empty for any. Without them a page of another site could point
+            its own name at this machine and read the answers. Starlette's TrustedHostMiddleware would do the same, but
+            its refusal does not say what to do.
         num_values: number of an event's function -> how many values it takes.
     """
 
@@ -111,7 +112,7 @@ class Gate:
 
 
 def kind_of(path: str) -> str:
-    """By what few may be under way at once; empty for all else."""
+    """The kind of request, of which only AT_ONCE may be under way; empty for all others."""
     return next((kind for kind in AT_ONCE if path.startswith(kind)), "")
 
 
@@ -146,7 +147,7 @@ def refused(scope: Scope, names: Collection[str]) -> Response | None:
 
 
 def name_in(host: str) -> str:
-    """Without the port; nothing where it makes no sense."""
+    """The host's name without the port; empty where the header is malformed."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -154,10 +155,9 @@ def name_in(host: str) -> str:
 
 
 def trusted(scope: Scope, names: Collection[str]) -> Scope:
-    """Without what the page does not send, and Gradio would act on.
+    """Removes what the page never sends and Gradio would obey.
 
-    That is a query, which names stored states; and, on a page for this machine alone, what a proxy says of whom it asks
-    for.
+    That is a query, which names stored states, and, on a page for this machine alone, the headers of a proxy.
     """
     forwarded = (b"forwarded", b"x-forwarded-")
     headers = [(name, value) for name, value in scope["headers"] if not (names and name.startswith(forwarded))]
@@ -165,10 +165,10 @@ def trusted(scope: Scope, names: Collection[str]) -> Scope:
 
 
 async def read_body(receive: Receive) -> bytes:
-    """The server reads no more than the Content-Length.
+    """The whole body; the server reads no more than the Content-Length.
 
     Raises:
-        DisconnectedError: half of it did not come.
+        DisconnectedError: a part of it did not come.
     """
     parts: list[bytes] = []
     while True:
@@ -181,7 +181,7 @@ async def read_body(receive: Receive) -> bytes:
 
 
 def replayed(content: bytes, receive: Receive) -> Receive:
-    """The content, and then what comes from the client: that it is gone."""
+    """Gives the content, and then what the client sends: that it has disconnected."""
     parts: list[Message] = [{"type": "http.request", "body": content, "more_body": False}]
 
     async def receive_again() -> Message:
@@ -191,9 +191,9 @@ def replayed(content: bytes, receive: Receive) -> Receive:
 
 
 def plain_event(content: bytes, num_values: Mapping[int, int]) -> bytes | None:
-    """An event again, of what the page says in it only what is needed; None where it says anything else.
+    """The event with nothing but the fields that are needed; None where they are missing or of another kind.
 
-    Words, numbers and lists of words alone: Gradio would fetch what an object among them names as a file.
+    Values are words, numbers and lists of words, because Gradio fetches the file that an object names.
     """
     try:
         event = json.loads(content)

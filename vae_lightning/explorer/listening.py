@@ -1,4 +1,4 @@
-"""Where the page listens. Found out before anything is loaded."""
+"""Opens the socket of the page, before anything is loaded."""
 
 import errno
 import socket
@@ -9,7 +9,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def is_for_this_machine(address: str) -> bool:
-    """Whether nobody else can reach it; not of names other than localhost."""
+    """Whether only this machine can reach the address; False for names other than localhost."""
     try:
         return address in LOOPBACK or ip_address(address).is_loopback
     except ValueError:
@@ -17,7 +17,7 @@ def is_for_this_machine(address: str) -> bool:
 
 
 def open_socket(host: str, port: int | None) -> socket.socket:
-    """Listens there; without a port at the first free one of FIRST_PORT to LAST_PORT.
+    """Listens at the port, or at the first free one of FIRST_PORT to LAST_PORT.
 
     Raises:
         ValueError: the port is taken, or there is no such address here.

@@ -1,4 +1,4 @@
-"""Photographs that people put on the page: in memory, few of them, never on disk."""
+"""Keeps the photographs that people upload: in memory, a limited number, never on disk."""
 
 import io
 import secrets
@@ -28,7 +28,7 @@ Pixels = UInt8[Tensor, "channels height width"]
 
 
 class Photographs:
-    """What the models see of each photograph; the photograph itself is forgotten at once.
+    """Keeps what the models see of each photograph, not the photograph itself.
 
     Args:
         runs: whose crops, sizes and colours count.
@@ -67,7 +67,7 @@ class Photographs:
     def pixels(self, token: str, run: Run) -> Pixels:
         """
         Raises:
-            ValueError: none was uploaded, or so many since that it was forgotten.
+            ValueError: no photograph was uploaded, or so many after it that it was dropped.
         """
         if not token:
             raise ValueError("no photograph yet: choose a file")
@@ -86,7 +86,7 @@ def framing(run: Run) -> str:
 
 
 def open_photograph(encoded: bytes) -> Image.Image:
-    """Upright RGB; sizes are looked at before a pixel is decoded.
+    """Decodes to upright RGB; the size is checked before a pixel is decoded.
 
     Raises:
         ValueError: too many bytes or pixels, or no image that can be decoded.

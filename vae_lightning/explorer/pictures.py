@@ -1,4 +1,4 @@
-"""What the tabs show: requests of a person -> HTML of pictures, and the code that makes them."""
+"""Makes what the tabs show: HTML of pictures, and the code that makes them again."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def shown_samples(
     """A sheet of samples, and its code.
 
     Raises:
-        ValueError: a number that cannot be, or no such prior.
+        ValueError: a number out of range, or no such prior.
     """
     from torchvision.utils import make_grid
 
@@ -45,7 +45,7 @@ def columns_for(count: int, image_size: int) -> int:
 
 
 def shown_original(workbench: Workbench, number: int, face: Face) -> str:
-    """What the model sees of a face, beside what it makes of it; of a sample only that.
+    """What the model sees of a face, beside its reconstruction; a sample alone.
 
     Raises:
         ValueError: no such face.
@@ -70,7 +70,7 @@ def shown_edit(workbench: Workbench, number: int, face: Face, edit: Edit) -> tup
     """The face with what the sliders change, and its code.
 
     Raises:
-        ValueError: no such face, or an edit that cannot be.
+        ValueError: no such face, or an edit that is not possible.
     """
     run = workbench.runs[number]
     picture = edited(workbench, number, face, edit)
@@ -82,7 +82,7 @@ def shown_edit(workbench: Workbench, number: int, face: Face, edit: Edit) -> tup
 def edited(workbench: Workbench, number: int, face: Face, edit: Edit) -> Image.Image:
     """
     Raises:
-        ValueError: no such face, or an edit that cannot be.
+        ValueError: no such face, or an edit that is not possible.
     """
     run = workbench.runs[number]
     return run.vae.decode(moved(workbench.latents(number, face), run, edit), as_pil=True)[0]
@@ -123,7 +123,7 @@ def shown_end(workbench: Workbench, number: int, face: Face) -> str:
 
 
 def shown_runs(workbench: Workbench, face: Face, edit: Edit) -> tuple[str, str]:
-    """The same face through every run, a column each, and the code of all. What a run cannot show, it says.
+    """The same face by every run, a column each, and the code of all; a run that cannot show it has the reason.
 
     Raises:
         ValueError: no photograph.
@@ -143,7 +143,7 @@ def shown_runs(workbench: Workbench, face: Face, edit: Edit) -> tuple[str, str]:
 
 
 def shown_originals(workbench: Workbench, face: Face) -> str:
-    """What the runs see of a face, once for each way to see it; nothing of a sample.
+    """What the runs see of a face, once for each framing; empty for a sample.
 
     Raises:
         ValueError: no such face in any run.

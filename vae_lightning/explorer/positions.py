@@ -1,4 +1,4 @@
-"""What controls of the page stand at. Anybody can send anything: each value is looked at before it is used."""
+"""Checks the values of the page's controls: anybody can send anything."""
 
 from collections.abc import Collection
 
@@ -10,7 +10,7 @@ SHOWN = 40  # characters of a value that is refused
 def number_in(value: object, what: str, low: float, high: float) -> float:
     """
     Raises:
-        ValueError: empty, no number, or out of range.
+        ValueError: empty, not a number, or out of range.
     """
     return float(_in_range(value, what, low, high, "a number"))
 
@@ -18,7 +18,7 @@ def number_in(value: object, what: str, low: float, high: float) -> float:
 def whole_in(value: object, what: str, low: int, high: int) -> int:
     """
     Raises:
-        ValueError: empty, no whole number, or out of range.
+        ValueError: empty, not a whole number, or out of range.
     """
     number = _in_range(value, what, low, high, "a whole number")
     if number != int(number):
@@ -36,7 +36,7 @@ def _in_range(value: object, what: str, low: float, high: float, kind: str) -> f
 def word_of(value: object, what: str, choices: Collection[str]) -> str:
     """
     Raises:
-        ValueError: none of the choices.
+        ValueError: not one of the choices.
     """
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{what}: there is no {str(value)[:SHOWN]!r}; there are {', '.join(choices) or 'none'}")
@@ -46,7 +46,7 @@ def word_of(value: object, what: str, choices: Collection[str]) -> str:
 def words_of(value: object, what: str, choices: Collection[str], most: int) -> list[str]:
     """
     Raises:
-        ValueError: too many, or one that is none of the choices.
+        ValueError: too many, or one that is not among the choices.
     """
     words = list(value) if isinstance(value, list) else [] if value is None else [value]
     if len(words) > most:
@@ -57,7 +57,7 @@ def words_of(value: object, what: str, choices: Collection[str], most: int) -> l
 def as_seed(value: object) -> int:
     """
     Raises:
-        ValueError: empty, negative, too large or no whole number.
+        ValueError: empty, negative, too large or not a whole number.
     """
     return whole_in(value, "seed", 0, HIGHEST_SEED)
 

@@ -1,4 +1,4 @@
-"""The page over HTTP."""
+"""Serves the page over HTTP."""
 
 import os
 import signal
@@ -54,7 +54,7 @@ def build_app(workbench: Workbench, names: Collection[str] = LOOPBACK) -> ASGIAp
 
 
 class ImpatientProtocol(H11Protocol):
-    """Closes a connection on which nothing whole was asked for SECONDS_TO_ASK; the server alone waits for ever."""
+    """Closes a connection that sends no whole request for SECONDS_TO_ASK; uvicorn alone would wait for ever."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -75,7 +75,7 @@ class ImpatientProtocol(H11Protocol):
 
 
 class AnnouncedServer(uvicorn.Server):
-    """Says when it answers."""
+    """Calls `announce` as soon as it answers."""
 
     def __init__(self, app: ASGIApp, announce: Callable[[], None]) -> None:
         super().__init__(
@@ -93,7 +93,7 @@ class AnnouncedServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end it, once; a second, while the program is about to end, would print a traceback."""
+        """The first Ctrl-C or SIGTERM ends it; a second one, while the program ends, would print a traceback."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: setattr(self, "should_exit", True))
@@ -110,7 +110,7 @@ class AnnouncedServer(uvicorn.Server):
 
 
 def serve(workbench: Workbench, listener: socket.socket, announce: Callable[[], None]) -> None:
-    """Until Ctrl-C or SIGTERM; afterwards the program has nothing to do but to end."""
+    """Serves until Ctrl-C or SIGTERM; afterwards the program has to end."""
     address = listener.getsockname()[0]
     names = (*LOOPBACK, address) if is_for_this_machine(address) else ()
     AnnouncedServer(build_app(workbench, names), announce).run(sockets=[listener])

@@ -4,18 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from vae_lightning.explorer.controls import (
-    NUM_FACE_VALUES,
-    QUIET,
-    FaceChooser,
-    answering,
-    chosen_run,
-    code_part,
-    face_of,
-    fill,
-    problem_part,
-    run_choice,
-)
+from vae_lightning.explorer import controls
 from vae_lightning.explorer.edits import REACH, Edit
 from vae_lightning.explorer.pictures import shown_edit, shown_original
 from vae_lightning.explorer.positions import number_in, word_of, words_of
@@ -34,13 +23,13 @@ def one_face_tab(workbench: Workbench) -> None:
     chosen = first_attributes(attributes)
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=280):
-            run = run_choice(workbench)
-            chooser = FaceChooser(workbench, "Face")
+            run = controls.run_choice(workbench)
+            chooser = controls.FaceChooser(workbench, "Face")
             originals = gr.HTML()
         with gr.Column(scale=3, min_width=280, elem_classes=["stage"]):
-            problem = problem_part()
+            problem = controls.problem_part()
             picture = gr.HTML(elem_classes=["shown"])
-            code = code_part()
+            code = controls.code_part()
         with gr.Column(scale=2, min_width=280):
             reset = gr.Button("Reset all sliders")
             names, strengths, method, others = attribute_controls(attributes, chosen)
@@ -49,26 +38,33 @@ def one_face_tab(workbench: Workbench) -> None:
     edit_inputs = [names, method, others, *strengths, *latents]
 
     def edit_shown(run: object, *values: Any) -> tuple[str, ...]:
-        face, number = face_of(*values[:NUM_FACE_VALUES]), chosen_run(workbench, run)
-        return shown_edit(workbench, number, face, edit_of(workbench, number, *values[NUM_FACE_VALUES:]))
+        face, number = controls.face_of(*values[: controls.NUM_FACE_VALUES]), controls.chosen_run(workbench, run)
+        return shown_edit(workbench, number, face, edit_of(workbench, number, *values[controls.NUM_FACE_VALUES :]))
 
     def all_shown(run: object, *values: Any) -> tuple[str, ...]:
         edited = edit_shown(run, *values)
-        return (shown_original(workbench, chosen_run(workbench, run), face_of(*values[:NUM_FACE_VALUES])), *edited)
+        return (
+            shown_original(
+                workbench, controls.chosen_run(workbench, run), controls.face_of(*values[: controls.NUM_FACE_VALUES])
+            ),
+            *edited,
+        )
 
     inputs = [run, *chooser.inputs, *edit_inputs]
-    show_all, show_edit = answering(workbench, all_shown, 3), answering(workbench, edit_shown, 2)
+    show_all, show_edit = controls.answering(workbench, all_shown, 3), controls.answering(workbench, edit_shown, 2)
     everything, changed = [originals, picture, code, problem], [picture, code, problem]
-    fill(everything, show_all(0, *chooser.values, [], METHODS[0], []))
-    gr.on(chooser.triggers, show_all, inputs, everything, **QUIET)
+    controls.fill(everything, show_all(0, *chooser.values, [], METHODS[0], []))
+    gr.on(chooser.triggers, show_all, inputs, everything, **controls.QUIET)
     sliders = [*strengths, *latents]
-    gr.on([control.change for control in (*sliders, method, others)], show_edit, inputs, changed, **QUIET)
-    reset.click(lambda: [0] * len(sliders), None, sliders, **QUIET)  # whose changes show the face
-    rename = answering(workbench, lambda names: strength_updates(attributes, names), NUM_ATTRIBUTES)
-    names.input(rename, names, [*strengths, problem], **QUIET).then(show_edit, inputs, changed, **QUIET)
-    relabel = answering(workbench, lambda run: latent_updates(workbench, run), NUM_LATENTS)
-    relabelled = run.input(relabel, run, [*latents, problem], **QUIET)
-    relabelled.then(show_all, inputs, everything, **QUIET)
+    gr.on([control.change for control in (*sliders, method, others)], show_edit, inputs, changed, **controls.QUIET)
+    reset.click(lambda: [0] * len(sliders), None, sliders, **controls.QUIET)  # whose changes show the face
+    rename = controls.answering(workbench, lambda names: strength_updates(attributes, names), NUM_ATTRIBUTES)
+    names.input(rename, names, [*strengths, problem], **controls.QUIET).then(
+        show_edit, inputs, changed, **controls.QUIET
+    )
+    relabel = controls.answering(workbench, lambda run: latent_updates(workbench, run), NUM_LATENTS)
+    relabelled = run.input(relabel, run, [*latents, problem], **controls.QUIET)
+    relabelled.then(show_all, inputs, everything, **controls.QUIET)
 
 
 def attribute_controls(attributes: list[str], chosen: list[str]) -> tuple[gr.Dropdown, list[gr.Slider], Any, Any]:
@@ -95,7 +91,7 @@ def edit_of(
     """What the sliders say: first those of attributes, then those of latents.
 
     Raises:
-        ValueError: a value that cannot be.
+        ValueError: a value that is not allowed.
     """
     attributes = attributes_of(workbench)
     reached = [number_in(position, "slider", -REACH, REACH) for position in positions]
@@ -139,7 +135,7 @@ def latent_label(statistics: LatentStatistics | None, latent: int) -> str:
 
 
 def latent_updates(workbench: Workbench, number: object) -> list[Any]:
-    sliders = latent_sliders(workbench.runs[chosen_run(workbench, number)])
+    sliders = latent_sliders(workbench.runs[controls.chosen_run(workbench, number)])
     return [gr.update(value=0, **slider) for slider in sliders]
 
 

@@ -5,16 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from vae_lightning.explorer.controls import (
-    QUIET,
-    TEMPERATURE,
-    answering,
-    chosen_run,
-    code_part,
-    fill,
-    problem_part,
-    run_choice,
-)
+from vae_lightning.explorer import controls
 from vae_lightning.explorer.pictures import MOST_SAMPLES, shown_samples
 from vae_lightning.explorer.positions import HIGHEST_TEMPERATURE
 from vae_lightning.explorer.workbench import Workbench
@@ -33,12 +24,12 @@ def samples_tab(workbench: Workbench) -> None:
         return
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=280):
-            run = run_choice(workbench)
+            run = controls.run_choice(workbench)
             prior = gr.Radio(priors, value=priors[0], label="Prior", info=_how_to_fit(workbench))
             temperature = gr.Slider(
                 0,
                 HIGHEST_TEMPERATURE,
-                TEMPERATURE,
+                controls.TEMPERATURE,
                 step=0.05,
                 label="Temperature",
                 info="spread of the latents; 1 is the prior",
@@ -47,19 +38,19 @@ def samples_tab(workbench: Workbench) -> None:
             seed = gr.Number(0, label="Seed", precision=0)
             other = gr.Button("Other faces")
         with gr.Column(scale=5, min_width=280):
-            problem = problem_part()
+            problem = controls.problem_part()
             picture = gr.HTML()
-            code = code_part()
+            code = controls.code_part()
     inputs = [run, count, temperature, seed, prior]
 
     def samples_shown(run: object, *values: Any) -> tuple[str, str]:
-        return shown_samples(workbench, chosen_run(workbench, run), *values)
+        return shown_samples(workbench, controls.chosen_run(workbench, run), *values)
 
-    show = answering(workbench, samples_shown, 2)
-    fill([picture, code, problem], show(0, COUNT, TEMPERATURE, 0, priors[0]))
+    show = controls.answering(workbench, samples_shown, 2)
+    controls.fill([picture, code, problem], show(0, COUNT, controls.TEMPERATURE, 0, priors[0]))
     changes = [run.input, prior.input, temperature.change, count.change, seed.change]
-    gr.on(changes, show, inputs, [picture, code, problem], **QUIET)
-    other.click(lambda: secrets.randbelow(NEW_SEEDS), None, seed, **QUIET)
+    gr.on(changes, show, inputs, [picture, code, problem], **controls.QUIET)
+    other.click(lambda: secrets.randbelow(NEW_SEEDS), None, seed, **controls.QUIET)
 
 
 def _how_to_fit(workbench: Workbench) -> str:

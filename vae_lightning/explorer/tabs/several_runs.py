@@ -4,16 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from vae_lightning.explorer.controls import (
-    NUM_FACE_VALUES,
-    QUIET,
-    FaceChooser,
-    answering,
-    code_part,
-    face_of,
-    fill,
-    problem_part,
-)
+from vae_lightning.explorer import controls
 from vae_lightning.explorer.edits import REACH, Edit
 from vae_lightning.explorer.pictures import shown_originals, shown_runs
 from vae_lightning.explorer.positions import number_in, whole_in, word_of
@@ -26,7 +17,7 @@ def several_runs_tab(workbench: Workbench) -> None:
     attributes = attributes_of(workbench)
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=280):
-            chooser = FaceChooser(workbench, "Face")
+            chooser = controls.FaceChooser(workbench, "Face")
             originals = gr.HTML()
         with gr.Column(scale=3, min_width=280):
             rank = gr.Slider(1, NUM_LATENTS, 1, step=1, label="Latent, by its rank", info="1 is each run's most active")
@@ -41,32 +32,35 @@ def several_runs_tab(workbench: Workbench) -> None:
                 -REACH, REACH, 0, step=STEP, label="Strength of this attribute (std)", visible=bool(attributes)
             )
             reset = gr.Button("Reset both sliders")
-    problem = problem_part()
+    problem = controls.problem_part()
     pictures = gr.HTML()
-    code = code_part()
+    code = controls.code_part()
     inputs = [*chooser.inputs, rank, shift, attribute, strength]
 
     def runs_shown(*values: Any) -> tuple[str, ...]:
-        face, edit = face_of(*values[:NUM_FACE_VALUES]), shared_edit(attributes, *values[NUM_FACE_VALUES:])
+        face, edit = (
+            controls.face_of(*values[: controls.NUM_FACE_VALUES]),
+            shared_edit(attributes, *values[controls.NUM_FACE_VALUES :]),
+        )
         return (shown_originals(workbench, face), *shown_runs(workbench, face, edit))
 
-    show, everything = answering(workbench, runs_shown, 3), [originals, pictures, code, problem]
+    show, everything = controls.answering(workbench, runs_shown, 3), [originals, pictures, code, problem]
     gr.on(
         [*chooser.triggers, rank.change, shift.change, attribute.change, strength.change],
         show,
         inputs,
         everything,
-        **QUIET,
+        **controls.QUIET,
     )
-    reset.click(lambda: (0, 0), None, [shift, strength], **QUIET)
-    fill(everything, show(*chooser.values, 1, 0, None, 0))
+    reset.click(lambda: (0, 0), None, [shift, strength], **controls.QUIET)
+    controls.fill(everything, show(*chooser.values, 1, 0, None, 0))
 
 
 def shared_edit(attributes: list[str], rank: object, shift: object, attribute: object, strength: object) -> Edit:
     """What the sliders say.
 
     Raises:
-        ValueError: a value that cannot be.
+        ValueError: a value that is not allowed.
     """
     reached = number_in(strength, "strength", -REACH, REACH)
     return Edit(
