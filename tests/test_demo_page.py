@@ -118,7 +118,8 @@ def assert_shows(shown: np.ndarray, expected: Tensor) -> None:
 def test_pictures_are_pytorchs_and_nothing_leaves_the_machine(
     open_page: Callable[..., Chrome], address: str, run: Run
 ) -> None:
-    open_page().get_log("performance")
+    for log in ("performance", "browser"):  # of earlier pages
+        open_page().get_log(log)
     browser = open_page("#seed=7&temperature=1.2&prior=gaussian&latent.3=-2.5")
     expected = decoded(run, latents(browser))
     assert expected.std() > 3  # a picture, not one gray

@@ -214,7 +214,7 @@ def test_a_folder_that_is_in_use_is_refused(tmp_path: Path, monkeypatch: pytest.
     assert (exported / EXPORTED_WEIGHTS).is_file()
     assert "is a file" in vae("export", run, checkpoint(run), code=2)
     monkeypatch.chdir(tmp_path)
-    assert "is where you are" in vae("export", run, ".", code=2)
+    assert "is your working folder" in vae("export", run, ".", code=2)
 
 
 @pytest.mark.parametrize(

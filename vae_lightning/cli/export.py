@@ -63,10 +63,10 @@ def export(
 
 
 def _show(exported: "Exported", run: str, folder: Path) -> None:
-    """Files with sizes, what went along and what did not, and what to do next."""
+    """Prints the files with their sizes, what was copied and what is missing, and what to do next."""
     width = max(map(len, exported.files))
     for name, size in exported.files.items():
-        typer.echo(f"{name:<{width}}  {in_words(size):>8}")
+        typer.echo(f"{name:<{width}}  {format_bytes(size):>8}")
     for file in exported.onnx:
         typer.echo(f"{file.name}: opset {file.opset}, at most {file.largest_difference:.1g} from PyTorch")
     typer.echo(f"Went along: {exported.carried.in_words()}.")
@@ -82,7 +82,7 @@ def _show(exported: "Exported", run: str, folder: Path) -> None:
 def _announce(exported: "Exported", place: "HubPlace") -> None:
     from vae_lightning.data.sources.resolution import data_sources
 
-    total = in_words(sum(exported.files.values()))
+    total = format_bytes(sum(exported.files.values()))
     seen_by = "everybody sees it" if place.is_public else "private"
     typer.echo(f"\nUploading {len(exported.files)} files ({total}) to {place.name}, {seen_by}.")
     reminder = data_sources()[exported.source].licence
@@ -90,6 +90,6 @@ def _announce(exported: "Exported", place: "HubPlace") -> None:
         typer.echo(reminder)
 
 
-def in_words(size: int) -> str:
-    """Bytes as a person reads them."""
+def format_bytes(size: int) -> str:
+    """`1.2 MB`, `34.5 kB`."""
     return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"

@@ -1,5 +1,5 @@
-"""A run -> a folder that can be shipped: weights, what builds the model, a card, and ONNX files for other runtimes."""
+"""Exports a run as a folder for others: weights, settings, a card, and on request ONNX files and a browser page."""
 
 from vae_lightning.export.folder import Exported, export_run
 
-__all__ = ["Exported", "ValueError", "export_run"]
+__all__ = ["Exported", "export_run"]

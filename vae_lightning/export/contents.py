@@ -1,4 +1,4 @@
-"""What an exported folder says about its model: all that a checkpoint says, but nothing of the machine."""
+"""Weights and settings of an exported folder: all that a checkpoint holds, except for this machine's paths."""
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -17,7 +17,7 @@ DEMO = "demo"
 
 
 def write_weights(content: dict[str, Any], file: Path) -> None:
-    """Model and pixel term of a checkpoint; where a running mean of the weights was kept, that."""
+    """Writes the weights of model and pixel term; those are the running mean where the run kept one."""
     build_reconstruction(content)  # refuses a pixel term that nobody could read again
     weights: dict[str, Tensor] = {
         name: tensor.contiguous()  # convolutions are kept in channels_last order
@@ -29,7 +29,7 @@ def write_weights(content: dict[str, Any], file: Path) -> None:
 
 
 def described(content: dict[str, Any]) -> dict[str, Any]:
-    """What config.json holds besides what is said of single files."""
+    """The content of config.json, but for the ONNX files."""
     return {
         "format": EXPORT_FORMAT,
         "record": portable(content[RECORD_KEY]),

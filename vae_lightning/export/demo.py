@@ -1,4 +1,4 @@
-"""A page on which people play with a trained decoder in their browser: one folder, for any web server."""
+"""Writes a page that runs a trained decoder in the browser: one folder, for any web server."""
 
 import shutil
 from pathlib import Path
@@ -24,7 +24,7 @@ def write_demo(vae: Run, decoder_onnx: Path, folder: Path, runtime: Path | None 
         runtime: folder with RUNTIME_FILES; None fetches them once.
 
     Raises:
-        ValueError: the runtime cannot be had, or the model is a plain autoencoder of whose latents nothing is known.
+        ValueError: the runtime is missing, or the model is a plain autoencoder of whose latents nothing is known.
     """
     runtime_folder = browser_runtime(runtime)
     contents = demo_contents(vae)

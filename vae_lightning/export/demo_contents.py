@@ -1,4 +1,4 @@
-"""What the browser demo knows of a model besides its weights: where its latents lie, priors, directions, and words."""
+"""The content of demo.json: where a model's latents lie, its priors, its directions, and texts for the page."""
 
 import base64
 from typing import Any
@@ -20,14 +20,8 @@ from vae_lightning.system.terminal import command
 
 FORMAT = 1
 FIRST_ATTRIBUTES = (
-    "Smiling",
-    "Male",
-    "Young",
-    "Eyeglasses",
-    "Blond_Hair",
-    "Bangs",
-    "Pale_Skin",
-    "Mouth_Slightly_Open",
+    *("Smiling", "Male", "Young", "Eyeglasses"),
+    *("Blond_Hair", "Bangs", "Pale_Skin", "Mouth_Slightly_Open"),
 )
 PRIOR_TITLES = {  # the first that a model has is what the page begins with
     "gmm": "fitted mixture",
@@ -63,8 +57,8 @@ def demo_contents(vae: Run) -> dict[str, Any]:
 
 
 def _statistics(vae: Run) -> LatentStatistics | None:
-    """None where the data is gone and nobody measured them before."""
-    with Console(stderr=True).status("Looking where the latents of held-out faces lie"):
+    """None where the data is missing and the statistics were not measured before."""
+    with Console(stderr=True).status("Measuring where the latents of held-out faces lie"):
         try:
             return vae.latent_statistics()
         except DataError:
@@ -72,7 +66,7 @@ def _statistics(vae: Run) -> LatentStatistics | None:
 
 
 def _latents(vae: Run, statistics: LatentStatistics | None) -> dict[str, Any]:
-    """Their middle, the unit of their sliders, and in which order they are offered and why."""
+    """Their means, the units of their sliders, and their order on the page with its reason."""
     num_latents = vae.model.latent_dim
     if statistics is not None:
         mean, spread = statistics.mean, statistics.std
@@ -102,8 +96,8 @@ def _spread_of_prior(vae: Run) -> tuple[Float[Tensor, " latent"], Float[Tensor, 
     prior = _fitted_prior(vae, "gaussian")
     if not isinstance(prior, FittedGaussian):
         raise ValueError(
-            f"{vae.path}: a plain autoencoder whose data is not where it was, and to which no prior was fitted, so "
-            "that nothing says where its latents lie. Bring the data back (CELEBA_ROOT), then: "
+            f"{vae.path}: where the latents of this plain autoencoder lie is not known, because its data is missing "
+            "and no prior was fitted to it. Bring the data back (CELEBA_ROOT), then: "
             + command(f"vae evaluate {run_folder(vae.path)} --metrics samplers")
         )
     return prior.mean.float(), prior.cholesky.square().sum(1).sqrt().float()
@@ -121,7 +115,7 @@ def _movement(vae: Run, mean: Float[Tensor, " latent"], spread: Float[Tensor, " 
 
 
 def _attributes(vae: Run) -> list[dict[str, Any]]:
-    """Directions between class means: well-known attributes first, none where none were fitted."""
+    """Directions between class means, well-known attributes first; empty where no directions were fitted."""
     try:
         directions = vae.directions()
     except RunError:

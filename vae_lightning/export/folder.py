@@ -1,4 +1,4 @@
-"""A run -> an exported folder, that is whole or not there."""
+"""Writes an exported folder, which is whole or not there."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -83,7 +83,7 @@ def export_run(
         try:
             carried = _describe(vae, content, unfinished, files, hub_name)
         except (LookupError, TypeError, AttributeError) as error:
-            raise ValueError(f"{vae.path} does not say of itself what the card needs ({error!r})") from error
+            raise ValueError(f"{vae.path} does not say of itself what the model card needs ({error!r})") from error
     sizes = {str(file.relative_to(folder)): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
     return Exported(folder, vae.record["data"]["source"], sizes, carried, files)
 
@@ -97,7 +97,7 @@ def _write_onnx(vae: Run, folder: Path, names: Sequence[str]) -> tuple[OnnxFile,
 def _describe(
     vae: Run, content: dict[str, Any], folder: Path, files: Sequence[OnnxFile], hub_name: str | None
 ) -> Carried:
-    """Everything besides the model itself."""
+    """Writes everything besides the model itself."""
     carried = carry(vae, folder / EXPORTED_WEIGHTS)
     write_samples(vae, carried, folder / SAMPLES)
     config = described(content)
@@ -107,7 +107,7 @@ def _describe(
 
 
 def write_samples(vae: Run, carried: Carried, file: Path) -> None:
-    """Unselected faces that the model made up, none of the data; nothing where there is no prior to sample from."""
+    """Unselected samples of the model, no image of the data; nothing where there is no prior to sample from."""
     wanted = [("normal", 1.0), ("normal", 0.7)] if vae.model.has_prior else []
     wanted += [(name, 1.0) for name in ("gmm", "gaussian") if name in carried.priors][:1]
     if not wanted:
@@ -120,11 +120,11 @@ def write_samples(vae: Run, carried: Carried, file: Path) -> None:
 def check_place(folder: Path, overwrite: bool) -> None:
     """
     Raises:
-        ValueError: nothing can be written there, or what is there must not be replaced.
+        ValueError: the folder cannot be written, or holds something that must not be replaced.
     """
     if Path.cwd().is_relative_to(folder):
         raise ValueError(
-            f"{folder} is where you are: name a folder that is made anew, as in `vae export last exported`"
+            f"{folder} is your working folder: name a folder that is made anew, as in `vae export last exported`"
         )
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: name a folder")
@@ -147,7 +147,7 @@ def is_export(folder: Path) -> bool:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write to; what is there when the block ends without an error becomes `folder`."""
+    """Gives a folder to write to, which becomes `folder` when the block ends without an error."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished, outdated = aside(folder), aside(_outdated(folder))
     _clear_up(folder)
@@ -171,7 +171,7 @@ def _outdated(folder: Path) -> Path:
 
 
 def _clear_up(folder: Path) -> None:
-    """After processes that were killed: an earlier export that one had moved away comes back, halves go."""
+    """Cleans up after killed processes: restores an export that one had moved away, and removes unfinished ones."""
     moved_away, halves = ([aside(path), *leftovers(path)] for path in (_outdated(folder), folder))
     for earlier in moved_away:
         if earlier.exists() and not folder.exists():

@@ -1,4 +1,4 @@
-"""An exported folder -> a model repository on a hub. Who may write there is asked before anything is computed."""
+"""Pushes an exported folder to a model repository on a hub; the right to write is checked before anything else."""
 
 import importlib.util
 import os
@@ -27,11 +27,11 @@ class HubPlace:
 
 
 def check_access(name: str, public: bool) -> HubPlace:
-    """Whether the token may write there, as far as the hub tells before it is tried.
+    """Checks whether the token may write there, as far as the hub tells before an upload.
 
     Args:
         name: OWNER/NAME.
-        public: whether everybody shall see it.
+        public: whether everybody is to see it.
 
     Raises:
         ValueError: no such name, extra, token, network or right; or the repository is there and not as public as asked.
@@ -61,7 +61,7 @@ def check_access(name: str, public: bool) -> HubPlace:
 
 
 def _check_right(name: str, person: dict[str, object]) -> None:
-    """What `whoami` tells; of a fine-grained token the hub itself decides, when it is tried."""
+    """Checks what `whoami` says; about a fine-grained token the hub itself decides, at the upload."""
     organisations = person.get("orgs") or []
     assert isinstance(organisations, list)
     owners = [str(person["name"]), *(str(organisation["name"]) for organisation in organisations)]
@@ -77,7 +77,7 @@ def push(folder: Path, place: HubPlace) -> str:
     """Uploads everything in one commit; returns the address.
 
     Raises:
-        ValueError: the hub refused it, or could not be reached. What it had before is as it was.
+        ValueError: the hub refused it, or could not be reached; the repository is as it was before.
     """
     from huggingface_hub import HfApi
 
@@ -91,7 +91,7 @@ def push(folder: Path, place: HubPlace) -> str:
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Errors of the hub and of the network, in one line."""
+    """Turns errors of the hub and of the network into one line."""
     from huggingface_hub import errors
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 

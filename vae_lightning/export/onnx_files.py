@@ -1,4 +1,4 @@
-"""Encoder and decoder as ONNX files, images in [0, 1] on both sides; checked against PyTorch before they are kept."""
+"""Writes encoder and decoder as ONNX files, with images in [0, 1], and keeps them only if they agree with PyTorch."""
 
 import importlib.util
 from collections.abc import Iterable
@@ -95,7 +95,7 @@ def write_onnx(model: Autoencoder, file: Path) -> OnnxFile:
     try:
         _translate(part, file)
         difference = _largest_difference(part, file)
-        if not difference <= LARGEST_DIFFERENCE:  # also where it is no number
+        if not difference <= LARGEST_DIFFERENCE:  # also true for nan
             raise ValueError(
                 f"{file.name}: onnxruntime and PyTorch differ by {difference:.2g}, at most {LARGEST_DIFFERENCE:g} is "
                 "accepted. Did the training diverge? Otherwise export without --onnx and report it"
@@ -130,7 +130,7 @@ def _translate(part: OnnxEncoder | OnnxDecoder, file: Path) -> None:
 
 
 def _inputs(part: OnnxEncoder | OnnxDecoder, batch_size: int) -> Float[Tensor, "batch *shape"]:
-    """Latents of the prior, or faces that the model itself decodes from those: numbers of the size of real ones."""
+    """Latents of the prior, or faces that the model decodes from those: values as large as real ones."""
     generator = torch.Generator().manual_seed(CHECK_SEED + batch_size)
     latents = torch.randn(batch_size, part.model.latent_dim, generator=generator)
     if isinstance(part, OnnxDecoder):
