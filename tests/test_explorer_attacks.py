@@ -16,9 +16,7 @@ from PIL import Image
 pytest.importorskip("gradio.blocks")  # Gradio leaves a folder behind when it is removed
 pytestmark = pytest.mark.extra
 
-from explorer_load import (  # noqa: E402
-    portrait,
-)
+from explorer_load import portrait  # noqa: E402
 from httpx import ASGITransport, AsyncClient, Response  # noqa: E402  (Gradio brings it)
 from starlette.responses import PlainTextResponse  # noqa: E402
 from starlette.types import Receive, Scope, Send  # noqa: E402
@@ -27,6 +25,7 @@ from vae_lightning.explorer import gate, server  # noqa: E402
 from vae_lightning.explorer.gate import AT_ONCE, EVENTS, OPEN_PAGES, PHOTOGRAPH, Gate  # noqa: E402
 from vae_lightning.explorer.listening import open_socket  # noqa: E402
 from vae_lightning.explorer.opening import open_workbench  # noqa: E402
+from vae_lightning.explorer.photographs import MOST_BYTES  # noqa: E402
 from vae_lightning.explorer.server import AnnouncedServer, build_app  # noqa: E402
 
 HERE = "http://127.0.0.1:7860"
@@ -145,9 +144,21 @@ def test_pages_of_other_sites_get_nothing(origin: str, app: Any) -> None:
     assert own.headers["Cross-Origin-Resource-Policy"] == "same-origin"
 
 
-@pytest.mark.parametrize("host", ["[", "[::1", "127.0.0.1:7860@evil.example", "", "127.0.0.1.", "\x00"])
-def test_a_host_that_makes_no_sense_is_refused(host: str, app: Any) -> None:
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("[", "[::1", "127.0.0.1:7860@evil.example", "", "127.0.0.1.", "\x00"),
+        *("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:7860"),
+    ],
+)
+def test_a_host_that_is_not_this_machine_or_makes_no_sense_is_refused(host: str, app: Any) -> None:
     assert ask(app, "GET", "/", headers={"Host": host}).status_code == 421
+
+
+def test_this_machines_own_names_are_answered_and_with_host_any_other(app: Any) -> None:
+    for host in ("localhost:7860", "[::1]:7860", "127.0.0.1"):
+        assert ask(app, "GET", "/", headers={"Host": host}).status_code == 200
+    assert ask(Gate(app.app, (), {}), "GET", "/", headers={"Host": "faces.example"}).status_code == 200
 
 
 def test_what_a_proxy_might_say_does_not_change_the_page(app: Any) -> None:
@@ -157,10 +168,18 @@ def test_what_a_proxy_might_say_does_not_change_the_page(app: Any) -> None:
     assert "evil.example" not in answer.text
 
 
-def test_a_chunked_body_is_refused_whatever_length_it_claims(app: Any) -> None:
-    for path in (PHOTOGRAPH, "/gradio_api/run/predict"):
+def test_large_and_unmeasured_bodies_are_refused_unread(app: Any) -> None:
+    async def parts() -> Any:
+        yield b"a"
+
+    for path, most in ((PHOTOGRAPH, MOST_BYTES), (f"{EVENTS}predict", gate.MOST_BYTES_OF_AN_EVENT)):
         both = {"Transfer-Encoding": "chunked", "Content-Length": "5"}
         assert ask(app, "POST", path, content=b"abcde", headers=both | OCTETS).status_code == 413
+        assert ask(app, "POST", path, content=parts(), headers=OCTETS).status_code == 413
+        assert ask(app, "POST", path, content=bytes(most + 1), headers=OCTETS).status_code == 413
+    assert (
+        ask(app, "POST", PHOTOGRAPH, content=b"a", headers={"Content-Type": "text/plain"}).status_code == 415
+    )  # a form
 
 
 async def answer_of(app: Any, scope: Scope) -> list[Any]:

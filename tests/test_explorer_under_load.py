@@ -1,6 +1,7 @@
 """The server of `vae explore` as a process: no connection to anywhere, a quick end, fifty visitors at once."""
 
 import asyncio
+import os
 import signal
 import socket
 import time
@@ -8,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 from explored_runs import write_explored_run
+from test_no_network import WATCHER
 
 pytest.importorskip("gradio.blocks")  # Gradio leaves a folder behind when it is removed
 pytestmark = pytest.mark.extra
@@ -27,37 +30,19 @@ from httpx import AsyncClient  # noqa: E402  (Gradio brings it)
 
 from vae_lightning.runs.load import load_run  # noqa: E402
 
-NO_NETWORK = """
-import socket
-connect, look_up, out = socket.socket.connect, socket.getaddrinfo, open({record!r}, "a", buffering=1)
-def is_here(host):
-    return not isinstance(host, (str, bytes)) or str(host) in ("localhost", "127.0.0.1", "::1", "0.0.0.0", "")
-def guarded(self, address):
-    if self.family in (socket.AF_INET, socket.AF_INET6) and not is_here(address[0]):
-        out.write(f"connect {{address}}\\n")
-        raise OSError("no network")
-    return connect(self, address)
-def guarded_look_up(host, *arguments, **options):
-    if not is_here(host):
-        out.write(f"look up {{host}}\\n")
-        raise OSError("no network")
-    return look_up(host, *arguments, **options)
-socket.socket.connect, socket.getaddrinfo = guarded, guarded_look_up
-out.write("guarded\\n")
-"""
-
 
 @pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize("signals", [[signal.SIGINT] * 2, [signal.SIGTERM]])
 def test_the_server_asks_nobody_and_ends_at_once_and_without_a_word(signals: list[int], tmp_path: Path) -> None:
     run = write_explored_run(tmp_path / "run", tmp_path / "none", tmp_path / "data")
+    asked = tmp_path / "asked.txt"
     (tmp_path / "guard").mkdir()
-    record = tmp_path / "guard" / "asked.txt"
-    (tmp_path / "guard" / "sitecustomize.py").write_text(NO_NETWORK.format(record=str(record)))
+    (tmp_path / "guard" / "sitecustomize.py").write_text(WATCHER)
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    environment = {"PYTHONPATH": str(tmp_path / "guard"), "GRADIO_ANALYTICS_ENABLED": "True"}
+    paths = os.pathsep.join([str(tmp_path / "guard"), str(processes.ROOT)])
+    environment = {"PYTHONPATH": paths, "ASKED": str(asked), "GRADIO_ANALYTICS_ENABLED": "True"}
     with explored(run, temporary, **environment) as (address, process):
         asyncio.run(everything_once(address, load_run(run)))
         with socket.create_connection(("127.0.0.1", int(address.rstrip("/").rpartition(":")[2])), 60) as page:
@@ -67,7 +52,7 @@ def test_the_server_asks_nobody_and_ends_at_once_and_without_a_word(signals: lis
                 process.send_signal(each)
                 time.sleep(0.05)
             assert process.wait(60) in (0, -signal.SIGINT)  # the latter where the second came last
-        assert record.read_text().splitlines() == ["guarded"]
+        assert not asked.exists()
         printed = (temporary / "explored.txt").read_text().strip()
         assert printed == f"run: {address} (Ctrl-C ends it)"
         assert [path.name for path in temporary.rglob("*") if path.is_file()] == ["explored.txt"]

@@ -3,7 +3,6 @@
 import os
 import sys
 from pathlib import Path
-from urllib.request import urlopen
 
 import processes
 import pytest
@@ -96,22 +95,6 @@ def test_rendering_and_a_sweep_ask_nobody(tmp_path: Path, watched: dict[str, str
     settings = ["data=faces", "data.faces_count=60", "data.data_dir=data", "trainer.max_epochs=1", "sweep=betas"]
     processes.train("-m", "beta=1,4", *processes.SMALL, *settings, cwd=tmp_path, **watched)
     assert (tmp_path / "multirun" / "betas" / "report.html").is_file()
-    assert not asked(watched)
-
-
-@pytest.mark.extra
-@pytest.mark.process
-@pytest.mark.slow
-def test_the_explorer_asks_nobody(tmp_path: Path, watched: dict[str, str]) -> None:
-    pytest.importorskip("gradio")
-    from explorer_load import explored
-
-    root = write_celeba(tmp_path / "celeba", 60)
-    from explored_runs import write_explored_run
-
-    run = write_explored_run(tmp_path / "run", root, tmp_path / "data")
-    with explored(run, tmp_path, **watched) as (address, _), urlopen(address) as answer:
-        assert answer.status == 200
     assert not asked(watched)
 
 

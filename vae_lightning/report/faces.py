@@ -1,5 +1,6 @@
 """Pictures with one row per run: what the runs make of the same faces."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,21 +32,27 @@ class Picture:
 def draw_faces(sweep: Sweep, exhibition: Exhibition) -> list[Picture]:
     """All pictures of faces that can be drawn; those without any row are left out."""
     exhibits = exhibition.exhibits
+    numbers = range(len(exhibition.latents))
     pictures = [
-        _reconstructions(sweep, exhibits),
-        *(
-            _traversal(sweep, exhibition, number, by_index)
-            for by_index in (False, True)
-            for number in _rows(exhibition)
+        _of_faces(
+            sweep,
+            exhibits,
+            "reconstructions",
+            "The same held-out test faces in every run, decoded posterior means. The row of originals is what went in.",
+            "Test faces in the first row, below them their reconstructions by {runs}.",
         ),
-        _interpolation(sweep, exhibits),
+        *(_traversal(sweep, exhibition, number, by_index) for by_index in (False, True) for number in numbers),
+        _of_faces(
+            sweep,
+            exhibits,
+            "interpolation",
+            "The same two held-out test faces, and the straight line between their posterior means, decoded.",
+            f"One test face turning into another in {NUM_STEPS} steps, a row for each of {{runs}}.",
+            [f"{step / (NUM_STEPS - 1):.3g}" for step in range(NUM_STEPS)],
+        ),
         _samples(sweep, exhibits),
     ]
     return [picture for picture in pictures if picture is not None]
-
-
-def _rows(exhibition: Exhibition) -> range:
-    return range(len(exhibition.latents))
 
 
 def grid(rows: list[Row], column_labels: list[str]) -> Pixels:
@@ -79,32 +86,14 @@ def _with_originals(sweep: Sweep, exhibits: list[Exhibit], kind: str) -> list[Ro
     return rows
 
 
-def _reconstructions(sweep: Sweep, exhibits: list[Exhibit]) -> Picture | None:
-    rows = _with_originals(sweep, exhibits, "reconstructions")
+def _of_faces(
+    sweep: Sweep, exhibits: list[Exhibit], kind: str, caption: str, alt: str, columns: Sequence[str] = ()
+) -> Picture | None:
+    rows = _with_originals(sweep, exhibits, kind)
     if not rows:
         return None
-    return Picture(
-        "reconstructions.png",
-        grid(rows, []),
-        "Reconstructions",
-        "The same held-out test faces in every run, decoded posterior means. The row of originals is what went in."
-        + _several_data(rows),
-        f"Test faces in the first row, below them their reconstructions by {_runs(rows)}.",
-    )
-
-
-def _interpolation(sweep: Sweep, exhibits: list[Exhibit]) -> Picture | None:
-    rows = _with_originals(sweep, exhibits, "interpolation")
-    if not rows:
-        return None
-    return Picture(
-        "interpolation.png",
-        grid(rows, [f"{step / (NUM_STEPS - 1):.3g}" for step in range(NUM_STEPS)]),
-        "Interpolation",
-        "The same two held-out test faces, and the straight line between their posterior means, decoded."
-        + _several_data(rows),
-        f"One test face turning into another in {NUM_STEPS} steps, a row for each of {_runs(rows)}.",
-    )
+    caption += _several_data(rows)
+    return Picture(f"{kind}.png", grid(rows, list(columns)), kind.capitalize(), caption, alt.format(runs=_runs(rows)))
 
 
 def _several_data(rows: list[Row]) -> str:
