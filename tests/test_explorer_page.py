@@ -155,7 +155,7 @@ def test_what_a_visitor_sends_leaves_no_file(app: Any, bench: Workbench, tmp_pat
     assert pixels.equal(bench.runs[0].vae.preprocess(Image.open(tmp_path / "me.png"))[0])
     refusal = ask(app, "POST", "/photograph", content=b"rubbish", headers=octets)
     assert refusal.status_code == 400
-    assert "no image" in refusal.json()["problem"]
+    assert "not an image" in refusal.json()["problem"]
     assert [path.name for path in tmp_path.iterdir()] == ["me.png"]
 
 
@@ -246,7 +246,7 @@ def test_a_photograph_is_reconstructed_and_a_broken_one_leaves_it(
     assert np.array_equal(pixels_of(source), np.asarray(expected))
     wait_for(page, choose, "input[type=file]").send_keys(str(tmp_path / "broken.png"))
     status = f"return {SHOWN}.map((element) => element.textContent).join()"
-    wait_for(page, status, ".status", until=lambda words: "broken.png: it is no image" in words)
+    wait_for(page, status, ".status", until=lambda words: "broken.png: it is not an image" in words)
     assert page.execute_script(MAIN) == source
 
 

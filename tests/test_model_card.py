@@ -176,7 +176,8 @@ def test_the_test_that_ended_training_is_quoted(tmp_path: Path) -> None:
 def test_every_choice_of_the_objective_has_words() -> None:
     for group, base in (("kl", KLTerm), ("reconstruction", ReconstructionLoss)):
         for file in Path(__file__).parents[1].glob(f"conf/{group}/*.yaml"):
-            assert find_class(base, yaml.safe_load(file.read_text())["_target_"]).words, file
+            settings = yaml.safe_load(file.read_text())
+            assert "_target_" not in settings or find_class(base, settings["_target_"]).words, file
 
 
 def test_an_autoencoder_without_priors_has_no_samples(tmp_path: Path) -> None:
