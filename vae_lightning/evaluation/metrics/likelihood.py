@@ -127,9 +127,9 @@ def s1_scores(nll_nats: float, kl_nats: float, subject: Subject) -> list[Value]:
     nll, kl = nll_nats / subject.model.num_pixels, kl_nats / subject.model.latent_dim
     density = "the NLL is that of N(x; decode(z), I), a density"
     return [
-        Value("normalized_nll", float(nll), f"S1's: NLL / number of pixel values; {density}", None, "lower"),
-        Value("normalized_kl", float(kl), "S1's: KL / number of latents, nats"),
-        Value("harmonic_mean", float(2 * nll * kl / (nll + kl)), "S1's, of the two above; it has no better end"),
+        Value("normalized_nll", float(nll), f"NLL / number of pixel values; {density}", None, "lower"),
+        Value("normalized_kl", float(kl), "KL / number of latents, nats"),
+        Value("harmonic_mean", float(2 * nll * kl / (nll + kl)), "harmonic mean of the two above; it has no better end"),
     ]
 
 
