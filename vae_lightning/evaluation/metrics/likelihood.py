@@ -129,7 +129,7 @@ def s1_scores(nll_nats: float, kl_nats: float, subject: Subject) -> list[Value]:
     return [
         Value("normalized_nll", float(nll), f"NLL / number of pixel values; {density}", None, "lower"),
         Value("normalized_kl", float(kl), "KL / number of latents, nats"),
-        Value("harmonic_mean", float(2 * nll * kl / (nll + kl)), "harmonic mean of the two above; it has no better end"),
+        Value("harmonic_mean", float(2 * nll * kl / (nll + kl)), "of the two above; it has no better end"),
     ]
 
 
