@@ -23,7 +23,6 @@ from vae_lightning.runs.fitted import direction_file, prior_file, statistics_fil
 from vae_lightning.runs.layout import RECORD_KEY, RunError
 from vae_lightning.runs.opened import Subject, open_subject
 
-CPU = torch.device("cpu")
 # rows 0, 8 of ten are for training and validation
 TRAINING_IMAGE, VALIDATION_IMAGE = 1, 9
 
@@ -47,7 +46,7 @@ def root(checkpoint: Path) -> Path:
 
 
 def opened(checkpoint: Path) -> Subject:
-    return open_subject(checkpoint, read_checkpoint(checkpoint), device=CPU)
+    return open_subject(load_run(checkpoint))
 
 
 def directions_of(subject: Subject, checkpoint: Path) -> torch.Tensor:
@@ -150,7 +149,6 @@ def test_an_export_carries_along_which_data_its_fitted_files_are_of(
 def test_files_that_do_not_say_are_taken_to_be_of_the_checkpoints_data(
     checkpoint: Path, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Those of before 2026-11-22."""
     directions, statistics = fit_everything(checkpoint.parents[1])
     assert prior_file(checkpoint).fitted_to() is None
     subject = opened(checkpoint)
@@ -165,6 +163,7 @@ def test_files_that_do_not_say_are_taken_to_be_of_the_checkpoints_data(
     subject = opened(checkpoint)
     assert len(directions_of(subject, checkpoint)) == 40
     assert prior_file(checkpoint, run.record["data"], subject.data.record()).names() == []
+    run = load_run(checkpoint)
     run.held_out_faces("test", 1)
     assert not torch.equal(run.latent_statistics().std, statistics.std)
     run.sample(1, prior="gmm")  # without a word about data

@@ -21,7 +21,7 @@ import train
 from vae_lightning.data import DataError, FaceDataModule
 from vae_lightning.launch.configuration import first_cause, to_plain
 from vae_lightning.recognition import ResNet18Recognizer
-from vae_lightning.recognition.load import check_sees_alike, load_recognizer
+from vae_lightning.recognition.load import load_recognizer
 from vae_lightning.recognition.network import WEIGHTS
 from vae_lightning.recognition.readings import ReadSplit, attribute_means, attribute_table, factor_table
 from vae_lightning.runs.data_record import data_settings
@@ -215,9 +215,9 @@ def test_a_vae_is_no_recognizer_and_the_other_way_round(trained: Path, run_train
     with pytest.raises(ValueError, match="holds an autoencoder"):
         load_recognizer(vae)
     data = load_run(vae).config["data"]
-    check_sees_alike(trained, "best", data)
+    load_recognizer(trained, sees=data)
     with pytest.raises(ValueError, match=r"data\.crop=148 instead of 178.*data\.crop=178"):
-        check_sees_alike(trained, "best", data | {"crop": 178})
+        load_recognizer(trained, sees=data | {"crop": 178})
 
 
 def test_data_without_factors_are_refused_when_they_are_open(tiny_celeba: Callable[..., Path], tmp_path: Path) -> None:

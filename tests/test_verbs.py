@@ -6,16 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import write_celeba
+from explored_runs import write_explored_run
 from PIL import Image
 from tiny_runs import write_run
 from typer.testing import CliRunner, Result
 
 from vae_lightning import load_run
-from vae_lightning.cli import app as cli
+from vae_lightning.cli import faces as cli
 from vae_lightning.cli.app import app
 from vae_lightning.latents.statistics import LatentStatistics
 from vae_lightning.pictures.grids import labelled_grid
+from vae_lightning.runs import checkpoints
 from vae_lightning.runs.fitted import statistics_file
+from vae_lightning.system.tensor_files import read_tensors
 
 
 def completions(line: str) -> list[str]:
@@ -126,6 +130,31 @@ def test_other_errors_of_torch_keep_their_traceback(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(cli, "_load", fail)
     assert "mat1" in str(typed("sample", tmp_path).exception)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("sample run", "reconstruct run me.png", "traverse run me.png --steps 2", "interpolate run me.png you.png"),
+        *("edit attribute run Attribute_07 me.png", "edit directions run", "edit amplify run -n 1 --steps 3"),
+        *("evaluate run --metrics latents", "export run exported", "reconstruct run -n 2"),
+    ],
+)
+def test_each_verb_reads_the_checkpoint_once(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_explored_run(tmp_path / "run", write_celeba(tmp_path / "celeba", 30), tmp_path / "data")
+    for name in ("me.png", "you.png"):
+        Image.effect_noise((90, 120), 80).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    reads: list[Path] = []
+
+    def read(file: Path) -> object:
+        reads.append(file)
+        return read_tensors(file)
+
+    monkeypatch.setattr(checkpoints, "read_tensors", read)
+    ended = typed(*words.split(), "--device", "cpu") if "export" not in words else typed(*words.split())
+    assert ended.exit_code == 0, ended.output
+    assert [file.resolve() for file in reads] == [run / "checkpoints" / "best.ckpt"]
 
 
 def test_long_names_of_photographs_are_cut(tmp_path: Path) -> None:

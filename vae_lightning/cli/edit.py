@@ -96,10 +96,10 @@ def directions(run: RunPath, out: Folder = None, checkpoint: Which = "best", dev
     from vae_lightning.editing.outcome import Outcome
 
     with opened(run, checkpoint, device) as workplace:
-        fitted = subject_directions(workplace.subject, workplace.directions)
+        fitted = subject_directions(workplace.subject, workplace.run.direction_file)
     tables = {"directions": direction_table(fitted)}
     columns = ("attribute", "with", "without", "means_gap", "means_gap_std", "cosine")
-    outcome = Outcome({"normals": normals_picture(fitted)}, tables, {"file": str(workplace.directions.path)})
+    outcome = Outcome({"normals": normals_picture(fitted)}, tables, {"file": str(workplace.run.direction_file.path)})
     finish(workplace, outcome, "directions", out, {"edit": "directions"}, show={"directions": columns})
 
 
@@ -141,7 +141,7 @@ def attribute(
     settings |= {"strengths": steps, "images_per_class": images_per_class}
     with opened(run, checkpoint, device, split=split, seed=seed) as workplace:
         subject = workplace.subject
-        fitted = subject_directions(subject, workplace.directions, images_per_class, seed)
+        fitted = subject_directions(subject, workplace.run.direction_file, images_per_class, seed)
         direction = fitted.direction(name, method, others)
         faces, labels = workplace.faces(photographs, count)
         edited = edit_attribute(subject, faces, labels, direction, steps, unit)

@@ -51,7 +51,7 @@ def score(
                 f"--factor: {judge} reads factors; name the one that tells {attribute}, of {', '.join(reader.names)}"
             )
         guide = workplace.recognizer(classifier) if classifier else None
-        methods = methods_for(subject, workplace.directions, attribute, not remove, others, guide)
+        methods = methods_for(subject, workplace.run.direction_file, attribute, not remove, others, guide)
         target = factor or attribute
         outcome = compare_methods(Judge(reader, subject), subject, target, not remove, methods, steps, images)
     networks = made_by(judge=judge, classifier=classifier)

@@ -17,18 +17,15 @@ from rich.text import Text
 from vae_lightning.data.sources.source import Split
 from vae_lightning.editing.outcome import Cell, Outcome
 from vae_lightning.evaluation.request import Request
-from vae_lightning.latents.directions import DirectionFile
 from vae_lightning.pictures.face_grids import Faces
 from vae_lightning.recognition import Recognizer
-from vae_lightning.recognition.load import check_sees_alike, load_recognizer
-from vae_lightning.runs.checkpoints import read_checkpoint
-from vae_lightning.runs.fitted import digest_of, direction_file
-from vae_lightning.runs.layout import EDITS, RECORD_KEY, checkpoint_file, run_folder
-from vae_lightning.runs.load import load_run
+from vae_lightning.recognition.load import load_recognizer
+from vae_lightning.runs.fitted import digest_of
+from vae_lightning.runs.layout import EDITS, checkpoint_file, run_folder
+from vae_lightning.runs.load import Run, load_run
 from vae_lightning.runs.opened import Subject, open_subject
 from vae_lightning.runs.photographs import open_photographs
 from vae_lightning.runs.versions import made_with
-from vae_lightning.system.devices import choose_device
 from vae_lightning.system.progress import progress
 from vae_lightning.system.terminal import command
 
@@ -40,13 +37,8 @@ LEAST_WIDTH = 8
 class Workplace:
     """A run that is open for editing."""
 
-    file: Path
+    run: Run
     subject: Subject
-    record: Mapping[str, Any]  # of the checkpoint
-
-    @property
-    def directions(self) -> DirectionFile:
-        return direction_file(self.file, self.record["data"], self.subject.data.record())
 
     def recognizer(self, run: str) -> Recognizer:
         """A network that reads this run's faces.
@@ -54,8 +46,7 @@ class Workplace:
         Raises:
             RunError, ValueError: no such run, or one that was trained on other crops or sizes.
         """
-        check_sees_alike(run, "best", dict(self.record["config"]["data"]))
-        return load_recognizer(run, "best", self.subject.device)
+        return load_recognizer(run, device=self.subject.device, sees=self.run.config["data"])
 
     def faces(self, photographs: Sequence[Path] | None, count: int, **of_class: bool) -> tuple[Faces, list[str]]:
         """Pictures of the person's, or evenly spaced ones of the split, and what to call them.
@@ -70,7 +61,7 @@ class Workplace:
             ValueError: the split has no such images.
         """
         if photographs:
-            return load_run(self.file).preprocess(open_photographs(photographs)), [path.stem for path in photographs]
+            return self.run.preprocess(open_photographs(photographs)), [path.stem for path in photographs]
         rows = self.subject.rows(self.subject.split)
         attributes = self.subject.attributes(self.subject.split)
         for name, wanted in of_class.items():
@@ -94,13 +85,9 @@ def opened(run: str, checkpoint: str, device: str, *, split: str = "test", seed:
         ValueError: no such run, device or split, or the data are not where they were.
     """
     Request(split=split, device=device, seed=seed)  # refuses what is not allowed
-    file = checkpoint_file(Path(run).expanduser(), checkpoint)
-    content = read_checkpoint(file)
     with progress() as observer:
-        subject = open_subject(
-            file, content, device=choose_device(device), split=cast(Split, split), seed=seed, track=observer.track
-        )
-        yield Workplace(file, subject, content[RECORD_KEY])
+        loaded = load_run(run, checkpoint, device)
+        yield Workplace(loaded, open_subject(loaded, split=cast(Split, split), seed=seed, track=observer.track))
 
 
 def finish(
@@ -112,7 +99,7 @@ def finish(
     show: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
     """Writes everything, shows these columns of these tables, says where all lies; returns the folder."""
-    folder = out or run_folder(workplace.file) / EDITS / name
+    folder = out or run_folder(workplace.run.path) / EDITS / name
     files = outcome.write(folder, {**settings, **_made_from(workplace)})
     console = Console()
     for title, columns in (show or {}).items():
@@ -126,9 +113,9 @@ def finish(
 def _made_from(workplace: Workplace) -> dict[str, Any]:
     data = workplace.subject.data.record()
     return {
-        "run": str(run_folder(workplace.file)),
-        "checkpoint": workplace.file.name,
-        "checkpoint_digest": digest_of(workplace.file),
+        "run": str(run_folder(workplace.run.path)),
+        "checkpoint": workplace.run.path.name,
+        "checkpoint_digest": digest_of(workplace.run.path),
         "split": workplace.subject.split,
         "data": data["source"],
         "data_fingerprint": data["fingerprint"],

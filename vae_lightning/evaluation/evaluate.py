@@ -13,13 +13,12 @@ from vae_lightning.evaluation.card import Card, Section
 from vae_lightning.evaluation.measured import EvaluationError, Measured, Metric
 from vae_lightning.evaluation.request import Request
 from vae_lightning.evaluation.store import ResultStore
-from vae_lightning.runs.checkpoints import read_checkpoint
 from vae_lightning.runs.data_record import has_same_images
 from vae_lightning.runs.fitted import digest_of
-from vae_lightning.runs.layout import EVALUATION, RECORD_KEY, checkpoint_file, run_folder
+from vae_lightning.runs.layout import EVALUATION, run_folder
+from vae_lightning.runs.load import Run, load_run
 from vae_lightning.runs.opened import Subject, open_subject
 from vae_lightning.runs.versions import made_with
-from vae_lightning.system.devices import choose_device
 from vae_lightning.system.progress import Observer
 
 
@@ -48,12 +47,12 @@ def evaluate_run(
         EvaluationError: the request cannot be met.
     """
     request, observer = request or Request(), observer or Observer()
-    file = checkpoint_file(Path(path).expanduser(), checkpoint)
-    content = read_checkpoint(file)
-    subject = _open(file, content, request, observer)
-    folder = out or run_folder(file) / EVALUATION
+    run = load_run(path, checkpoint, request.device)
+    split = cast(Split, request.split)
+    subject = open_subject(run, split=split, seed=request.seed, batch_size=request.batch_size, track=observer.track)
+    folder = out or run_folder(run.path) / EVALUATION
     folder.mkdir(parents=True, exist_ok=True)
-    store = ResultStore(folder, _identity(file, subject))
+    store = ResultStore(folder, _identity(run.path, subject))
     sections: list[Section] = []
     problems: dict[str, EvaluationError] = {}
     try:
@@ -61,25 +60,13 @@ def evaluate_run(
             observer.metric(metric.title)
             sections.append(_section_of(metric, subject, store, problems))
     finally:  # also what was measured before Ctrl-C
-        card = Card(_about(file, content, subject), sections)
+        card = Card(_about(run, subject), sections)
         if sections:
             card.write(folder)
     for name in problems:
         if name in request.metrics:
             raise problems[name]
     return card
-
-
-def _open(file: Path, content: dict[str, Any], request: Request, observer: Observer) -> Subject:
-    return open_subject(
-        file,
-        content,
-        device=choose_device(request.device),
-        split=cast(Split, request.split),
-        seed=request.seed,
-        batch_size=request.batch_size,
-        track=observer.track,
-    )
 
 
 def _section_of(metric: Metric, subject: Subject, store: ResultStore, problems: dict[str, EvaluationError]) -> Section:
@@ -111,23 +98,22 @@ def _identity(file: Path, subject: Subject) -> dict[str, Any]:
     }
 
 
-def _about(file: Path, content: dict[str, Any], subject: Subject) -> dict[str, Any]:
+def _about(run: Run, subject: Subject) -> dict[str, Any]:
     data = subject.data.record()
     parameters = sum(weights.numel() for weights in subject.model.parameters())
-    config = content[RECORD_KEY]["config"]
     return {
         "model": f"{type(subject.model).__name__} ({parameters:,} parameters, {subject.model.latent_dim} latents)",
-        "checkpoint": file.name,
-        "epoch": content["epoch"] + 1,  # from 1, as in training's pictures
-        "beta": config.get("beta"),
-        "run": str(run_folder(file)),
-        "checkpoint_digest": digest_of(file),
+        "checkpoint": run.path.name,
+        "epoch": run.epoch + 1,  # from 1, as in training's pictures
+        "beta": run.config.get("beta"),
+        "run": str(run_folder(run.path)),
+        "checkpoint_digest": digest_of(run.path),
         "split": subject.split,
         "count": len(subject.data.split(subject.split)),
         "data": data["source"],
         "data_root": data["root"],
         "data_fingerprint": data["fingerprint"],
-        "same_files_as_in_training": has_same_images(data, content[RECORD_KEY]["data"]),
+        "same_files_as_in_training": has_same_images(data, run.record["data"]),
         "crop": data["crop"],
         "image_size": data["image_size"],
         "color": data["color"],

@@ -2,24 +2,21 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from jaxtyping import UInt8
 from torch import Tensor
 
+from vae_lightning.data import FaceDataModule
 from vae_lightning.editing.attributes.directions import subject_directions
 from vae_lightning.explorer.workbench import TEST_FACES, OpenedRun, Workbench, sayable
 from vae_lightning.latents.directions import Directions
 from vae_lightning.latents.priors import PRIORS
 from vae_lightning.latents.statistics import LatentStatistics
 from vae_lightning.report.sweep import Job, Sweep, read_sweep
-from vae_lightning.runs.checkpoints import read_checkpoint
 from vae_lightning.runs.data_record import data_settings
-from vae_lightning.runs.fitted import direction_file, prior_file
 from vae_lightning.runs.layout import checkpoint_file, checkpoint_path, is_sweep, run_folder
 from vae_lightning.runs.load import Run, load_run
 from vae_lightning.runs.opened import open_subject
-from vae_lightning.system.devices import choose_device
 from vae_lightning.system.progress import Track, progress
 from vae_lightning.system.terminal import command
 
@@ -64,7 +61,7 @@ class Opening:
     fits: bool
     shared: bool
     track: Track
-    _test_faces: dict[str, tuple[TestFaces, dict[str, Any] | None]] = field(default_factory=dict)
+    _data: dict[str, FaceDataModule] = field(default_factory=dict)
 
     def run(self, file: Path, label: str | None = None) -> OpenedRun:
         """
@@ -98,23 +95,21 @@ class Opening:
 
     def _faces(self, vae: Run, notes: list[str]) -> TestFaces | None:
         settings = str(data_settings(vae.record))
-        if settings not in self._test_faces:
-            try:
-                self._test_faces[settings] = vae.held_out_faces("test", TEST_FACES), vae.data_at_hand
-            except (ValueError, OSError) as error:
-                notes.append(f"No test faces, only samples and your own photographs: {self.told(error)}")
-                return None
-        faces, vae.data_at_hand = self._test_faces[settings]
+        if settings in self._data:
+            vae.data = self._data[settings]
+        try:
+            faces = vae.held_out_faces("test", TEST_FACES)
+        except (ValueError, OSError) as error:
+            notes.append(f"No test faces, only samples and your own photographs: {self.told(error)}")
+            return None
+        self._data[settings] = vae.data
         return faces
 
     def _directions(self, vae: Run, notes: list[str], *, has_data: bool) -> Directions | None:
-        file = direction_file(vae.path, vae.record["data"], vae.data_at_hand)
         try:
-            directions = file.read()
+            directions = vae.direction_file.read()
             if directions is None and self.fits and has_data:
-                content, device = read_checkpoint(vae.path), choose_device(self.device)
-                subject = open_subject(vae.path, content, device=device, track=self.track)
-                directions = subject_directions(subject, file)
+                directions = subject_directions(open_subject(vae, track=self.track), vae.direction_file)
         except (ValueError, OSError) as error:
             notes.append(f"No sliders for attributes: {self.told(error)}")
             return None
@@ -128,9 +123,8 @@ class Opening:
     def _priors(self, vae: Run, notes: list[str]) -> tuple[str, ...]:
         """Names of those that can be sampled."""
         names = ["normal"] if vae.model.has_prior else []
-        file = prior_file(vae.path, vae.record["data"], vae.data_at_hand)
         try:
-            names += [name for name in PRIORS if name != "normal" and file.read(name) is not None]
+            names += [name for name in PRIORS if name != "normal" and vae.prior_file.read(name) is not None]
         except ValueError as error:
             notes.append(self.told(error))
         return tuple(names)

@@ -56,30 +56,28 @@ def carry(vae: Run, weights: Path) -> Carried:
     Raises:
         ValueError: a file of the run is damaged.
     """
-    trained_on = vae.record["data"]
-    priors = prior_file(vae.path, trained_on)
+    priors = vae.prior_file
     copies = replace(prior_file(weights), at_hand=priors.fitted_to())
     for name in priors.names():
         prior = priors.read(name)
         assert prior is not None
         copies.write(name, prior)
     frequencies = {}
-    direction_source = direction_file(vae.path, trained_on)
-    directions = direction_source.read()
+    directions = vae.direction_file.read()
     if directions is not None:
-        replace(direction_file(weights), at_hand=direction_source.fitted_to()).write(directions)
+        replace(direction_file(weights), at_hand=vae.direction_file.fitted_to()).write(directions)
         counts = directions.counts_with + directions.counts_without
         shares = dict(zip(directions.names, (directions.counts_with / counts.clamp_min(1)).tolist(), strict=True))
         frequencies = {name: shares[name] for name in directions.fitted_names}
     statistics = _statistics(vae)
     if statistics is not None:
-        replace(statistics_file(weights), at_hand=statistics_file(vae.path).fitted_to()).write(statistics)
+        replace(statistics_file(weights), at_hand=vae.statistics_file.fitted_to()).write(statistics)
     return Carried(tuple(priors.names()), frequencies, statistics is not None)
 
 
 def _statistics(vae: Run) -> LatentStatistics | None:
     data = vae.record["data"]
-    kept = statistics_file(vae.path, data).read()
+    kept = vae.statistics_file.read()
     if kept is not None or (data["source"] == "faces" and not Path(data["root"]).is_dir()):
         return kept  # rendered faces that are gone would be drawn again, for a minute
     try:

@@ -18,8 +18,8 @@ from vae_lightning.export.onnx_files import DECODER, ENCODER, OnnxFile, require_
 from vae_lightning.models.pixels import to_uint8
 from vae_lightning.pictures.grids import labelled_grid, write_picture
 from vae_lightning.runs.checkpoints import read_checkpoint
-from vae_lightning.runs.layout import EXPORTED_CONFIG, EXPORTED_WEIGHTS
-from vae_lightning.runs.load import Run, load_run
+from vae_lightning.runs.layout import EXPORTED_CONFIG, EXPORTED_WEIGHTS, checkpoint_file
+from vae_lightning.runs.load import Run, run_of
 from vae_lightning.system.plain_files import read_plain
 from vae_lightning.system.progress import progress
 from vae_lightning.system.whole_files import aside, leftovers, naming, write_json
@@ -71,10 +71,11 @@ def export_run(
     if onnx or demo:
         require_onnx()
     runtime = prepare_runtime(browser_runtime) if demo else None
-    vae = load_run(path, checkpoint)
+    file = checkpoint_file(Path(path).expanduser(), checkpoint)
+    content = read_checkpoint(file)
+    vae = run_of(file, content)
     if vae.path.resolve().is_relative_to(folder):
         raise ValueError(f"{folder} holds the model that is to be exported: name another folder")
-    content = read_checkpoint(vae.path)
     with naming(folder), replacing_folder(folder) as unfinished:
         write_weights(content, unfinished / EXPORTED_WEIGHTS)
         files = _write_onnx(vae, unfinished, (ENCODER, DECODER) if onnx else (DECODER,) if demo else ())

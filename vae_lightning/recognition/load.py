@@ -1,5 +1,6 @@
 """A run folder or checkpoint of a recognizer -> a network that is ready to read faces."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,24 @@ from vae_lightning.system.names import is_a_name
 from vae_lightning.system.terminal import command
 
 
-def load_recognizer(path: str | Path, checkpoint: str = "best", device: str | torch.device = "cpu") -> Recognizer:
+def load_recognizer(
+    path: str | Path,
+    checkpoint: str = "best",
+    device: str | torch.device = "cpu",
+    sees: Mapping[str, Any] | None = None,
+) -> Recognizer:
     """The network of a run of `experiment=attribute_classifier` or `factor_regressor`: frozen, in eval mode.
 
     Args:
         path: a run folder (`outputs/…`, a job of a sweep), a `.ckpt` file, or `last` for the newest such run.
         checkpoint: which of a folder's checkpoints, "best", "last" or a file.
         device: where the network goes.
+        sees: the `data` in the configuration of the run whose faces the network is to read, which must be cut and
+            sized like those that it was trained on; None does not compare.
 
     Raises:
         RunError: no run there, or a file that is no checkpoint of ours.
-        ValueError: it is an autoencoder's.
+        ValueError: it is an autoencoder's, or it was trained on other crops or sizes.
     """
     file = checkpoint_file(Path(path).expanduser(), checkpoint, reads_faces=True)
     content = read_checkpoint(file)
@@ -36,6 +44,8 @@ def load_recognizer(path: str | Path, checkpoint: str = "best", device: str | to
             + command("python train.py experiment=attribute_classifier")
         )
     check_record(content[RECORD_KEY], file)
+    if sees is not None:
+        _check_sees_alike(path, content[RECORD_KEY]["config"]["data"], sees)
     network = build_part(Recognizer, config, weights="none")
     load_weights(network, NETWORK_PREFIX, content["state_dict"])
     names = content.get(NAMES_KEY)
@@ -45,25 +55,15 @@ def load_recognizer(path: str | Path, checkpoint: str = "best", device: str | to
     return network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def check_sees_alike(path: str | Path, checkpoint: str, data: dict[str, Any]) -> None:
-    """Refuses a recognizer that was trained on other crops or sizes than the faces that it is to read.
-
-    Args:
-        path: of the recognizer.
-        checkpoint: as for `load_recognizer`.
-        data: of the run whose faces it is to read: its configuration's `data`.
-
-    Raises:
-        ValueError: with the command that trains one that fits.
+def _check_sees_alike(path: str | Path, own: Mapping[str, Any], sees: Mapping[str, Any]) -> None:
     """
-    file = checkpoint_file(Path(path).expanduser(), checkpoint, reads_faces=True)
-    record = read_checkpoint(file)[RECORD_KEY]
-    check_record(record, file)
-    own = record["config"]["data"]
-    different = [name for name in AS_SEEN if own[name] != data[name]]
+    Raises:
+        ValueError: the network was trained on other crops or sizes, with the command that trains one that fits.
+    """
+    different = [name for name in AS_SEEN if own[name] != sees[name]]
     if different:
-        pairs = ", ".join(f"data.{name}={own[name]} instead of {data[name]}" for name in different)
-        fits = " ".join(f"data.{name}={data[name]}" for name in different)
+        pairs = ", ".join(f"data.{name}={own[name]} instead of {sees[name]}" for name in different)
+        fits = " ".join(f"data.{name}={sees[name]}" for name in different)
         raise ValueError(
             f"{path} was trained on other pictures than the run: {pairs}. This trains one that fits: "
             + command(f"python train.py experiment=attribute_classifier {fits}")

@@ -36,7 +36,7 @@ def statistics_file(
 
 
 def _mark(record: Record | None, split: str, *others: str) -> Mark | None:
-    if record is None:
+    if record is None or split not in record["content"]:
         return None
     return {"images": record["content"].get(split), **{name: record.get(name) for name in (*AS_SEEN, *others)}}
 

@@ -1,7 +1,7 @@
 """A trained model between images as people have them and latents."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, overload
+from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped, UInt8
@@ -14,8 +14,8 @@ from vae_lightning.models.pixels import to_pil, to_pixel_range, to_unit_range
 from vae_lightning.runs.photographs import as_in_training
 
 Images = Shaped[Tensor, "*shape"] | Image.Image | Sequence[Image.Image]
-Pixels = Float[Tensor, "batch channels height width"]
 Latents = Float[Tensor, "batch latent"]
+Pictures = Any  # a tensor of floats in [0, 1], or with as_pil=True a list of PIL images
 
 
 class ImageCodec:
@@ -55,24 +55,15 @@ class ImageCodec:
         """q(z|x); its `mean` is the best single guess of an image's latents."""
         return self.model.encode(self._as_model_input(images))
 
-    @overload
-    def decode(self, latents: Latents, *, as_pil: Literal[False] = False) -> Pixels: ...
-    @overload
-    def decode(self, latents: Latents, *, as_pil: Literal[True]) -> list[Image.Image]: ...
     @torch.inference_mode()
-    def decode(self, latents: Latents, *, as_pil: bool = False) -> Pixels | list[Image.Image]:
+    def decode(self, latents: Latents, *, as_pil: bool = False) -> Pictures:
         """The mean of p(x|z)."""
         decoded = to_unit_range(self.model.decode(latents.to(self.device, self.dtype)), self.model.pixel_range)
         return to_pil(decoded) if as_pil else decoded
 
-    @overload
-    def reconstruct(self, images: Images, *, as_pil: Literal[False] = False) -> Pixels: ...
-    @overload
-    def reconstruct(self, images: Images, *, as_pil: Literal[True]) -> list[Image.Image]: ...
-    def reconstruct(self, images: Images, *, as_pil: bool = False) -> Pixels | list[Image.Image]:
+    def reconstruct(self, images: Images, *, as_pil: bool = False) -> Pictures:
         """Decoded posterior means."""
-        latents = self.encode(images).mean
-        return self.decode(latents, as_pil=True) if as_pil else self.decode(latents)
+        return self.decode(self.encode(images).mean, as_pil=as_pil)
 
     def _as_model_input(self, images: Images) -> Float[Tensor, "batch channels height width"]:
         expected = (self.model.channels, self.model.image_size, self.model.image_size)

@@ -1,36 +1,40 @@
 """A run folder, a checkpoint or an exported model -> a model that is ready to use, in four lines of Python."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import Tensor
 
-from vae_lightning.latents.directions import Directions
+from vae_lightning.latents.directions import DirectionFile, Directions
 from vae_lightning.latents.paths import latents_between
 from vae_lightning.latents.priors import Prior, StandardNormal
-from vae_lightning.latents.statistics import LatentStatistics, latent_statistics
+from vae_lightning.latents.priors.file import PriorFile
+from vae_lightning.latents.statistics import LatentStatistics, LatentStatisticsFile, latent_statistics
+from vae_lightning.losses import ReconstructionLoss
 from vae_lightning.models import Autoencoder
 from vae_lightning.models.pixels import to_pil
-from vae_lightning.runs.checkpoints import load_model, read_checkpoint
+from vae_lightning.runs.checkpoints import build_reconstruction, load_model, read_checkpoint
 from vae_lightning.runs.data_record import check_record, data_settings
 from vae_lightning.runs.fitted import direction_file, prior_file, statistics_file
-from vae_lightning.runs.image_codec import ImageCodec, Images, Pixels
-from vae_lightning.runs.layout import RECORD_KEY, RunError, checkpoint_file, run_folder
+from vae_lightning.runs.image_codec import ImageCodec, Images, Pictures
+from vae_lightning.runs.layout import RECONSTRUCTION_PREFIX, RECORD_KEY, RunError, checkpoint_file, run_folder
 from vae_lightning.system.devices import choose_device
 from vae_lightning.system.progress import Track, untracked
 from vae_lightning.system.terminal import command
+
+if TYPE_CHECKING:
+    from vae_lightning.data import FaceDataModule
 
 log = logging.getLogger("vae_lightning")
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 FACES_FOR_STATISTICS = 1_000
 FACES_AT_ONCE = 128
-Ways = Float[Tensor, "batch steps channels height width"]
 
 
 class Run(ImageCodec):
@@ -39,6 +43,7 @@ class Run(ImageCodec):
     >>> vae = load_run("outputs/2026-11-20_12-00-00")
     >>> vae.sample(16, temperature=0.7, seed=0).shape
     torch.Size([16, 3, 64, 64])
+    >>> from PIL import Image
     >>> photograph = Image.new("RGB", (600, 800), "tan")
     >>> vae.encode(photograph).mean.shape
     torch.Size([1, 128])
@@ -50,10 +55,52 @@ class Run(ImageCodec):
     4
     """
 
-    def __init__(self, model: Autoencoder, record: dict[str, Any], path: Path) -> None:
-        super().__init__(model, record)
+    def __init__(self, model: Autoencoder, path: Path, content: Mapping[str, Any]) -> None:
+        super().__init__(model, content[RECORD_KEY])
         self.path = path
-        self.data_at_hand: dict[str, Any] | None = None  # what there is to say about its data, once they are open
+        self.epoch: int = content["epoch"]  # from 0
+        weights = content["state_dict"]
+        of_the_term = {name: weights[name] for name in weights if name.startswith(RECONSTRUCTION_PREFIX)}
+        self._term = {RECORD_KEY: self.record, "state_dict": of_the_term}
+
+    @cached_property
+    def reconstruction(self) -> ReconstructionLoss:
+        """The pixel term that the model was trained with.
+
+        Raises:
+            RunError: the checkpoint names a class that is not one of ours, or does not hold the term's state.
+        """
+        return build_reconstruction(self._term).to(self.device)
+
+    @cached_property
+    def data(self) -> "FaceDataModule":
+        """The data that the run was trained on, opened when they are first asked for.
+
+        Raises:
+            DataError: the data are not where they were.
+        """
+        from vae_lightning.data import FaceDataModule  # Lightning, which takes longer to import than a model to load
+
+        data = FaceDataModule(**data_settings(self.record))
+        data.prepare_data()
+        return data
+
+    @property
+    def _marks(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """The data of the training, and those at hand now where they have been opened."""
+        return self.record["data"], self.data.record() if "data" in vars(self) else None
+
+    @property
+    def prior_file(self) -> PriorFile:
+        return prior_file(self.path, *self._marks)
+
+    @property
+    def direction_file(self) -> DirectionFile:
+        return direction_file(self.path, *self._marks)
+
+    @property
+    def statistics_file(self) -> LatentStatisticsFile:
+        return statistics_file(self.path, *self._marks)
 
     def sample_latents(
         self, num_samples: int = 16, temperature: float = 1.0, seed: int | None = None, prior: str = "normal"
@@ -71,26 +118,6 @@ class Run(ImageCodec):
             generator.manual_seed(seed)
         return self.prior(prior).sample(num_samples, generator, temperature)
 
-    @overload
-    def sample(
-        self,
-        num_samples: int = 16,
-        temperature: float = 1.0,
-        seed: int | None = None,
-        prior: str = "normal",
-        *,
-        as_pil: Literal[False] = False,
-    ) -> Pixels: ...
-    @overload
-    def sample(
-        self,
-        num_samples: int = 16,
-        temperature: float = 1.0,
-        seed: int | None = None,
-        prior: str = "normal",
-        *,
-        as_pil: Literal[True],
-    ) -> list[Image.Image]: ...
     def sample(
         self,
         num_samples: int = 16,
@@ -99,7 +126,7 @@ class Run(ImageCodec):
         prior: str = "normal",
         *,
         as_pil: bool = False,
-    ) -> Pixels | list[Image.Image]:
+    ) -> Pictures:
         """Decoded samples of a prior.
 
         Args:
@@ -114,7 +141,7 @@ class Run(ImageCodec):
             ValueError: no such prior, a temperature below 0, or fewer than 1 sample.
         """
         latents = self.sample_latents(num_samples, temperature, seed, prior)
-        return self.decode(latents, as_pil=True) if as_pil else self.decode(latents)
+        return self.decode(latents, as_pil=as_pil)
 
     def prior(self, name: str) -> Prior:
         """A density of the latents to sample from.
@@ -139,17 +166,9 @@ class Run(ImageCodec):
             )
         return prior
 
-    @overload
-    def interpolate(
-        self, first: Images, second: Images, num_steps: int = 9, path: str = "linear", *, as_pil: Literal[False] = False
-    ) -> Ways: ...
-    @overload
-    def interpolate(
-        self, first: Images, second: Images, num_steps: int = 9, path: str = "linear", *, as_pil: Literal[True]
-    ) -> list[list[Image.Image]]: ...
     def interpolate(
         self, first: Images, second: Images, num_steps: int = 9, path: str = "linear", *, as_pil: bool = False
-    ) -> Ways | list[list[Image.Image]]:
+    ) -> Pictures:
         """Decoded ways from each image of `first` to the one at its place in `second`, both ends counted.
 
         Args:
@@ -166,30 +185,6 @@ class Run(ImageCodec):
         ways = self.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
         return [to_pil(way) for way in ways] if as_pil else ways
 
-    @overload
-    def edit(
-        self,
-        images: Images,
-        attribute: str,
-        strength: float = 1.0,
-        method: str = "means",
-        orthogonal_to: Sequence[str] = (),
-        unit: str = "class",
-        *,
-        as_pil: Literal[False] = False,
-    ) -> Pixels: ...
-    @overload
-    def edit(
-        self,
-        images: Images,
-        attribute: str,
-        strength: float = 1.0,
-        method: str = "means",
-        orthogonal_to: Sequence[str] = (),
-        unit: str = "class",
-        *,
-        as_pil: Literal[True],
-    ) -> list[Image.Image]: ...
     def edit(
         self,
         images: Images,
@@ -200,7 +195,7 @@ class Run(ImageCodec):
         unit: str = "class",
         *,
         as_pil: bool = False,
-    ) -> Pixels | list[Image.Image]:
+    ) -> Pictures:
         """Images with more of an attribute, or less with a negative strength.
 
         Args:
@@ -218,7 +213,7 @@ class Run(ImageCodec):
         """
         shift = self.directions().direction(attribute, method, orthogonal_to).shift(strength, unit)
         latents = self.encode(images).mean + shift.to(self.device)
-        return self.decode(latents, as_pil=True) if as_pil else self.decode(latents)
+        return self.decode(latents, as_pil=as_pil)
 
     def directions(self) -> Directions:
         """What was fitted to the latents of this checkpoint: ways that add an attribute.
@@ -245,12 +240,12 @@ class Run(ImageCodec):
         Raises:
             DataError: not measured yet, and the data is not where it was.
         """
-        statistics = statistics_file(self.path, self.record["data"], self.data_at_hand).read()
+        statistics = self.statistics_file.read()
         if statistics is None:
             parts = self.held_out_faces("val", FACES_FOR_STATISTICS).split(FACES_AT_ONCE)
             numbers = track(range(len(parts)), "Measuring latents of held-out faces", len(parts))
             statistics = latent_statistics([self.encode(parts[number]) for number in numbers])
-            file = statistics_file(self.path, self.record["data"], self.data_at_hand)
+            file = self.statistics_file
             try:
                 file.write(statistics)
             except OSError as error:  # a folder of somebody else's
@@ -263,12 +258,7 @@ class Run(ImageCodec):
         Raises:
             DataError: the data is not where it was.
         """
-        from vae_lightning.data import FaceDataModule  # Lightning, which takes longer to import than a model to load
-
-        datamodule = FaceDataModule(**data_settings(self.record))
-        datamodule.prepare_data()
-        self.data_at_hand = datamodule.record()
-        return datamodule.held_out_faces(split, count)
+        return self.data.held_out_faces(split, count)
 
 
 def load_run(
@@ -300,13 +290,22 @@ def load_run(
         raise ValueError(f"dtype={dtype}: allowed are {', '.join(map(str, DTYPES))}")
     place = choose_device(device)
     file = checkpoint_file(Path(path).expanduser(), checkpoint)
-    content = read_checkpoint(file)
+    return run_of(file, read_checkpoint(file), place, dtype)
+
+
+def run_of(
+    file: Path, content: dict[str, Any], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Run:
+    """What `load_run` gives, from a checkpoint that has been read.
+
+    Raises:
+        RunError: the checkpoint does not hold an autoencoder of ours.
+    """
     try:
         model = load_model(content)
     except RunError as error:
         raise RunError(f"{file}: {error}") from error
     if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
         log.warning(f"{file}: its weights hold nan or inf, the training diverged")
-    record = content[RECORD_KEY]
-    check_record(record, file)
-    return Run(model.to(place, dtype), record, file)
+    check_record(content[RECORD_KEY], file)
+    return Run(model.to(device, dtype), file, content)

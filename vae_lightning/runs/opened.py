@@ -1,8 +1,7 @@
 """What is evaluated: a model with its data. What several metrics need is computed once."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from copy import deepcopy
 
 import numpy as np
 import torch
@@ -17,11 +16,7 @@ from vae_lightning.losses.reconstruction import ReconstructionLoss
 from vae_lightning.models import Autoencoder
 from vae_lightning.models.distributions import Deterministic, DiagonalGaussian, PixelPrediction, Posterior
 from vae_lightning.models.pixels import to_pixel_range, to_uint8, to_unit_range
-from vae_lightning.runs.checkpoints import build_reconstruction
-from vae_lightning.runs.data_record import data_settings
-from vae_lightning.runs.fitted import prior_file
-from vae_lightning.runs.layout import RECORD_KEY
-from vae_lightning.runs.load import load_run
+from vae_lightning.runs.load import Run
 from vae_lightning.system.progress import Track, untracked
 
 Images = Float[Tensor, "batch channels height width"]
@@ -177,25 +172,22 @@ class Subject:
 
 
 def open_subject(
-    file: Path,
-    content: dict[str, Any],
-    *,
-    device: torch.device,
-    split: Split = "test",
-    seed: int = 0,
-    batch_size: int | None = None,
-    track: Track = untracked,
+    run: Run, *, split: Split = "test", seed: int = 0, batch_size: int | None = None, track: Track = untracked
 ) -> Subject:
-    data = FaceDataModule(**data_settings(content[RECORD_KEY]))
-    data.prepare_data()
+    """A run with its data; the run's own model stays as it is.
+
+    Raises:
+        DataError: the data are not where they were.
+        RunError: the checkpoint does not hold the state of its pixel term.
+    """
     return Subject(
-        load_run(file, device=device).model.to(memory_format=torch.channels_last),  # a third faster on CPUs
-        data,
-        build_reconstruction(content).to(device),
+        deepcopy(run.model).to(memory_format=torch.channels_last),  # a third faster on CPUs
+        run.data,
+        run.reconstruction,
         split=split,
-        device=device,
+        device=run.device,
         seed=seed,
         batch_size=batch_size,
         track=track,
-        prior_file=prior_file(file, content[RECORD_KEY]["data"], data.record()),
+        prior_file=run.prior_file,
     )
