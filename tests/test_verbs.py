@@ -136,7 +136,11 @@ def test_other_errors_of_torch_keep_their_traceback(tmp_path: Path, monkeypatch:
     "words",
     [
         *("sample run", "reconstruct run me.png", "traverse run me.png --steps 2", "interpolate run me.png you.png"),
-        *("edit attribute run Attribute_07 me.png", "edit directions run", "edit amplify run -n 1 --steps 3"),
+        *(
+            "edit attribute run Attribute_07 me.png --unit std",
+            "edit directions run",
+            "edit amplify run -n 1 --steps 3",
+        ),
         *("evaluate run --metrics latents", "export run exported", "reconstruct run -n 2"),
     ],
 )
