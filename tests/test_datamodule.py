@@ -140,7 +140,7 @@ def test_held_out_faces_are_evenly_spaced_and_the_same_in_every_run(celeba_of_10
 
 
 def test_source_celeba_needs_to_know_where(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nobody said where CelebA is: set CELEBA_ROOT=.* or data\.root="):
+    with pytest.raises(DataError, match=r"needs to know where CelebA is: set CELEBA_ROOT=.* or data\.root="):
         open_data(None, tmp_path, source="celeba")
 
 

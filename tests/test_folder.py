@@ -49,5 +49,5 @@ def test_too_few_images(tmp_path: Path, count: int) -> None:
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere is no folder"):
+    with pytest.raises(DataError, match=r"nowhere is not a folder"):
         read_folder(tmp_path / "nowhere")

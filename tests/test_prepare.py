@@ -139,7 +139,7 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
         "names 0 attributes, expected 40",
     ),
     "no images": (lambda root: shutil.rmtree(root / "img_align_celeba"), "no images: neither the folder"),
-    "half zip": (cut_zip, "it is cut short or no zip file"),
+    "half zip": (cut_zip, "it is cut short or not a zip file"),
     "damaged zip": (flip_byte_of_zip, "Cannot be decoded: 1 image|000001.jpg: .* do not match their checksum"),
     "too small": (shrink, "Images of 89x109 pixels are too small for the crop 148"),
 }

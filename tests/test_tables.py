@@ -34,11 +34,11 @@ def test_the_name_of_an_image_stays_in_the_folder(name: str, tiny_celeba: Celeba
     for file in ("list_eval_partition.txt", "list_attr_celeba.txt", "identity_CelebA.txt"):
         content = (root / file).read_bytes()
         (root / file).write_bytes(content.replace(b"000003.jpg", NAMES[name].encode("latin-1")))
-    with pytest.raises(DataError, match=r"list_eval_partition\.txt lists .* no name of an image") as caught:
+    with pytest.raises(DataError, match=r"list_eval_partition\.txt lists .* cannot name an image") as caught:
         read_celeba(root)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 500
-    assert "no name of an image" in check_celeba(root, 148).problems[0].title
+    assert "cannot name an image" in check_celeba(root, 148).problems[0].title
 
 
 def edited(root: Path, change: Callable[[bytes], bytes], file: str = "list_attr_celeba.txt") -> Path:
@@ -61,8 +61,8 @@ BAD: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         lambda content: content.replace(b"bute_07", b"bute_08"),
         "names Attribute_08 more than once",
     ),
-    "terminal's name": (lambda content: content.replace(b"Attribute_07", b"\x1b[31mA"), "is no name of a column"),
-    "path for a name": (lambda content: content.replace(b"Attribute_07", b"../../A"), "is no name of a column"),
+    "terminal's name": (lambda content: content.replace(b"Attribute_07", b"\x1b[31mA"), "cannot name a column"),
+    "path for a name": (lambda content: content.replace(b"Attribute_07", b"../../A"), "cannot name a column"),
     "long line": (lambda content: content.replace(b"000003.jpg", b"x " * 500_000), r"line 5: found 'x' for 'x'"),
     "long value": (lambda content: content.replace(b"000003.jpg -1", b"000003.jpg " + b"7" * 10**6), r"found '7{80}…'"),
     "fraction": (lambda content: content.replace(b"000003.jpg -1", b"000003.jpg 1.5"), "found '1.5'"),

@@ -42,7 +42,7 @@ def read_celeba(root: Path) -> ImageSource:
     Raises: DataError for a missing, damaged or mismatching file.
     """
     if not root.is_dir():
-        raise DataError(f"{root} is no folder. Point data.root (or CELEBA_ROOT) at the folder with CelebA's files.")
+        raise DataError(f"{root} is not a folder. Point data.root (or CELEBA_ROOT) at the folder with CelebA's files.")
     partition = read_table(_require(root, PARTITION), columns=1, allowed=(0, 1, 2))
     attributes = read_table(_require(root, ATTRIBUTES), allowed=(-1, 1))
     if len(attributes.column_names) != NUM_ATTRIBUTES:
@@ -77,7 +77,7 @@ def names_of_images(partition: Table, *, allow_repeated: bool = False) -> tuple[
     if not is_clean or max(map(len, filenames)) > LONGEST_NAME:
         bad = next(name for name in filenames if not is_a_name(name))
         raise DataError(
-            f"{partition.path} lists {shown(bad)!r}, which is no name of an image in {IMAGES}. The file was edited: "
+            f"{partition.path} lists {shown(bad)!r}, which cannot name an image in {IMAGES}. The file was edited: "
             "download it again."
         )
     if not allow_repeated and len(set(filenames)) < len(filenames):
@@ -142,7 +142,7 @@ def _read_source(settings: SourceSettings) -> ImageSource:
     root = celeba_root(settings)
     if root is None:
         raise DataError(
-            "data=celeba, and nobody said where CelebA is: set CELEBA_ROOT=/path/to/celeba or data.root=…, "
+            "data=celeba needs to know where CelebA is: set CELEBA_ROOT=/path/to/celeba or data.root=…, "
             f"or put it into {settings.data_dir / 'celeba'}. data=faces trains on the built-in rendered faces."
         )
     return read_celeba(root)

@@ -26,7 +26,7 @@ def read_folder(root: Path, seed: int = 0, fractions: tuple[float, float, float]
     Raises: DataError for no folder or fewer than three images.
     """
     if not root.is_dir():
-        raise DataError(f"{root} is no folder. Point data.root at a folder of images.")
+        raise DataError(f"{root} is not a folder. Point data.root at a folder of images.")
     filenames = find_images(root)
     if len(filenames) < 3:
         raise DataError(

@@ -21,7 +21,7 @@ def data_sources() -> dict[str, DataSource]:
 def resolve_source(name: str, settings: SourceSettings, warn: Callable[[str], None]) -> ImageSource:
     """Reads the data set of that name; `warn` gets the line that a person has to see.
 
-    `auto` takes the rendered faces only where nobody said where CelebA is: with `root`, with CELEBA_ROOT in the
+    `auto` takes the rendered faces only if the place of CelebA is unknown: with `root`, with CELEBA_ROOT in the
     environment, or with a folder `<data_dir>/celeba`, a missing or damaged file is an error.
 
     Raises: DataError.

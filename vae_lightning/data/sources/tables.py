@@ -101,7 +101,7 @@ def read_table(path: Path, columns: int | None = None, *, allowed: tuple[int, ..
 def _check_columns(path: Path, names: tuple[str, ...]) -> None:
     bad = [name for name in names if not is_a_name(name)]
     if bad:
-        raise DataError(f"{path}: the header names {shown(bad[0])!r}, which is no name of a column. Download it again.")
+        raise DataError(f"{path}: the header names {shown(bad[0])!r}, which cannot name a column. Download it again.")
     if len(set(names)) < len(names):
         raise DataError(f"{path}: the header names {first_repeated(names)} more than once. Download it again.")
 

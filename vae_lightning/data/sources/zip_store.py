@@ -30,7 +30,7 @@ class ZipStore(ImageStore):
         self._lock = threading.Lock()
         if not zipfile.is_zipfile(path):  # reads the last bytes only
             raise DataError(
-                f"{path} ({path.stat().st_size:,} bytes) has no end-of-archive record: it is cut short or no "
+                f"{path} ({path.stat().st_size:,} bytes) has no end-of-archive record: it is cut short or not a "
                 "zip file. Download it again (CelebA's complete file has 1,443,490,838 bytes)."
             )
 
