@@ -31,8 +31,8 @@ def bare_run(folder: Path, posterior: str = "gaussian") -> Run:
     file = folder / "best.ckpt"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(b"weights")  # only their digest is asked for
-    data = {"source": "folder", "root": str(folder / "gone"), "content": {}}
-    return Run(model, {"config": {"beta": 4.0, "data": data}, "data": data}, file)
+    data = {"source": "folder", "root": str(folder / "gone")}
+    return Run(model, {"config": {"beta": 4.0, "data": data}, "data": {**data, "content": {}}}, file)
 
 
 def fitted_run(folder: Path) -> Run:
