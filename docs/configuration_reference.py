@@ -129,9 +129,11 @@ def _without(node: dict[str, Any] | None, *names: str) -> dict[str, Any]:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Puts the reference where docs/configuration.md has the mark."""
 
+    keys = reference()  # before autodoc puts the source text of defaults into signatures
+
     def insert(app: Sphinx, page: str, source: list[str]) -> None:
         if page == "configuration":
-            source[0] = source[0].replace(MARK, reference())
+            source[0] = source[0].replace(MARK, keys)
 
     app.connect("source-read", insert)
     return {"parallel_read_safe": True}
