@@ -7,8 +7,8 @@ import lightning as L
 
 from callbacks.base import EveryNEpochs, datamodule_of
 from callbacks.dashboard import save_picture
-from vae_lightning.evaluation.measured import Measured
 from vae_lightning.runs.layout import IMAGES
+from vae_lightning.scores.result import Result
 from vae_lightning.training.vae_module import VAEModule
 
 
@@ -82,7 +82,7 @@ class Evaluation(EveryNEpochs):
         values = [value for measured in found for value in measured.values]
         return {f"evaluation/{value.name}": value.value for value in values if value.value is not None}
 
-    def _show(self, trainer: L.Trainer, measured: Measured) -> None:
+    def _show(self, trainer: L.Trainer, measured: Result) -> None:
         for stem, picture in measured.pictures.items():
             file = self.folder / stem / f"epoch={trainer.current_epoch + 1:04d}.png"
             save_picture(trainer, file, f"evaluation/{stem}", picture)

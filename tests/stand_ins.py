@@ -16,11 +16,11 @@ from torchvision.models import alexnet
 
 from vae_lightning.data import FaceDataModule
 from vae_lightning.data.loading import SplitImages
-from vae_lightning.evaluation.measured import Measured, Value
-from vae_lightning.evaluation.metrics.feature_networks import ALEXNET, INCEPTION, FeatureNetwork
+from vae_lightning.evaluation.feature_networks import ALEXNET, INCEPTION, FeatureNetwork
 from vae_lightning.losses import ReconstructionLoss, SquaredError
 from vae_lightning.models import Autoencoder, ConvVAE
 from vae_lightning.runs.opened import Subject
+from vae_lightning.scores.result import Result, Value
 
 CPU = torch.device("cpu")
 ALEXNET_KERNELS = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
@@ -91,7 +91,7 @@ def subject_maker(tmp_path_factory: pytest.TempPathFactory) -> MakeSubject:
     return make
 
 
-def by_name(measured: Measured) -> dict[str, Value]:
+def by_name(measured: Result) -> dict[str, Value]:
     return {value.name: value for value in measured.values}
 
 

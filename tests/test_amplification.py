@@ -173,28 +173,28 @@ def test_amplification_adds_alpha_to_one_latent_alone(subject: Subject) -> None:
     faces = subject.pixels("test", np.arange(3))
     outcome = amplify(subject, faces, ["one", "two", "three"], [1, 3], limit=2.0, num_steps=5)
     assert list(outcome.pictures) == ["dim_001", "dim_003"]
-    assert outcome.numbers["alphas"] == [-2.0, -1.0, 0.0, 1.0, 2.0]
+    assert outcome.protocol["alphas"] == [-2.0, -1.0, 0.0, 1.0, 2.0]
     originals = faces[:, 0, 0, ::2].double()
     for dimension in (1, 3):
         found = quarters(outcome.pictures[f"dim_{dimension:03d}"], 3, 6)
         np.testing.assert_allclose(found[:, 0], originals)
         latents = torch.logit(originals / 255)
-        for column, alpha in enumerate(outcome.numbers["alphas"], start=1):
+        for column, alpha in enumerate(outcome.protocol["alphas"], start=1):
             expected = latents.clone()
             expected[:, dimension] += alpha / float(SCALES[dimension])
             np.testing.assert_allclose(found[:, column], 255 * torch.sigmoid(expected), atol=0.51)
-    changes = outcome.numbers["mean_absolute_pixel_change_from_end_to_end"]
+    changes = outcome.protocol["mean_absolute_pixel_change_from_end_to_end"]
     ends = quarters(outcome.pictures["dim_003"], 3, 6)[:, [1, 5]]
     assert changes["3"] == pytest.approx((ends[:, 1] - ends[:, 0]).mean() / 255, abs=1e-6)
-    assert [row["dimension"] for row in outcome.numbers["dimensions"]] == [1, 3]
+    assert [row["dimension"] for row in outcome.protocol["dimensions"]] == [1, 3]
 
 
 def test_a_wide_range_and_many_latents(tmp_path: Path, subject: Subject) -> None:
     faces = subject.pixels("test", np.arange(2))
     outcome = amplify(subject, faces, ["one", "two"], [0, 1, 2, 3, 0], limit=5.0)
     assert len(outcome.pictures) == 4
-    assert (outcome.numbers["alphas"][0], outcome.numbers["alphas"][-1]) == (-5.0, 5.0)
-    assert len(outcome.numbers["alphas"]) == 10
+    assert (outcome.protocol["alphas"][0], outcome.protocol["alphas"][-1]) == (-5.0, 5.0)
+    assert len(outcome.protocol["alphas"]) == 10
     assert (tmp_path / "dim_002.png") in outcome.write(tmp_path, {"limit": 5.0})
 
 

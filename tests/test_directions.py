@@ -289,7 +289,7 @@ def test_an_edit_shows_the_original_its_reconstruction_and_the_strengths() -> No
     for column, strength in enumerate(strengths, start=1):
         np.testing.assert_allclose(found[:, column, 0], 255 * torch.sigmoid(left + strength * 0.5), atol=0.51)
         np.testing.assert_allclose(found[:, column, 1], originals[:, 1], atol=0.51)
-    kept = outcome.numbers["direction"]
+    kept = outcome.protocol["direction"]
     assert (kept["class_gap"], kept["spread"], kept["vector"]) == (2.0, 0.5, [1.0, 0.0])
     assert kept["cosines_with_probe_normals"] == {"Other": 0.25}
     with pytest.raises(ValueError, match="strengths"):

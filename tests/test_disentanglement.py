@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import mutual_info_score
 
-from vae_lightning.evaluation.metrics.factor_scores import FactorScores
+from vae_lightning.evaluation.factor_scores import FactorScores
 from vae_lightning.scores.codes import CodedImages
 from vae_lightning.scores.disentanglement import best_cuts, factorvae_score, mig, modularity, separability
 from vae_lightning.scores.information import (

@@ -8,6 +8,8 @@ import pytest
 import torch
 from stand_ins import subject_of
 
+from vae_lightning.editing import attributes
+from vae_lightning.editing.attributes import edit
 from vae_lightning.editing.judging.methods import Guidance, methods_for
 from vae_lightning.latents.directions import DirectionFile
 from vae_lightning.models import LinearVAE
@@ -15,6 +17,17 @@ from vae_lightning.recognition import Recognizer
 from vae_lightning.runs.opened import Subject
 
 NAMES = ("Smiling", "Male")
+ALL_LATENTS = """
+from vae_lightning.editing.attributes.edit import AttributeEdit, Latents
+
+
+class AllLatents(AttributeEdit):
+    def __init__(self, subject: object, attribute: str) -> None:
+        pass
+
+    def __call__(self, latents: Latents, strength: float) -> Latents:
+        return latents + strength
+"""
 
 
 class Reader(Recognizer):
@@ -66,6 +79,17 @@ def test_methods_move_by_their_strengths_and_add_or_take_away(subject: Subject, 
         assert along[smiles].mean() > along[~smiles].mean()
         length = 1.0 if name == "one latent" else along.std(correction=0).item()
         assert step.norm().item() == pytest.approx(length, rel=1e-3)
+
+
+def test_a_file_is_an_edit(subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "all_latents.py").write_text(ALL_LATENTS)
+    monkeypatch.setattr(attributes, "__path__", [*attributes.__path__, str(tmp_path)])
+    monkeypatch.setattr(edit, "files_in", lambda folder: ("all_latents",))
+    methods = methods_for(subject, DirectionFile(tmp_path / "directions.pt", "digest"), "Smiling", False)
+    assert methods["all latents"](torch.zeros(2, 4), 2.0).equal(torch.full((2, 4), -2.0))
+    assert edit.attribute_edit("all_latents", ())(subject, "Male").name == "all_latents"
+    with pytest.raises(ValueError, match=r"all_latent\b.*did you mean all_latents"):
+        edit.attribute_edit("all_latent", ("means",))
 
 
 def test_guidance_is_followed_once_for_all_strengths(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:

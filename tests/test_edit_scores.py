@@ -257,7 +257,7 @@ def test_methods_are_compared_at_the_same_change(judge: Judge, subject: Subject)
     assert weak["leakage"] is None
     assert weak["largest_change"] == pytest.approx(0.005 / unit, rel=1e-3)
     assert [row["strength"] for row in outcome.tables["scores"]] == [0.1, 0.2, 0.5] * 3
-    assert outcome.numbers["images"] == 40
+    assert outcome.protocol["images"] == 40
     assert set(outcome.pictures) == {"trade_off", "leaks", "faces"}
     assert all(picture.std() > 5 for picture in outcome.pictures.values())
 

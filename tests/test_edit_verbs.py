@@ -86,6 +86,8 @@ def test_an_attribute_is_added_and_the_api_gives_the_same_faces(workshop: Path) 
     assert run.edit(photograph, "Attribute_03", 0.0).allclose(run.reconstruct(photograph), atol=1e-6)
     assert (folder / "Attribute_03.png").is_file()
     assert (folder / "Attribute_03_directions.png").is_file()
+    vae("edit", "attribute", workshop / "vae", "Attribute_03", workshop / "me.png", "--method", "one_latent")
+    assert (workshop / "vae" / "edits" / "Attribute_03_one_latent" / "Attribute_03.png").is_file()
 
 
 def test_guidance_and_scores(workshop: Path) -> None:
@@ -144,6 +146,8 @@ def test_interpolation_moves_and_stands_still(workshop: Path) -> None:
         (["attribute", "{vae}", "Atribute_03"], "did you mean Attribute_0"),
         (["attribute", "{vae}", "Attribute_03", "--strengths", "1,x"], "--strengths 1,x: numbers by comma"),
         (["attribute", "{vae}", "Attribute_03", "--unit", "meters"], "class, std"),
+        (["attribute", "{vae}", "Attribute_03", "--method", "one_laten"], "did you mean one_latent"),
+        (["attribute", "{vae}", "Attribute_03", "--method", "one_latent", "--unit", "std"], "are for means, probe"),
         (["attribute", "{vae}", "Attribute_03", "{vae}/config.yaml"], "config.yaml"),
         (["amplify", "{vae}", "--dimensions", "6"], "latents 0 to 5"),
         (["amplify", "{vae}", "--by", "size"], "allowed are variance, kl, correlation"),

@@ -11,6 +11,7 @@ import torch
 from conftest import train_tiny
 from PIL import Image
 from rich.console import Console
+from stand_ins import noise_images, subject_of
 from typer.testing import CliRunner
 from written_sweeps import Page, measured, read_csv, write_job
 
@@ -19,22 +20,43 @@ from vae_lightning.cli import evaluate as evaluation_command
 from vae_lightning.cli.app import app
 from vae_lightning.cli.workplace import as_table
 from vae_lightning.data.sources.source import DataError
-from vae_lightning.evaluation import METRIC_NAMES
+from vae_lightning.evaluation import METRIC_NAMES, metrics
+from vae_lightning.evaluation import request as requests
 from vae_lightning.evaluation.card import Card, Section, read_card, shown, to_markdown, to_rich
 from vae_lightning.evaluation.evaluate import evaluate_run
-from vae_lightning.evaluation.measured import EvaluationError, Measured, Metric, Value
+from vae_lightning.evaluation.metric import EvaluationError, Metric
 from vae_lightning.evaluation.metrics.latents import LatentSpace
 from vae_lightning.evaluation.metrics.likelihood import Likelihood
-from vae_lightning.evaluation.request import METRICS, Request
+from vae_lightning.evaluation.request import Request
+from vae_lightning.models import LinearVAE
 from vae_lightning.runs.checkpoints import FORMAT
 from vae_lightning.runs.layout import RECORD_KEY, RunError
 from vae_lightning.runs.metrics_csv import read_metrics
+from vae_lightning.scores.result import Result, Value
+from vae_lightning.system.found import files_in
 from vae_lightning.system.progress import Observer
 
 QUICK = ("likelihood", "latents", "pictures")
+COUNT_FACES = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from vae_lightning.evaluation.metric import Metric
+from vae_lightning.runs.opened import Subject
+from vae_lightning.scores.result import Result, Value
 
 
-def refuse(metric: Metric, subject: object) -> Measured:
+@dataclass(frozen=True)
+class CountFaces(Metric):
+    title: ClassVar[str] = "Number of faces"
+    samples: int = 3
+
+    def measure(self, subject: Subject) -> Result:
+        return Result([Value("faces", float(len(subject.rows(subject.split))))])
+"""
+
+
+def refuse(metric: Metric, subject: object) -> Result:
     raise AssertionError(f"{metric.name} was measured again")
 
 
@@ -49,8 +71,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_metric_names_are_those_of_the_metrics() -> None:
-    assert tuple(METRICS) == METRIC_NAMES
-    assert [metric.name for metric in Request().build()] == list(METRIC_NAMES)
+    in_order = [metric.name for metric in Request().build()]
+    assert tuple(sorted(in_order)) == METRIC_NAMES
+    assert (in_order[0], in_order[-1]) == ("likelihood", "fidelity")
+
+
+def test_a_file_is_a_metric(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It takes those of the request's arguments that it has, and stands before what takes long."""
+    (tmp_path / "count_faces.py").write_text(COUNT_FACES)
+    assert files_in(tmp_path) == ("count_faces",)
+    monkeypatch.setattr(metrics, "__path__", [*metrics.__path__, str(tmp_path)])
+    monkeypatch.setattr(requests, "METRIC_NAMES", ("count_faces", "fidelity"))
+    first, last = Request(samples=17).build()
+    assert (first.name, first.samples, last.name, last.samples) == ("count_faces", 17, "fidelity", 17)
+    (value,) = first.measure(
+        subject_of(LinearVAE(image_size=8, color="gray", latent_dim=2, hidden_dim=4), noise_images(20))
+    ).values
+    assert value.value == 20
 
 
 # The card
@@ -93,7 +130,7 @@ def test_digits_follow_the_interval() -> None:
 
 
 def test_a_number_that_is_none_is_not_measured() -> None:
-    section = Section.of(Likelihood(), Measured([Value("mse", float("nan"))]), 0.1)
+    section = Section.of(Likelihood(), Result([Value("mse", float("nan"))]), 0.1)
     assert section.values[0].value is None
     assert "nan" in section.values[0].note
 
@@ -118,7 +155,7 @@ def test_a_metric_that_cannot_be_leaves_the_others_their_card(trained: Path, tmp
 def test_what_was_measured_before_ctrl_c_is_kept(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(metric: Metric, subject: object) -> Measured:
+    def interrupt(metric: Metric, subject: object) -> Result:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(LatentSpace, "measure", interrupt)

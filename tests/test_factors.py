@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from vae_lightning.evaluation.measured import EvaluationError, Measured
-from vae_lightning.evaluation.metrics.factor_scores import SCORES
-from vae_lightning.evaluation.metrics.factors import AttributeDisentanglement, Disentanglement, active_latents, varying
+from vae_lightning.evaluation.against_factors import varying
+from vae_lightning.evaluation.factor_scores import SCORES
+from vae_lightning.evaluation.metric import EvaluationError
+from vae_lightning.evaluation.metrics.attribute_disentanglement import AttributeDisentanglement
+from vae_lightning.evaluation.metrics.disentanglement import Disentanglement
 from vae_lightning.models.distributions import Deterministic, DiagonalGaussian
+from vae_lightning.scores.codes import active_latents
+from vae_lightning.scores.result import Result
 
 
 def independent_factors(images: int, factors: int, seed: int) -> np.ndarray:
@@ -60,7 +64,7 @@ class StandIn:
 METRICS = (Disentanglement(votes=300, resamples=10), AttributeDisentanglement(votes=300, resamples=10))
 
 
-def by_name(measured: Measured) -> dict[str, float | None]:
+def by_name(measured: Result) -> dict[str, float | None]:
     return {value.name: value.value for value in measured.values}
 
 
@@ -109,7 +113,7 @@ def test_a_collapsed_code_is_not_scored() -> None:
 
 
 def test_predictors_are_fitted_to_so_many_training_images_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vae_lightning.evaluation.metrics.factors.MOST_FITTED", 150)
+    monkeypatch.setattr("vae_lightning.evaluation.against_factors.MOST_FITTED", 150)
     measured = METRICS[0].measure(StandIn(200))
     assert (measured.protocol["fitted_to"], measured.protocol["images"]) == ("150 training images", 200)
     assert (

@@ -8,8 +8,7 @@ import torch
 from stand_ins import CPU, random_weights
 from torch import nn
 
-from vae_lightning.evaluation.measured import EvaluationError
-from vae_lightning.evaluation.metrics.feature_networks import (
+from vae_lightning.evaluation.feature_networks import (
     ALEXNET,
     INCEPTION,
     FeatureNetwork,
@@ -20,6 +19,7 @@ from vae_lightning.evaluation.metrics.feature_networks import (
     load_lpips,
     weights_digest,
 )
+from vae_lightning.evaluation.metric import EvaluationError
 
 
 @pytest.fixture(scope="module")

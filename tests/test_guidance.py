@@ -234,7 +234,7 @@ def test_faces_give_a_picture_and_a_row_each() -> None:
     young = (moved @ torch.tensor([0.5, 0.0, 0.0, -1.0]) - 1).sigmoid()
     assert [row["Young after"] for row in rows] == pytest.approx(young.tolist(), abs=1e-3)
     assert all(row["loss last"] < row["loss first"] for row in rows)
-    assert outcome.numbers["median"]["probability_before"]["Smiling"] == pytest.approx(
+    assert outcome.protocol["median"]["probability_before"]["Smiling"] == pytest.approx(
         float(smiling.median()), abs=1e-4
     )
     picture = outcome.pictures["guidance"]  # 3 rows and 5 columns of faces enlarged to 128 pixels

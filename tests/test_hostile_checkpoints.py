@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from tiny_runs import checkpoint, fit_everything, write_run
 
 from vae_lightning import load_run
-from vae_lightning.evaluation.measured import EvaluationError
-from vae_lightning.evaluation.metrics.feature_networks import load_lpips
+from vae_lightning.evaluation.feature_networks import load_lpips
+from vae_lightning.evaluation.metric import EvaluationError
 from vae_lightning.losses.perceptual import load_vgg16_features
 from vae_lightning.recognition.load import load_recognizer
 from vae_lightning.recognition.network import load_weights

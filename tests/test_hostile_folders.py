@@ -15,7 +15,6 @@ from mutations import mutated, mutated_text
 from written_sweeps import measured, write_job
 
 from vae_lightning.evaluation.card import Card, Section, read_card, to_markdown
-from vae_lightning.evaluation.measured import Value
 from vae_lightning.launch.command_line import explain_unknown_key, name_jobs_by_what_is_swept
 from vae_lightning.launch.configuration import CONF_DIR
 from vae_lightning.launch.overrides import TARGET, read_overrides
@@ -30,6 +29,7 @@ from vae_lightning.report.table import make_table
 from vae_lightning.runs.layout import RunError
 from vae_lightning.runs.metrics_csv import read_metrics
 from vae_lightning.runs.status import read_plan, read_status, state_of
+from vae_lightning.scores.result import Value
 from vae_lightning.system.plain_files import read_plain
 
 

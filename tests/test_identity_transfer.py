@@ -120,10 +120,10 @@ def test_transfer_leaves_pictures_a_table_and_numbers(make_faces: MakeFaces, bas
     rows = outcome.tables["components"]
     assert [row["component"] for row in rows] == list(range(1, LATENTS + 1))
     assert rows[-1]["cumulative_share"] == pytest.approx(1)
-    assert outcome.numbers["variance_share"] == pytest.approx(rows[1]["cumulative_share"])
-    assert outcome.numbers["images"] == ["000012.jpg", "000050.jpg", "000070.jpg"]
-    assert outcome.numbers["anchors"][300] == ["000363.jpg", "000364.jpg", "000365.jpg"]
-    assert 294 < outcome.numbers["fitting_images"] <= 300  # "identity" takes whole people, of 6 and 3 pictures
+    assert outcome.protocol["variance_share"] == pytest.approx(rows[1]["cumulative_share"])
+    assert outcome.protocol["images"] == ["000012.jpg", "000050.jpg", "000070.jpg"]
+    assert outcome.protocol["anchors"][300] == ["000363.jpg", "000364.jpg", "000365.jpg"]
+    assert 294 < outcome.protocol["fitting_images"] <= 300  # "identity" takes whole people, of 6 and 3 pictures
     if basis == "identity":  # two latents belong to people
         shares = [row["between_people_share"] for row in rows]
         assert min(shares[:2]) > 0.95

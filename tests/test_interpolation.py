@@ -179,7 +179,7 @@ def test_frames_of_an_animation_fade_from_original_to_original(subject: Subject,
 
 
 def test_one_picture_still_has_numbers(subject: Subject, originals: Tensor) -> None:
-    same = interpolate(subject, originals[[0, 0]], num_steps=3).numbers["paths"]["linear"]
+    same = interpolate(subject, originals[[0, 0]], num_steps=3).protocol["paths"]["linear"]
     assert same["pixel_steps_sum"] == 0
     assert same["longest_over_mean_pixel_step"] is None
 

@@ -10,8 +10,8 @@ from stand_ins import FlatVAE, noise_images, subject_of
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from vae_lightning.evaluation.measured import EvaluationError
-from vae_lightning.evaluation.metrics.importance_sampling import (
+from vae_lightning.evaluation.metric import EvaluationError
+from vae_lightning.evaluation.metrics.iwae import (
     ImportanceWeighted,
     choose_scale,
     effective_samples,
@@ -233,7 +233,7 @@ def test_a_narrower_proposal_is_chosen_where_sigma_was_calibrated_and_the_bound_
     found = ImportanceWeighted(16).measure(subject)
     assert found.protocol["proposal_scale"] < 1
     assert found.protocol["proposal"].endswith(" times as wide")
-    monkeypatch.setattr("vae_lightning.evaluation.metrics.importance_sampling.SCALED_IMAGES", 20)
+    monkeypatch.setattr("vae_lightning.evaluation.metrics.iwae.SCALED_IMAGES", 20)
     seen = []
     pixels = subject.pixels
     monkeypatch.setattr(subject, "pixels", lambda split, rows: seen.extend(rows) or pixels(split, rows))

@@ -5,11 +5,12 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from vae_lightning.evaluation.measured import EvaluationError, Measured
+from vae_lightning.evaluation.metric import EvaluationError
 from vae_lightning.evaluation.metrics.probes import VALUES, Probes, has_both_classes
 from vae_lightning.models.distributions import DiagonalGaussian
 from vae_lightning.scores.attribute_scores import AttributeScores, score_attributes
 from vae_lightning.scores.resampling import image_weights, percentile_interval
+from vae_lightning.scores.result import Result
 
 NAMES = ("Planted", "Noisy", "Unrelated", "Never", "Only_in_training")
 
@@ -48,11 +49,11 @@ class StandIn:
 
 
 @pytest.fixture(scope="module")
-def measured() -> Measured:
+def measured() -> Result:
     return Probes(resamples=50).measure(StandIn())
 
 
-def test_probes_find_a_planted_direction_and_nothing_in_a_coin(measured: Measured) -> None:
+def test_probes_find_a_planted_direction_and_nothing_in_a_coin(measured: Result) -> None:
     rows = {row["attribute"]: row for row in measured.tables["attributes"]}
     assert list(rows) == ["Planted", "Noisy", "Unrelated"]  # by AUC
     assert rows["Planted"]["auc"] > 0.999
@@ -64,7 +65,7 @@ def test_probes_find_a_planted_direction_and_nothing_in_a_coin(measured: Measure
     assert rows["Unrelated"]["balanced accuracy"] == pytest.approx(0.5, abs=0.04)
 
 
-def test_means_are_those_of_the_table_and_lie_in_their_intervals(measured: Measured) -> None:
+def test_means_are_those_of_the_table_and_lie_in_their_intervals(measured: Result) -> None:
     rows = measured.tables["attributes"]
     for value, column in zip(measured.values, ("accuracy", "balanced accuracy", "auc"), strict=True):
         assert value.value == pytest.approx(np.mean([row[column] for row in rows]))
@@ -73,17 +74,17 @@ def test_means_are_those_of_the_table_and_lie_in_their_intervals(measured: Measu
         assert high - low < 0.06
 
 
-def test_attributes_with_one_class_are_listed_not_measured(measured: Measured) -> None:
+def test_attributes_with_one_class_are_listed_not_measured(measured: Result) -> None:
     assert measured.protocol["not_measured"] == ["Never", "Only_in_training"]
     assert any("2 of 5 attributes" in remark for remark in measured.remarks)
     assert has_both_classes(np.array([[True, False, True], [True, False, False]])).tolist() == [False, False, True]
 
 
-def test_bars_are_drawn(measured: Measured) -> None:
+def test_bars_are_drawn(measured: Result) -> None:
     assert measured.pictures["probes"].std() > 10
 
 
-def test_values_say_what_guessing_would_score(measured: Measured) -> None:
+def test_values_say_what_guessing_would_score(measured: Result) -> None:
     rows = measured.tables["attributes"]
     majority = np.mean([row["majority"] for row in rows])
     assert measured.values[0].note.startswith(f"always the more frequent class: {majority:.4f}; mean of 3 attributes; ")

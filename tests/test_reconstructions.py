@@ -9,8 +9,8 @@ import torch
 from stand_ins import CPU, MakeSubject, by_name, noise_images, random_weights, subject_maker, subject_of
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-from vae_lightning.evaluation.measured import EvaluationError
-from vae_lightning.evaluation.metrics.feature_networks import ALEXNET, load_lpips
+from vae_lightning.evaluation.feature_networks import ALEXNET, load_lpips
+from vae_lightning.evaluation.metric import EvaluationError
 from vae_lightning.evaluation.metrics.reconstructions import Reconstructions, choose_shown, distances, per_image
 from vae_lightning.models.pixels import to_pixel_range
 

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from vae_lightning.evaluation.measured import EvaluationError, Measured
+from vae_lightning.evaluation.metric import EvaluationError
 from vae_lightning.evaluation.metrics.samplers import COLUMNS, Samplers
 from vae_lightning.latents.priors import FittedGaussian, Prior, fit_prior
 from vae_lightning.models.distributions import Deterministic, DiagonalGaussian, Posterior
 from vae_lightning.runs.opened import Subject
+from vae_lightning.scores.result import Result
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -58,7 +59,7 @@ def clustered_posterior(count: int, seed: int) -> DiagonalGaussian:
     return DiagonalGaussian(clusters(count, seed), torch.full((count, 2), 2 * math.log(0.5)))
 
 
-def measured(metric: Samplers, posterior: Posterior, fitted: Posterior) -> tuple[Measured, dict[str, Any]]:
+def measured(metric: Samplers, posterior: Posterior, fitted: Posterior) -> tuple[Result, dict[str, Any]]:
     result = metric.measure(cast(Subject, StandIn(posterior, fitted)))
     return result, {value.name: value for value in result.values}
 

@@ -1,5 +1,6 @@
 """`vae edit VERB RUN`: change faces in a chosen way, and measure what else has changed."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,7 +63,6 @@ def amplify(
         rank_dimensions,
     )
     from vae_lightning.editing.attributes.amplification import subject_correlations as correlate
-    from vae_lightning.editing.outcome import Outcome
 
     settings = {"edit": "amplify", "by": by, "attribute": attribute, "range": limit, "steps": steps, "images": images}
     named = whole_numbers("dimensions", dimensions)
@@ -81,7 +81,7 @@ def amplify(
                 for name, row in zip(names, found, strict=True)
             ]
     name = f"amplify_{attribute or by}" if not named else "amplify_" + "_".join(map(str, named[:5]))
-    outcome = Outcome(pictures, tables, moved.numbers)
+    outcome = replace(moved, tables=tables, pictures=pictures)
     ranked = ("rank", "dimension", "variance", "kl_nats", "best_attribute", "best_correlation")
     best = ("attribute", "dimension", "correlation")
     finish(workplace, outcome, name, out, settings, show={"dimension_ranking": ranked, "best_dimensions": best})
@@ -93,13 +93,15 @@ def directions(run: RunPath, out: Folder = None, checkpoint: Which = "best", dev
     """Fit the directions of all attributes and keep them beside the checkpoint: `load_run(…).edit` reads them."""
     from vae_lightning.cli.workplace import finish, opened
     from vae_lightning.editing.attributes.directions import direction_table, normals_picture, subject_directions
-    from vae_lightning.editing.outcome import Outcome
+    from vae_lightning.scores.result import Result
 
     with opened(run, checkpoint, device) as workplace:
         fitted = subject_directions(workplace.subject, workplace.run.direction_file)
     tables = {"directions": direction_table(fitted)}
     columns = ("attribute", "with", "without", "means_gap", "means_gap_std", "cosine")
-    outcome = Outcome({"normals": normals_picture(fitted)}, tables, {"file": str(workplace.run.direction_file.path)})
+    outcome = Result(
+        (), {"file": str(workplace.run.direction_file.path)}, (), tables, {"normals": normals_picture(fitted)}
+    )
     finish(workplace, outcome, "directions", out, {"edit": "directions"}, show={"directions": columns})
 
 
@@ -109,9 +111,10 @@ def attribute(
     run: RunPath,
     name: Annotated[str, typer.Argument(metavar="ATTRIBUTE", help="As the data call it: Smiling, Male, …")],
     photographs: Photographs = None,
-    method: Annotated[str, typer.Option(help="means: difference of class means; probe: normal of a linear probe.")] = (
-        "means"
-    ),
+    method: Annotated[
+        str,
+        typer.Option(help="means (of the classes), probe (a linear one), or another edit: one_latent."),
+    ] = "means",
     orthogonal_to: Annotated[str, typer.Option(help="Attributes that shall stay, by comma.")] = "",
     strengths: Annotated[str, typer.Option(help="By comma; 0 is the reconstruction.")] = "-2,-1,-0.5,0,0.5,1,1.5,2",
     unit: Annotated[str, typer.Option(help="class: 1 reaches the mean of the class; std: of the latents.")] = "class",
@@ -127,28 +130,32 @@ def attribute(
 ) -> None:
     """Add or remove an attribute along a direction, and compare the directions on one face."""
     from vae_lightning.cli.workplace import finish, opened
-    from vae_lightning.editing.attributes.directions import compare_directions, edit_attribute, subject_directions
-    from vae_lightning.editing.outcome import Outcome
+    from vae_lightning.editing.attributes.directions import apply_edit, compare_directions, edit_attribute
+    from vae_lightning.editing.attributes.directions import subject_directions as fit
+    from vae_lightning.editing.attributes.edit import attribute_edit
+    from vae_lightning.latents.directions import METHODS
 
     steps, others = numbers("strengths", strengths), split_by_comma(orthogonal_to)
-    settings: dict[str, Any] = {
-        "edit": "attribute",
-        "attribute": name,
-        "method": method,
-        "orthogonal_to": others,
-        "unit": unit,
-    }
-    settings |= {"strengths": steps, "images_per_class": images_per_class}
+    edit = None if method in METHODS else attribute_edit(method, METHODS)
+    if edit and (others or unit != "class" or images_per_class):
+        raise ValueError(
+            f"--method {method}: --orthogonal-to, --unit and --images-per-class are for {', '.join(METHODS)}"
+        )
+    settings: dict[str, Any] = {"edit": "attribute", "attribute": name, "method": method}
+    settings |= {"orthogonal_to": others, "unit": unit, "strengths": steps, "images_per_class": images_per_class}
     with opened(run, checkpoint, device, split=split, seed=seed) as workplace:
         subject = workplace.subject
-        fitted = subject_directions(subject, workplace.run.direction_file, images_per_class, seed)
-        direction = fitted.direction(name, method, others)
         faces, labels = workplace.faces(photographs, count)
-        edited = edit_attribute(subject, faces, labels, direction, steps, unit)
-        plain = [fitted.direction(name, each) for each in ("means", "probe")]
-        held = [fitted.direction(name, each, others) for each in ("means", "probe")] if others else []
-        compared = compare_directions(subject, faces[:1], [*plain, *held], steps, unit)
-    outcome = Outcome({**edited.pictures, **compared.pictures}, {}, {**edited.numbers, "compared": compared.numbers})
+        if edit:
+            outcome = apply_edit(subject, faces, labels, name, edit(subject, name), steps, method.replace("_", " "))
+        else:
+            fitted = fit(subject, workplace.run.direction_file, images_per_class, seed)
+            outcome = edit_attribute(subject, faces, labels, fitted.direction(name, method, others), steps, unit)
+            held = dict.fromkeys([(), tuple(others)])
+            every = [fitted.direction(name, each, kept) for kept in held for each in METHODS]
+            compared = compare_directions(subject, faces[:1], every, steps, unit)
+            pictures = {**outcome.pictures, **compared.pictures}
+            outcome = replace(outcome, protocol={**outcome.protocol, "compared": compared.protocol}, pictures=pictures)
     finish(workplace, outcome, "_".join([name, method, *(f"without_{other}" for other in others)]), out, settings)
 
 
@@ -223,7 +230,6 @@ def transfer(
     from vae_lightning.editing.identity.scores import score_transfer
     from vae_lightning.editing.identity.transfer import choose_subjects
     from vae_lightning.editing.identity.transfer import transfer as give_identity
-    from vae_lightning.editing.outcome import Outcome
 
     named = whole_numbers("anchors", anchors)
     settings: dict[str, Any] = {
@@ -243,7 +249,7 @@ def transfer(
         if judge:
             scored = score_transfer(subject, workplace.recognizer(judge), pairs, min_pictures, images)
             pictures, tables = {**outcome.pictures, **scored.pictures}, {**outcome.tables, **scored.tables}
-            outcome = Outcome(pictures, tables, outcome.numbers)
+            outcome = replace(outcome, tables=tables, pictures=pictures)
     settings |= {"fitting_images": images, "pairs": pairs, **made_by(judge=judge)}
     columns = ("method", "identity share", "pose and expression share", "rest share")
     finish(workplace, outcome, f"transfer_{basis}_{components}", out, settings, show={"at_equal_identity": columns})

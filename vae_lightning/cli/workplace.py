@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from vae_lightning.data.sources.source import Split
-from vae_lightning.editing.outcome import Cell, Outcome
 from vae_lightning.evaluation.request import Request
 from vae_lightning.pictures.face_grids import Faces
 from vae_lightning.recognition import Recognizer
@@ -26,6 +25,7 @@ from vae_lightning.runs.load import Run, load_run
 from vae_lightning.runs.opened import Subject, open_subject
 from vae_lightning.runs.photographs import open_photographs
 from vae_lightning.runs.versions import made_with
+from vae_lightning.scores.result import Cell, Result, Row
 from vae_lightning.system.progress import progress
 from vae_lightning.system.terminal import command
 
@@ -92,7 +92,7 @@ def opened(run: str, checkpoint: str, device: str, *, split: str = "test", seed:
 
 def finish(
     workplace: Workplace,
-    outcome: Outcome,
+    outcome: Result,
     name: str,
     out: Path | None,
     settings: Mapping[str, Any],
@@ -126,7 +126,7 @@ def _made_from(workplace: Workplace) -> dict[str, Any]:
     }
 
 
-def as_table(title: str, rows: Sequence[Mapping[str, Cell]], columns: Sequence[str]) -> Table:
+def as_table(title: str, rows: Sequence[Row], columns: Sequence[str]) -> Table:
     """The first rows; all of them, and all columns, are in the CSV file of that name."""
     table = Table(title=title.replace("_", " "), caption=f"more: {title}.csv", box=box.SIMPLE_HEAD)
     table.title_justify = table.caption_justify = "left"

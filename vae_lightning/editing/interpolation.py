@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vae_lightning.editing.outcome import Cell, Outcome
 from vae_lightning.latents.paths import PATHS, latent_path, latents_between
 from vae_lightning.models.pixels import NUM_LEVELS
 from vae_lightning.pictures.face_grids import encode_mean
 from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.runs.opened import Subject
+from vae_lightning.scores.result import Result, Row
 
 HEADING = 12  # letters above a column
 
@@ -38,7 +38,7 @@ class Way:
         change = self.pictures.double().diff(dim=0) / (NUM_LEVELS - 1)
         return change.square().mean((1, 2, 3)).sqrt().tolist()
 
-    def rows(self) -> list[dict[str, Cell]]:
+    def rows(self) -> list[Row]:
         fractions = np.linspace(0, 1, len(self.latents)).tolist()
         columns = (fractions, self.latents.norm(dim=1).tolist(), [None, *self.pixel_steps()])
         return [
@@ -55,11 +55,11 @@ def interpolate(
     num_steps: int = 9,
     paths: Sequence[str] = PATHS,
     loop: bool = False,
-) -> Outcome:
+) -> Result:
     """A row for each way and kind of path, from original to original.
 
     The table has a row for each picture with the length of its latents, and how far its pixels are from the picture
-    before it (root mean square, in units of [0, 1]). `numbers` says for each path where the latents are shortest, how
+    before it (root mean square, in units of [0, 1]). `protocol` says for each path where the latents are shortest, how
     far the pictures go in all, and the longest step over the mean step: 1 where they change evenly.
 
     Args:
@@ -86,10 +86,10 @@ def interpolate(
         ["from", *steps, "to"] if several else [_heading(names[0]), *steps, _heading(names[1])],
         "Originals at the ends, decoded latents between them",
     )
-    return Outcome(
-        {"interpolation": picture},
-        {"interpolation": [row for way in ways for row in way.rows()]},
-        {"paths": {path: _summary([way for way in ways if way.path == path]) for path in paths}},
+    return Result(
+        protocol={"paths": {path: _summary([way for way in ways if way.path == path]) for path in paths}},
+        tables={"interpolation": [row for way in ways for row in way.rows()]},
+        pictures={"interpolation": picture},
     )
 
 

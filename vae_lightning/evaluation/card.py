@@ -11,9 +11,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from vae_lightning.evaluation.measured import Measured, Metric, Value
+from vae_lightning.evaluation.metric import Metric
 from vae_lightning.runs.layout import CARD_JSON
-from vae_lightning.scores.attribute_scores import Cell
+from vae_lightning.scores.result import Result, Row, Value
 from vae_lightning.system.names import is_a_name
 from vae_lightning.system.names import shown as shown_name
 from vae_lightning.system.plain_files import LARGEST_MEASURED, read_plain
@@ -36,19 +36,19 @@ class Section:
     values: list[Value]
     protocol: dict[str, Any] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
-    tables: dict[str, list[dict[str, Cell]]] = field(default_factory=dict)
+    tables: dict[str, list[Row]] = field(default_factory=dict)
     pictures: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     @classmethod
-    def of(cls, metric: Metric, measured: Measured, seconds: float) -> "Section":
+    def of(cls, metric: Metric, measured: Result, seconds: float) -> "Section":
         return cls(
             name=metric.name,
             title=metric.title,
             values=[_finite(value) for value in measured.values],
             protocol={**metric.settings(), **measured.protocol},
             remarks=list(measured.remarks),
-            tables=measured.tables,
+            tables={name: list(rows) for name, rows in measured.tables.items()},
             pictures=[f"{stem}.png" for stem in measured.pictures],
             seconds=round(seconds, 1),
         )

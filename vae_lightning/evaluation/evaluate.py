@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from vae_lightning.data.sources.source import Split
 from vae_lightning.evaluation.card import Card, Section
-from vae_lightning.evaluation.measured import EvaluationError, Measured, Metric
+from vae_lightning.evaluation.metric import EvaluationError, Metric
 from vae_lightning.evaluation.request import Request
 from vae_lightning.evaluation.store import ResultStore
 from vae_lightning.runs.data_record import has_same_images
@@ -19,6 +19,7 @@ from vae_lightning.runs.layout import EVALUATION, run_folder
 from vae_lightning.runs.load import Run, load_run
 from vae_lightning.runs.opened import Subject, open_subject
 from vae_lightning.runs.versions import made_with
+from vae_lightning.scores.result import Result
 from vae_lightning.system.progress import Observer
 
 
@@ -129,7 +130,7 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def measure(metric: Metric, subject: Subject) -> Measured:
+def measure(metric: Metric, subject: Subject) -> Result:
     """What a metric finds, in true float32: NVIDIA's convolutions would round their inputs to 10 bits (TF32).
 
     Gradients can be had, also within a validation: a flow is fitted by them.

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from vae_lightning.evaluation.card import Section
-from vae_lightning.evaluation.measured import Measured, Metric
+from vae_lightning.evaluation.metric import Metric
 from vae_lightning.pictures.grids import write_picture
+from vae_lightning.scores.result import Result
 from vae_lightning.system.plain_files import read_plain
 from vae_lightning.system.whole_files import replacing, write_json
 
@@ -44,7 +45,7 @@ class ResultStore:
         self._show(place, section)
         return section
 
-    def write(self, metric: Metric, measured: Measured, seconds: float) -> Section:
+    def write(self, metric: Metric, measured: Result, seconds: float) -> Section:
         place = self._place(metric)
         section = Section.of(metric, measured, seconds)
         for stem, picture in measured.pictures.items():

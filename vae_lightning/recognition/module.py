@@ -24,7 +24,7 @@ from vae_lightning.recognition.readings import (
     factor_r_squared,
     factor_table,
 )
-from vae_lightning.scores.attribute_scores import Cell
+from vae_lightning.scores.result import Row
 from vae_lightning.training.lr_schedule import LRSchedule
 from vae_lightning.training.run_module import RunModule
 
@@ -177,7 +177,7 @@ class RecognizerModule(RunModule):
             means = {"loss": float(read.factor_nats().mean()), "r_squared": float(np.mean(factor_r_squared(read)))}
         return self.log_now({f"{split}/{name}": value for name, value in means.items()})
 
-    def table(self, split: Split) -> list[dict[str, Cell]]:
+    def table(self, split: Split) -> list[Row]:
         """A row per attribute or factor of the split that was last validated or tested, best first."""
         assert self.last_read is not None
         if self.network.target == "factors":

@@ -1,6 +1,6 @@
 """What a network read off a whole split, beside what is true."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,9 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from vae_lightning.pictures.charts import COLORS, figure_pixels
-from vae_lightning.scores.attribute_scores import Cell, has_both_classes, score_attributes
+from vae_lightning.scores.attribute_scores import has_both_classes, score_attributes
 from vae_lightning.scores.resampling import image_weights, r_squared
+from vae_lightning.scores.result import Row
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def attribute_means(read: ReadSplit) -> dict[str, float]:
 
 def attribute_table(
     read: ReadSplit, names: Sequence[str], people: Int64[np.ndarray, " images"], resamples: int = 200
-) -> list[dict[str, Cell]]:
+) -> list[Row]:
     """A row per attribute of which both classes are there, highest AUC first; intervals from resampled people."""
     known = read.targets > 0.5
     columns = np.flatnonzero(has_both_classes(known))
@@ -89,10 +90,10 @@ def attribute_table(
     return scores.table([names[column] for column in columns.tolist()])
 
 
-def factor_table(read: ReadSplit, names: Sequence[str]) -> list[dict[str, Cell]]:
+def factor_table(read: ReadSplit, names: Sequence[str]) -> list[Row]:
     """A row per factor, best first: R^2, and the root of the mean squared error in standard deviations."""
     errors = np.sqrt(((read.outputs - read.targets) ** 2).mean(0))
-    rows: list[dict[str, Cell]] = [
+    rows: list[Row] = [
         {"factor": name, "r_squared": share, "rmse": float(error)}
         for name, share, error in zip(names, factor_r_squared(read), errors, strict=True)
     ]
@@ -104,7 +105,7 @@ def factor_r_squared(read: ReadSplit) -> list[float]:
     return [float(r_squared(*pair, ones)[0]) for pair in zip(read.outputs.T, read.targets.T, strict=True)]
 
 
-def draw_r_squared(rows: Sequence[Mapping[str, Cell]]) -> UInt8[np.ndarray, "height width 3"]:
+def draw_r_squared(rows: Sequence[Row]) -> UInt8[np.ndarray, "height width 3"]:
     """R^2 of each factor, in the order of the rows; below 0 is drawn as 0."""
     shares = [max(0.0, float(row["r_squared"] or 0.0)) for row in rows]
     figure = Figure(figsize=(7, 1.2 + 0.2 * len(rows)), dpi=100, layout="constrained", facecolor="white")

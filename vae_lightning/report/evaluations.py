@@ -8,13 +8,13 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from vae_lightning.evaluation.card import ARROWS, Card, read_card
-from vae_lightning.evaluation.measured import Value
 from vae_lightning.pictures.charts import COLORS, Chart, figure_pixels, verbatim
 from vae_lightning.report.summary import name as name_of
 from vae_lightning.report.summary import spread
 from vae_lightning.report.sweep import Job
 from vae_lightning.report.table import Estimate, Setting, Table, mean_and_standard_error, series
 from vae_lightning.runs.layout import CARD_JSON, EVALUATION
+from vae_lightning.scores.result import Value
 from vae_lightning.system.whole_files import replacing
 
 # the numbers that are drawn over beta

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 
 from vae_lightning.pictures.charts import COLORS, figure_pixels
 from vae_lightning.scores.resampling import area_under_curve, balanced_accuracy, percentile_interval
-
-Cell = str | int | float | None  # of a table
+from vae_lightning.scores.result import Row
 
 
 @dataclass(frozen=True)
@@ -25,9 +24,9 @@ class AttributeScores:
     auc: Float[np.ndarray, "weightings attributes"]
     shares: Float[np.ndarray, " attributes"]  # of positive images
 
-    def table(self, names: Sequence[str]) -> list[dict[str, Cell]]:
+    def table(self, names: Sequence[str]) -> list[Row]:
         """A row per attribute, highest AUC first; without an interval where there is one weighting only."""
-        rows: list[dict[str, Cell]] = []
+        rows: list[Row] = []
         for column, name in enumerate(names):
             share, resampled = float(self.shares[column]), self.auc[1:, column]
             has_interval = not np.isnan(resampled).all()
@@ -67,7 +66,7 @@ def has_both_classes(attributes: Bool[np.ndarray, "images attributes"]) -> Bool[
     return np.logical_and(attributes.any(0), ~attributes.all(0))
 
 
-def draw_bars(rows: Sequence[dict[str, Cell]]) -> UInt8[np.ndarray, "height width 3"]:
+def draw_bars(rows: Sequence[Row]) -> UInt8[np.ndarray, "height width 3"]:
     """AUC of each attribute with its interval, in the order of the rows, from chance to 1."""
     auc, low, high = (np.array([row[column] for row in rows], np.float64) for column in ("auc", "auc low", "auc high"))
     figure = Figure(figsize=(7, 1.2 + 0.2 * len(rows)), dpi=100, layout="constrained", facecolor="white")

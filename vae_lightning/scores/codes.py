@@ -32,3 +32,14 @@ def chosen(
 ) -> CodedImages:
     """float64 codes of some latents with some of the factors."""
     return CodedImages(images.codes[:, latents].astype(np.float64), images.factors[:, factors], images.known_people)
+
+
+def active_latents(codes: Float[np.ndarray, "images latents"], least_variance: float) -> Int64[np.ndarray, " active"]:
+    """Those whose posterior mean varies over the images by more.
+
+    A latent that has collapsed to the prior still has means that differ in the last digits, and their order could
+    tell everything.
+    Source: Burda et al. 2016, section 5.2, arXiv:1509.00519.
+    """
+    variances = codes.var(0, dtype=np.float64)
+    return np.flatnonzero(variances > max(least_variance, 1e-12 * variances.max(initial=0.0)))

@@ -9,19 +9,18 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from vae_lightning.editing.outcome import Cell, Outcome
 from vae_lightning.models.distributions import DiagonalGaussian
 from vae_lightning.pictures.charts import Chart
 from vae_lightning.pictures.face_grids import Faces, encode_mean
 from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.pictures.heat_map import draw_signed
 from vae_lightning.runs.opened import Subject
+from vae_lightning.scores.result import Result, Row
 from vae_lightning.system.names import did_you_mean
 
 ORDERS = ("variance", "kl", "correlation")
 COUNT_IMAGES = 1_000  # training images that latents are ranked by
 MOST_LATENTS = 40  # columns of a picture, so that their numbers can be read
-Row = dict[str, Cell]
 
 
 def correlations(
@@ -126,7 +125,7 @@ def amplify(
     limit: float = 3.0,
     num_steps: int = 10,
     count_images: int = COUNT_IMAGES,
-) -> Outcome:
+) -> Result:
     """Faces along single latents: z_j + α for evenly spaced α, all other latents as they are.
 
     Args:
@@ -163,7 +162,7 @@ def amplify(
         "dimensions": [known[dimension] for dimension in dict.fromkeys(dimensions)],
         "mean_absolute_pixel_change_from_end_to_end": changes,  # of pixels in [0, 1]
     }
-    return Outcome(pictures, {}, numbers)
+    return Result(protocol=numbers, pictures=pictures)
 
 
 def _check_steps(subject: Subject, dimensions: Sequence[int], limit: float, num_steps: int) -> None:

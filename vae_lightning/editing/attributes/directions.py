@@ -13,8 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from vae_lightning.editing.attributes.amplification import decode_steps, encode_faces
-from vae_lightning.editing.outcome import Cell, Outcome
-from vae_lightning.evaluation.metrics.factors import active_latents
+from vae_lightning.editing.attributes.edit import Method
 from vae_lightning.latents.directions import Direction, DirectionFile, Directions
 from vae_lightning.pictures.charts import Chart
 from vae_lightning.pictures.face_grids import Faces
@@ -22,6 +21,8 @@ from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.pictures.heat_map import draw_signed
 from vae_lightning.runs.opened import MOST_FITTED, Subject
 from vae_lightning.scores.attribute_scores import has_both_classes
+from vae_lightning.scores.codes import active_latents
+from vae_lightning.scores.result import Result, Row
 from vae_lightning.system.progress import Track, untracked
 
 MOST_STEPS = 100  # of Newton's method; fewer than 10 are usual
@@ -153,6 +154,30 @@ def subject_directions(
     return replace(directions, means_with=means_with, means_without=means_without, images_per_class=images_per_class)
 
 
+def apply_edit(
+    subject: Subject,
+    faces: Faces,
+    face_labels: Sequence[str],
+    attribute: str,
+    edit: Method,
+    strengths: Sequence[float],
+    words: str,
+) -> Result:
+    """A row per face: the original, then decoded from the edited latents; the title says `words` of the edit.
+
+    Raises:
+        ValueError: no strengths, or one that the edit does not allow.
+    """
+    images = _edited_faces(subject, encode_faces(subject, faces), attribute, edit, strengths)
+    picture = labelled_grid(
+        torch.cat([faces.to(images.device)[:, None], images], dim=1),
+        face_labels,
+        ["original", *map(_strength_label, strengths)],
+        f"{attribute} by {words}",
+    )
+    return Result(protocol={"strengths": list(strengths)}, pictures={attribute: picture})
+
+
 def edit_attribute(
     subject: Subject,
     faces: Faces,
@@ -160,22 +185,16 @@ def edit_attribute(
     direction: Direction,
     strengths: Sequence[float],
     unit: str = "class",
-) -> Outcome:
+) -> Result:
     """A row per face: the original, then decoded from z + strength x direction.
 
     Raises:
-        ValueError: no strengths.
-        ValueError: no such unit, or a strength that cannot be.
+        ValueError: no strengths, no such unit, or a strength that is not allowed.
     """
-    images = _moved_faces(subject, encode_faces(subject, faces), direction, strengths, unit)
-    picture = labelled_grid(
-        torch.cat([faces.to(images.device)[:, None], images], dim=1),
-        face_labels,
-        ["original", *map(_strength_label, strengths)],
-        f"{direction.attribute} by {direction_words(direction)}; 1 = {UNIT_WORDS[unit]}",
-    )
-    numbers = {"strengths": list(strengths), "unit": unit, "direction": _plain(direction)}
-    return Outcome({direction.attribute: picture}, {}, numbers)
+    words = f"{direction_words(direction)}; 1 = {UNIT_WORDS.get(unit)}"
+    edit = _along(direction, unit)
+    edited = apply_edit(subject, faces, face_labels, direction.attribute, edit, strengths, words)
+    return replace(edited, protocol={**edited.protocol, "unit": unit, "direction": _plain(direction)})
 
 
 def compare_directions(
@@ -184,41 +203,40 @@ def compare_directions(
     directions: Sequence[Direction],
     strengths: Sequence[float],
     unit: str = "class",
-) -> Outcome:
+) -> Result:
     """A row per direction, all of the same attribute, from one face.
 
     Raises:
-        ValueError: no strengths, not one face, or directions of several attributes.
-        ValueError: no such unit, or a strength that cannot be.
+        ValueError: not one face, directions of several attributes, or as `edit_attribute`.
     """
     attributes = {direction.attribute for direction in directions}
     if len(attributes) != 1 or len(face) != 1:
         raise ValueError(f"directions of {len(attributes)} attributes and {len(face)} faces; one of each is compared")
-    latents = encode_faces(subject, face)
-    images = torch.cat([_moved_faces(subject, latents, direction, strengths, unit) for direction in directions])
+    latents, attribute = encode_faces(subject, face), attributes.pop()
+    rows = [_edited_faces(subject, latents, attribute, _along(each, unit), strengths) for each in directions]
+    images = torch.cat(rows)
     originals = face.to(images.device)[None].expand(len(directions), *[-1] * 4)
-    attribute = attributes.pop()
     picture = labelled_grid(
         torch.cat([originals, images], dim=1),
         [direction_words(direction).replace(", ", ",\n") for direction in directions],
         ["original", *map(_strength_label, strengths)],
         f"{attribute} by {len(directions)} directions; 1 = {UNIT_WORDS[unit]}",
     )
-    numbers = {"strengths": list(strengths), "unit": unit, "directions": [_plain(each) for each in directions]}
-    return Outcome({f"{attribute}_directions": picture}, {}, numbers)
+    protocol = {"strengths": list(strengths), "unit": unit, "directions": [_plain(each) for each in directions]}
+    return Result(protocol=protocol, pictures={f"{attribute}_directions": picture})
 
 
-def _moved_faces(
-    subject: Subject,
-    latents: Float[Tensor, "faces latent"],
-    direction: Direction,
-    strengths: Sequence[float],
-    unit: str,
+def _along(direction: Direction, unit: str) -> Method:
+    return lambda latents, strength: latents + direction.shift(strength, unit)
+
+
+def _edited_faces(
+    subject: Subject, latents: Float[Tensor, "faces latent"], attribute: str, edit: Method, strengths: Sequence[float]
 ) -> UInt8[Tensor, "faces steps channels height width"]:
     if not strengths:
         raise ValueError("strengths: name at least one; 0 is the reconstruction")
-    shifts = torch.stack([direction.shift(strength, unit) for strength in strengths])
-    return decode_steps(subject, latents[:, None] + shifts, f"Decoding {direction.attribute}")
+    edited = torch.stack([edit(latents, strength) for strength in strengths], dim=1)
+    return decode_steps(subject, edited, f"Decoding {attribute}")
 
 
 def direction_words(direction: Direction) -> str:
@@ -245,14 +263,14 @@ def _plain(direction: Direction) -> dict[str, object]:
     }
 
 
-def direction_table(directions: Directions) -> list[dict[str, Cell]]:
+def direction_table(directions: Directions) -> list[Row]:
     """A row per attribute, first those whose class means lie farthest apart; what could not be fitted comes last."""
-    rows: list[dict[str, Cell]] = []
+    rows: list[Row] = []
     for row, name in enumerate(directions.names):
         counts = int(directions.counts_with[row]), int(directions.counts_without[row])
-        cells: dict[str, Cell] = {"attribute": name, "with": counts[0], "without": counts[1]}
+        cells: Row = {"attribute": name, "with": counts[0], "without": counts[1]}
         cells["share"] = counts[0] / sum(counts)
-        found: dict[str, Cell] = dict.fromkeys(("means_gap", "means_gap_std", "probe_gap", "probe_gap_std", "cosine"))
+        found: Row = dict.fromkeys(("means_gap", "means_gap_std", "probe_gap", "probe_gap_std", "cosine"))
         if min(counts) >= (directions.images_per_class or 1):
             means, probe = (directions.direction(name, method) for method in ("means", "probe"))
             found |= {"means_gap": means.class_gap, "means_gap_std": means.class_gap / means.spread}

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from vae_lightning.editing.outcome import Cell, Outcome
 from vae_lightning.models import Autoencoder
 from vae_lightning.models.pixels import to_unit_range
 from vae_lightning.pictures.charts import COLORS, Chart, figure_pixels
@@ -20,6 +19,7 @@ from vae_lightning.pictures.face_grids import decode_uint8, encode_mean
 from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.recognition import Recognizer
 from vae_lightning.runs.opened import Subject
+from vae_lightning.scores.result import Result, Row
 from vae_lightning.system.names import did_you_mean
 from vae_lightning.system.progress import Track, untracked
 
@@ -211,7 +211,7 @@ def guide_faces(
     face_labels: Sequence[str],
     targets: Mapping[str, bool],
     settings: GuidanceSettings,
-) -> Outcome:
+) -> Result:
     """Pictures `guidance` (a row per face) and `loss`, and a table of the faces.
 
     Raises:
@@ -237,10 +237,10 @@ def guide_faces(
         ["original", "reconstruction", *(f"step {step}" for step in settings.shown_steps)],
         title,
     )
-    return Outcome(
+    return Result(
         pictures={"guidance": grid, "loss": _draw_losses(guided, settings, _in_words(targets))},
         tables={"faces": _face_rows(face_labels, guided, list(targets))},
-        numbers={"targets": dict(targets), "median": _medians(guided, list(targets))},
+        protocol={"targets": dict(targets), "median": _medians(guided, list(targets))},
     )
 
 
@@ -253,12 +253,12 @@ def _in_words(targets: Mapping[str, bool]) -> str:
     return ", ".join(f"{name} {'added' if value else 'removed'}" for name, value in targets.items())
 
 
-def _face_rows(face_labels: Sequence[str], guided: Guided, targets: Sequence[str]) -> list[dict[str, Cell]]:
+def _face_rows(face_labels: Sequence[str], guided: Guided, targets: Sequence[str]) -> list[Row]:
     before, after = guided.log_odds_before.sigmoid().tolist(), guided.log_odds_after.sigmoid().tolist()
     distances = guided.squared_distance[-1].sqrt().tolist()
-    rows: list[dict[str, Cell]] = []
+    rows: list[Row] = []
     for face, label in enumerate(face_labels):
-        row: dict[str, Cell] = {"face": label}
+        row: Row = {"face": label}
         for column, name in enumerate(targets):
             row |= {f"{name} before": before[face][column], f"{name} after": after[face][column]}
         row |= {"distance": distances[face], "others_nats": float(guided.others_nats[-1, face])}

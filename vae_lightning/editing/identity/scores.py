@@ -1,6 +1,6 @@
 """What identity transfer moves, and what it leaves: read off the pictures by a network."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import numpy as np
@@ -22,11 +22,11 @@ from vae_lightning.editing.identity.bases import (
     identities_of,
     people_with,
 )
-from vae_lightning.editing.outcome import Cell, Outcome
 from vae_lightning.pictures.charts import COLORS, Chart, figure_pixels
 from vae_lightning.recognition import Recognizer
 from vae_lightning.runs.opened import Subject
 from vae_lightning.scores.resampling import image_weights, percentile_interval
+from vae_lightning.scores.result import Result, Row
 
 POSE_AND_EXPRESSION = ("head_yaw", "head_tilt", "smile", "mouth_open", "eye_openness")  # of rendered faces
 EXPRESSION = ("Smiling", "Mouth_Slightly_Open", "High_Cheekbones", "Narrow_Eyes")  # of CelebA's attributes
@@ -47,7 +47,7 @@ Readings = Float[np.ndarray, "pairs outputs"]
 Edit = Callable[[Latents, Latents], Latents]
 
 
-def score_transfer(subject: Subject, reader: Recognizer, pairs: int, min_pictures: int, fitting_images: int) -> Outcome:
+def score_transfer(subject: Subject, reader: Recognizer, pairs: int, min_pictures: int, fitting_images: int) -> Result:
     """Tables `transfer_scores` and `at_equal_identity`, and a picture.
 
     Raises:
@@ -56,7 +56,7 @@ def score_transfer(subject: Subject, reader: Recognizer, pairs: int, min_picture
     components = [count for count in COMPONENTS if count <= subject.model.latent_dim]
     rows = transfer_scores(subject, reader, pairs, components, WEIGHTS, min_pictures, fitting_images)
     tables = {"transfer_scores": rows, "at_equal_identity": at_equal_identity(rows)}
-    return Outcome({"transfer_scores": draw_transfer_scores(rows)}, tables)
+    return Result(tables=tables, pictures={"transfer_scores": draw_transfer_scores(rows)})
 
 
 def transfer_scores(
@@ -67,7 +67,7 @@ def transfer_scores(
     weights: Sequence[float] = WEIGHTS,
     min_pictures: int = MIN_PICTURES,
     fitting_images: int = FITTING_IMAGES,
-) -> list[dict[str, Cell]]:
+) -> list[Row]:
     """What transfer by each basis, and plain averaging with the essence, move on the way from an image to an anchor.
 
     The reader's readings of the decoded latents and of the decoded essence are the two ends: a share of 0 is the
@@ -89,10 +89,10 @@ def transfer_scores(
     unit = before.std(0) if reader.target == "attributes" else np.ones(before.shape[1])
     unit = np.where(unit > 0, unit, np.inf)
     people = image_weights(anchors, RESAMPLES, subject.seed_of("resampled anchors"))
-    rows: list[dict[str, Cell]] = []
+    rows: list[Row] = []
     for (method, amount), edit in edits.items():
         after = _read(subject, reader, edit(latents, essences))
-        row: dict[str, Cell] = {"method": method, "amount": amount}
+        row: Row = {"method": method, "amount": amount}
         for group, columns in groups.items():
             change, way = ((each - before)[:, columns] / unit[columns] for each in (after, goal))
             row |= _score(group, change, way, people)
@@ -105,7 +105,7 @@ def _score(
     change: Readings,
     way: Readings,
     people: Float[np.ndarray, "weightings pairs"],
-) -> dict[str, Cell]:
+) -> Row:
     shares = (people @ (change * way).sum(1)) / (people @ (way**2).sum(1))
     low, high = percentile_interval(shares[1:])
     return {
@@ -116,16 +116,16 @@ def _score(
     }
 
 
-def at_equal_identity(rows: Sequence[Mapping[str, Cell]], share: float = EQUAL_SHARE) -> list[dict[str, Cell]]:
+def at_equal_identity(rows: Sequence[Row], share: float = EQUAL_SHARE) -> list[Row]:
     """What each method has moved of the rest when it has moved so much of the identity, linearly between its amounts.
 
     None where a method does not get that far. The first row has moved least of pose and expression.
     """
-    found: list[dict[str, Cell]] = []
+    found: list[Row] = []
     for method in dict.fromkeys(row["method"] for row in rows):
         own = sorted((row for row in rows if row["method"] == method), key=lambda row: cast(float, row["amount"]))
         moved = np.maximum.accumulate([0.0, *(cast(float, row["identity share"]) for row in own)])
-        cells: dict[str, Cell] = {"method": method, "identity share": share}
+        cells: Row = {"method": method, "identity share": share}
         for name in own[0]:
             if name in ("method", "amount") or name.startswith("identity") or name.endswith((" low", " high")):
                 continue
@@ -185,7 +185,7 @@ def _read(subject: Subject, reader: Recognizer, latents: Float[Tensor, "pairs la
     return torch.cat(parts).cpu().double().numpy()
 
 
-def draw_transfer_scores(rows: Sequence[Mapping[str, Cell]]) -> Chart:
+def draw_transfer_scores(rows: Sequence[Row]) -> Chart:
     """Identity that has moved (across) against what should have stayed, a line per method from the image itself."""
     figure = Figure(figsize=(11, 4.4), dpi=100, layout="constrained", facecolor="white")
     panels = {"share": "share moved to the essence's", "change": "mean change, standard deviations"}

@@ -19,9 +19,9 @@ from vae_lightning.editing.identity.bases import (
     identities_of,
     person_share,
 )
-from vae_lightning.editing.outcome import Cell, Outcome
 from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.runs.opened import Subject
+from vae_lightning.scores.result import Result, Row
 
 SHOWN_COMPONENTS = (0, 8, 16, 32, 64)  # and all of them
 PICTURES_PER_ROW = 8
@@ -62,7 +62,7 @@ def transfer(
     components: int = 64,
     basis: str = "pca",
     fitting_images: int = FITTING_IMAGES,
-) -> Outcome:
+) -> Result:
     """The images in `rows` take on the identities of the anchors, who are people of the same split.
 
     Pictures: `sources_<identity>` of each anchor, `identity_transfer` (a row per image, a column per anchor),
@@ -92,7 +92,7 @@ def transfer(
         "anchors": {source.person.identity: _names(subject, source.person.rows) for source in sources},
         "images": _names(subject, rows),
     }
-    return Outcome(pictures, {"components": _component_rows(fitted, shares)}, numbers)
+    return Result((), numbers, (), {"components": _component_rows(fitted, shares)}, pictures)
 
 
 def _person_share(subject: Subject, basis: LatentBasis) -> Float[np.ndarray, " components"]:
@@ -104,7 +104,7 @@ def _names(subject: Subject, rows: Int64[np.ndarray, " images"]) -> list[str]:
     return subject.data.image_names(subject.split, torch.from_numpy(rows))
 
 
-def _component_rows(basis: LatentBasis, shares: Float[np.ndarray, " components"]) -> list[dict[str, Cell]]:
+def _component_rows(basis: LatentBasis, shares: Float[np.ndarray, " components"]) -> list[Row]:
     columns = zip(basis.variance_share.tolist(), basis.variance_share.cumsum().tolist(), shares.tolist(), strict=True)
     return [
         {"component": number, "variance_share": share, "cumulative_share": total, "between_people_share": between}

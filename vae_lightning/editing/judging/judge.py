@@ -18,11 +18,11 @@ from vae_lightning.editing.identity.bases import (
     repeated_people,
     standardised_space,
 )
-from vae_lightning.editing.outcome import Cell
 from vae_lightning.models.pixels import to_pixel_range
 from vae_lightning.recognition import Recognizer
 from vae_lightning.runs.opened import Subject
 from vae_lightning.scores.resampling import area_under_curve, squared_correlation
+from vae_lightning.scores.result import Row
 from vae_lightning.system.names import did_you_mean
 
 MOST_READ = 1_000  # images of the split that units, reliability and distances between people are taken from
@@ -133,9 +133,9 @@ class Judge:
         pixels = (to_pixel_range(subject.pixels(subject.split, rows[part]), (0.0, 1.0)) for part in parts)
         return _on_host(self.recognizer(images) for images in pixels)
 
-    def _reliability(self, originals: Outputs, reconstructed: Outputs) -> list[dict[str, Cell]]:
+    def _reliability(self, originals: Outputs, reconstructed: Outputs) -> list[Row]:
         names, truth = self._truth()
-        table: list[dict[str, Cell]] = []
+        table: list[Row] = []
         for column, name in enumerate(self.names):
             known = truth[:, names.index(name)] if truth is not None and name in names else None
             table.append(

@@ -1,22 +1,17 @@
-"""Every way to add or remove one attribute, as a function of latents and a strength."""
+"""Every way to add or remove one attribute, by name."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from vae_lightning.editing.attributes.amplification import subject_correlations
 from vae_lightning.editing.attributes.directions import subject_directions
+from vae_lightning.editing.attributes.edit import Latents, Method, attribute_edits
 from vae_lightning.editing.attributes.guidance import GuidanceSettings, guide
-from vae_lightning.latents.directions import METHODS, DirectionFile
+from vae_lightning.latents.directions import METHODS, Direction, DirectionFile
 from vae_lightning.recognition import Recognizer
-from vae_lightning.runs.opened import MOST_FITTED, Subject
+from vae_lightning.runs.opened import Subject
 
-Latents = Float[Tensor, "images latent"]
-Method = Callable[[Latents, float], Latents]
-FEW_IMAGES = 10  # of each class, as in S2
+FEW_IMAGES = 10  # of each class, as in the system that experiment=linear_vae reproduces
 
 
 def methods_for(
@@ -27,11 +22,13 @@ def methods_for(
     orthogonal_to: Sequence[str] = (),
     classifier: Recognizer | None = None,
 ) -> dict[str, Method]:
-    """By name. Strength 1 is one standard deviation of the training latents along a direction; for one latent that
-    of its prior, as S1's α; for guidance, where it ends.
+    """By name: those in files of `editing/attributes/`, directions, and guidance where there is a classifier.
+
+    Strength 1 is one standard deviation of the training latents along a direction; for a single latent that of its
+    prior; for guidance, where it ends.
 
     Raises:
-        ValueError, ValueError: no such attribute, or one that no direction can be fitted to.
+        ValueError: no such attribute, or no direction can be fitted to it.
     """
     directions = subject_directions(subject, file)
     few = subject_directions(subject, file, FEW_IMAGES, subject.seed_of("few images"))
@@ -45,8 +42,9 @@ def methods_for(
         for method in METHODS:
             held = directions.direction(attribute, method, orthogonal_to)
             ways[f"{method}, orthogonal to {', '.join(orthogonal_to)}"] = held
-    methods: dict[str, Method] = {"one latent": straight(sign * best_latent(subject, attribute))}
-    methods |= {name: straight(way.shift(sign, "std")) for name, way in ways.items()}
+    edits = {name.replace("_", " "): edit(subject, attribute) for name, edit in attribute_edits().items()}
+    methods = {name: _signed(edit, sign) for name, edit in edits.items()}
+    methods |= {name: _signed(_along(way), sign) for name, way in ways.items()}
     if classifier is not None:
         for holds in (False, True):
             name = "guidance, others held" if holds else "guidance"
@@ -54,16 +52,12 @@ def methods_for(
     return methods
 
 
-def best_latent(subject: Subject, attribute: str) -> Float[Tensor, " latent"]:
-    """1 for the latent that goes with the attribute most, with the sign that adds it; 0 for the others."""
-    found = subject_correlations(subject, MOST_FITTED)[subject.data.attribute_names.index(attribute)]
-    best = int(np.abs(found).argmax())
-    shift = torch.zeros(len(found))
-    shift[best] = float(np.sign(found[best]))
-    return shift
+def _signed(method: Method, sign: float) -> Method:
+    return lambda latents, strength: method(latents, sign * strength)
 
 
-def straight(shift: Float[Tensor, " latent"]) -> Method:
+def _along(direction: Direction) -> Method:
+    shift = direction.shift(1.0, "std")
     return lambda latents, strength: latents + strength * shift
 
 

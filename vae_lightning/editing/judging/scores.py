@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from vae_lightning.editing.judging.judge import Judge, Readings
-from vae_lightning.editing.outcome import Cell
 from vae_lightning.evaluation.metrics.reconstructions import decode_checked
 from vae_lightning.runs.opened import Subject
 from vae_lightning.scores.resampling import image_weights, percentile_interval
+from vae_lightning.scores.result import Row
 
 RESAMPLES = 500
 LAPLACIAN = ((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0))
@@ -78,9 +78,9 @@ class EditScore:
     mean_changes: Mapping[str, float] = field(repr=False)
     resampled: Mapping[str, Float[np.ndarray, " resamples"]] = field(repr=False)
 
-    def row(self) -> dict[str, Cell]:
+    def row(self) -> Row:
         """Columns of a table: each score, followed by its interval where it has one."""
-        row: dict[str, Cell] = {}
+        row: Row = {}
         for name in self.__dataclass_fields__:
             if name not in ("mean_changes", "resampled"):
                 row[name] = getattr(self, name)
@@ -89,7 +89,7 @@ class EditScore:
         return row
 
 
-def interval_cells(name: str, resampled: Float[np.ndarray, " resamples"]) -> dict[str, Cell]:
+def interval_cells(name: str, resampled: Float[np.ndarray, " resamples"]) -> Row:
     """Both ends of the interval; None where no resample has a score."""
     known = np.isfinite(resampled).any()
     low, high = percentile_interval(resampled) if known else (None, None)

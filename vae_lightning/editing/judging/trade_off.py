@@ -1,6 +1,6 @@
 """What each way to edit pays for the same change of the target."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
+from vae_lightning.editing.attributes.edit import Method
 from vae_lightning.editing.judging.judge import Judge
 from vae_lightning.editing.judging.pictures import draw_leaks, draw_trade_off
 from vae_lightning.editing.judging.scores import DEFINITIONS, EditScore, interval_cells, look, score_looks
-from vae_lightning.editing.outcome import Cell, Outcome
 from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.runs.opened import Subject
+from vae_lightning.scores.result import Result, Row
 from vae_lightning.system.names import did_you_mean
 
-Method = Callable[[Float[Tensor, "images latent"], float], Float[Tensor, "images latent"]]
 FEWEST_IMAGES = 20
 SHOWN = 6
 Scores = Mapping[str, Sequence[EditScore]]  # of each method, by strength
@@ -43,7 +43,7 @@ def compare_methods(
     methods: Mapping[str, Method],
     strengths: Sequence[float],
     max_images: int = 300,
-) -> Outcome:
+) -> Result:
     """Scores of every method at every strength, and what each pays for the same change.
 
     Args:
@@ -66,7 +66,7 @@ def compare_methods(
     scores, edited = _score_all(judge, target, wanted, methods, ordered, start, people)
     asked = f"{target} {'added' if wanted else 'removed'}"
     nearest = nearest_to_equal_change(scores)
-    return Outcome(
+    return Result(
         pictures={
             "trade_off": draw_trade_off(scores, asked, len(places)),
             "leaks": draw_leaks(nearest, asked),
@@ -77,7 +77,7 @@ def compare_methods(
             "at_equal_change": at_equal_change(scores),
             "judge": judge.reliability,
         },
-        numbers=_numbers(judge, subject, target, wanted, people),
+        protocol=_numbers(judge, subject, target, wanted, people),
     )
 
 
@@ -206,15 +206,15 @@ def _numbers(
     }
 
 
-def at_equal_change(scores: Scores) -> list[dict[str, Cell]]:
+def at_equal_change(scores: Scores) -> list[Row]:
     """A row per method: its scores where the target has changed by 1 sd, the least leakage first.
 
     Linear between strengths, from no edit at all. Methods that do not get there have no scores and come last.
     """
-    rows: list[dict[str, Cell]] = []
+    rows: list[Row] = []
     for method, each in scores.items():
         changes = _curve(each, "target_change", 0.0)
-        row: dict[str, Cell] = {
+        row: Row = {
             "method": method,
             "reached": "yes" if changes[:, 0].max() >= EQUAL_CHANGE else "not reached",
             "largest_change": float(changes[:, 0].max()),

@@ -1,1 +1,1 @@
-"""The metrics of `vae evaluate`, one file each."""
+"""The metrics of `vae evaluate`, one file each: the file's name is the metric's."""

@@ -11,8 +11,7 @@ from torch_fidelity import metric_fid, metric_kid, metric_prc
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from vae_lightning.data.sources.source import SPLITS, Split
-from vae_lightning.evaluation.measured import EvaluationError, Measured, Metric, Value
-from vae_lightning.evaluation.metrics.feature_networks import (
+from vae_lightning.evaluation.feature_networks import (
     INCEPTION,
     INCEPTION_LAYER,
     Pixels,
@@ -23,9 +22,11 @@ from vae_lightning.evaluation.metrics.feature_networks import (
     load_inception,
     weights_digest,
 )
+from vae_lightning.evaluation.metric import EvaluationError, Metric
 from vae_lightning.evaluation.metrics.reconstructions import UNIT_RANGE, decode_checked
 from vae_lightning.models.pixels import to_uint8
 from vae_lightning.runs.opened import Subject
+from vae_lightning.scores.result import Result, Value
 
 FEWEST_IMAGES = 16
 KID_SUBSETS = 100
@@ -40,14 +41,24 @@ Features = Float[Tensor, "images features"]  # float64 on the CPU
 class Fidelity(Metric):
     """Features of Inception, those of FID: for reconstructions the split's own images are the reference."""
 
-    name: ClassVar[str] = "fidelity"
     title: ClassVar[str] = "Fidelity"
+    place: ClassVar[int] = 1000  # last: without a GPU it takes longer than all the others
 
-    num_samples: int = 10_000  # of each prior
+    samples: int = 10_000  # of each prior
     priors: tuple[str, ...] = ("normal", "gaussian", "gmm", "flow")
     reference: Split | None = None  # what samples are compared with; None = the split that is evaluated
     weights: str | None = None  # folder or file of Inception's; None = torch.hub's cache alone
     kid_subset_size: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.samples < FEWEST_IMAGES:
+            raise EvaluationError(
+                f"samples={self.samples}: at least {FEWEST_IMAGES}; published figures use 10,000 and more"
+            )
+        if self.kid_subset_size < 2:
+            raise EvaluationError(f"kid_subset_size={self.kid_subset_size}: at least 2, and 1000 are usual")
+        if self.reference not in (*SPLITS, None):
+            raise EvaluationError(f"reference={self.reference}: allowed are {', '.join(SPLITS)}")
 
     def settings(self) -> dict[str, Any]:
         """The weights by what they are, not by where they lie."""
@@ -55,14 +66,14 @@ class Fidelity(Metric):
         del settings["weights"]
         return settings
 
-    def measure(self, subject: Subject) -> Measured:
+    def measure(self, subject: Subject) -> Result:
         reference = self.reference or subject.split
         self._check(subject, reference)
         try:
             weights = examine_weights(INCEPTION, self.weights)
         except WeightsMissing as error:
             names = ["fid_reconstructions", *(name for prior in self.priors for name in names_of(prior))]
-            return Measured([Value.missing(name, str(error)) for name in names], {"weights": "missing"})
+            return Result([Value.missing(name, str(error)) for name in names], {"weights": "missing"})
         network = load_inception(weights.file, subject.device)
         samplers = [name for name in self.priors if name != "normal" or subject.model.has_prior]
         latents = {name: self._latents(subject, name) for name in samplers}  # first: a misspelt name costs no time
@@ -77,15 +88,9 @@ class Fidelity(Metric):
                 real, made, kid_subset_size=self.kid_subset_size, seed=subject.seed_of("kid subsets")
             )
             values += self._values(name, found, reference, len(real), weights.warning())
-        return Measured(values, self._protocol(subject, reference, len(real), weights), _verdicts(values, samplers))
+        return Result(values, self._protocol(subject, reference, len(real), weights), _verdicts(values, samplers))
 
     def _check(self, subject: Subject, reference: Split) -> None:
-        if self.num_samples < FEWEST_IMAGES:
-            raise EvaluationError(f"num_samples={self.num_samples}: at least {FEWEST_IMAGES}, and 10,000 are usual")
-        if self.kid_subset_size < 2:
-            raise EvaluationError(f"kid_subset_size={self.kid_subset_size}: at least 2, and 1000 are usual")
-        if reference not in SPLITS:
-            raise EvaluationError(f"reference={reference!r}: allowed are {', '.join(SPLITS)}")
         count = len(subject.rows(reference))
         if count < FEWEST_IMAGES:
             raise EvaluationError(
@@ -96,22 +101,22 @@ class Fidelity(Metric):
     def _latents(self, subject: Subject, prior: str) -> Float[Tensor, "samples latent"]:
         """The same random numbers for every prior."""
         generator = torch.Generator().manual_seed(subject.seed_of("fidelity samples"))
-        return subject.prior(prior).sample(self.num_samples, generator)
+        return subject.prior(prior).sample(self.samples, generator)
 
     def _subset_size(self, num_real: int) -> int:
-        return min(self.kid_subset_size, self.num_samples, num_real)
+        return min(self.kid_subset_size, self.samples, num_real)
 
     def _values(
         self, prior: str, found: dict[str, float], reference: Split, num_real: int, warning: str
     ) -> list[Value]:
-        counts = f"{self.num_samples:,} samples against {num_real:,} {reference} images"
+        counts = f"{self.samples:,} samples against {num_real:,} {reference} images"
         subset = self._subset_size(num_real)
         fewer = f" (asked for {self.kid_subset_size:,}, there are no more)" if subset < self.kid_subset_size else ""
         spread = f"{KID_SUBSETS} subsets of {subset:,}{fewer}, standard deviation {found['kid_std']:.1g}"
         neighbours = f"{counts}; {NEIGHBOURS} neighbours; compare only with equal counts{warning}"
         fid, kid, precision, recall = names_of(prior)
         return [
-            Value(fid, found["fid"], f"{counts}{_bias(min(self.num_samples, num_real))}{warning}", None, "lower"),
+            Value(fid, found["fid"], f"{counts}{_bias(min(self.samples, num_real))}{warning}", None, "lower"),
             Value(kid, found["kid"], f"{counts}; {spread}{warning}", None, "lower"),
             Value(precision, found["precision"], f"samples that lie among real images; {neighbours}", None, "higher"),
             Value(recall, found["recall"], f"real images that lie among samples; {neighbours}", None, "higher"),
@@ -127,7 +132,7 @@ class Fidelity(Metric):
             **{name: record[name] for name in ("crop", "image_size", "color")},
             "reference": reference,
             "reference_images": num_real,
-            "samples": self.num_samples,
+            "samples": self.samples,
             "reconstructions": len(subject.rows(subject.split)),
             "kid_subsets": KID_SUBSETS,
             "kid_subset_size": self._subset_size(num_real),

@@ -10,12 +10,12 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vae_lightning.evaluation.measured import Measured, Metric, Value
+from vae_lightning.evaluation.metric import Metric
 from vae_lightning.models.distributions import ACTIVE_VARIANCE, DiagonalGaussian
 from vae_lightning.pictures.charts import COLORS, Chart, draw_kl_per_latent, figure_pixels
 from vae_lightning.runs.opened import Subject
-from vae_lightning.scores.attribute_scores import Cell
 from vae_lightning.scores.resampling import bootstrap_interval
+from vae_lightning.scores.result import Result, Row, Value
 from vae_lightning.system.progress import Track
 
 MOST_COMPARED = 4_000  # images whose posteriors make up q(z): the work grows with their square
@@ -36,10 +36,10 @@ CELLS_AT_ONCE = 2**23  # of samples x images x latents: 32 MiB
 class LatentSpace(Metric):
     """Active units as in Burda et al. 2016, section 5.2; the KL's parts as in Chen et al. 2018, equation 2."""
 
-    name: ClassVar[str] = "latents"
     title: ClassVar[str] = "Latent space"
+    place: ClassVar[int] = 40
 
-    def measure(self, subject: Subject) -> Measured:
+    def measure(self, subject: Subject) -> Result:
         posterior = subject.posterior()
         variance = posterior.mean.double().var(0, correction=0)
         num_active = int((variance > ACTIVE_VARIANCE).sum())
@@ -47,18 +47,18 @@ class LatentSpace(Metric):
         active = Value("active_units", float(num_active), of)
         if not isinstance(posterior, DiagonalGaussian):
             reason = "posterior=deterministic: a plain autoencoder's codes have no KL and no prior"
-            return Measured([active, *(Value.missing(name, reason) for name in OF_THE_KL)])
+            return Result([active, *(Value.missing(name, reason) for name in OF_THE_KL)])
         compared = subject.posterior(subject.split, MOST_COMPARED)
         assert isinstance(compared, DiagonalGaussian)
         noise = subject.noise(len(compared.mean), "aggregate posterior")
         parts = decompose_kl(compared, noise, subject.track)
         kl_per_latent = posterior.kl_per_latent().double().mean(0)
         cap = math.log(len(compared.mean))
-        rows: list[dict[str, Cell]] = [
+        rows: list[Row] = [
             {"latent": number, "kl_nats": float(kl_per_latent[number]), "variance_of_mean": float(variance[number])}
             for number in kl_per_latent.argsort(descending=True).tolist()
         ]
-        return Measured(
+        return Result(
             [active, *_kl_values(parts, compared, cap)],
             {"images_in_aggregate_posterior": len(compared.mean), "latent_samples_per_image": 1},
             [collapse_verdict(float(kl_per_latent.sum()), num_active, len(variance)), *_cap_remark(parts, cap)],

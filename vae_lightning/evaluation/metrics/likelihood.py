@@ -10,11 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vae_lightning.evaluation.measured import Direction, Measured, Metric, Value
+from vae_lightning.evaluation.metric import Metric
 from vae_lightning.models.distributions import PixelPrediction, discretised_gaussian_nll
 from vae_lightning.models.pixels import mean_squared_error
 from vae_lightning.runs.opened import Images, Subject
 from vae_lightning.scores.resampling import bootstrap_interval
+from vae_lightning.scores.result import Direction, Result, Value
 
 NO_ELBO = "posterior=deterministic made this a plain autoencoder, which has no likelihood of images"
 BOUNDS = ("elbo_nats", "kl_nats", "discretised_elbo_nats", "bits_per_dim")
@@ -26,10 +27,10 @@ CALIBRATION_IMAGES = 2_000
 class Likelihood(Metric):
     """One latent sample per image, as in validation; nats per image, summed over pixels and latents."""
 
-    name: ClassVar[str] = "likelihood"
     title: ClassVar[str] = "Likelihood"
+    place: ClassVar[int] = 10
 
-    def measure(self, subject: Subject) -> Measured:
+    def measure(self, subject: Subject) -> Result:
         has_prior = subject.model.has_prior
         likelihood = PixelLikelihood(subject) if has_prior else None
         found = per_image(subject, likelihood)
@@ -40,7 +41,7 @@ class Likelihood(Metric):
         ]
         if likelihood is None:
             missing = [Value.missing(name, NO_ELBO) for name in (*BOUNDS, *S1_SCORES)]
-            return Measured([*values, *missing], {"latent_samples_per_image": 0})
+            return Result([*values, *missing], {"latent_samples_per_image": 0})
         up_to = "" if term.startswith("Gaussian") else ", up to that term's constant"
         bits = f"ELBO of a proper likelihood over 256 levels; {likelihood.source}"
         values = [
@@ -52,7 +53,7 @@ class Likelihood(Metric):
             values[1],
             *s1_scores(found["s1_nll"].mean(), found["kl_nats"].mean(), subject),
         ]
-        return Measured(values, {"latent_samples_per_image": 1, "pixel_variance": likelihood.source})
+        return Result(values, {"latent_samples_per_image": 1, "pixel_variance": likelihood.source})
 
 
 class PixelLikelihood:

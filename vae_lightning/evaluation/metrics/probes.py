@@ -10,11 +10,12 @@ from jaxtyping import Float
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from vae_lightning.evaluation.measured import EvaluationError, Measured, Metric, Value
+from vae_lightning.evaluation.metric import EvaluationError, Metric
 from vae_lightning.runs.opened import MOST_FITTED
 from vae_lightning.scores.attribute_scores import AttributeScores, draw_bars, has_both_classes, score_attributes
 from vae_lightning.scores.codes import CodedImages, chosen
 from vae_lightning.scores.resampling import bootstrap_interval, image_weights, percentile_interval
+from vae_lightning.scores.result import Result, Value
 
 if TYPE_CHECKING:
     from vae_lightning.runs.opened import Subject
@@ -62,8 +63,8 @@ class Probes(Metric):
     resamples: int = 200
     inverse_penalty: float = 1.0
 
-    name: ClassVar[str] = "probes"
     title: ClassVar[str] = "Linear probes of the attributes"
+    place: ClassVar[int] = 70
     is_faster_in_one_thread: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -72,7 +73,7 @@ class Probes(Metric):
         if not self.inverse_penalty > 0:
             raise EvaluationError(f"inverse_penalty={self.inverse_penalty}: must be above 0")
 
-    def measure(self, subject: "Subject") -> Measured:
+    def measure(self, subject: "Subject") -> Result:
         fitted, scored = subject.attributes("train", MOST_FITTED), subject.attributes(subject.split)
         if fitted is None or scored is None:
             return _missing("the data have no attributes; CelebA and rendered faces do: data=celeba, data=faces")
@@ -101,7 +102,7 @@ class Probes(Metric):
         scores = self.score(chosen(fitting, columns, latents), chosen(scoring, columns, latents), seed)
         note = f"mean of {len(names)} attributes; {len(scored):,} images; interval: bootstrap over images"
         table = scores.scores.table(names)
-        return Measured(
+        return Result(
             scores.values(seed, note),
             protocol | {"not_converged": [names[column] for column in scores.not_converged]},
             _remarks(names, left_out, scores),
@@ -144,5 +145,5 @@ def _remarks(names: Sequence[str], not_measured: Sequence[str], scores: ProbeSco
     return remarks
 
 
-def _missing(reason: str, protocol: dict[str, Any] | None = None) -> Measured:
-    return Measured([Value.missing(name, reason) for name in VALUES], protocol or {})
+def _missing(reason: str, protocol: dict[str, Any] | None = None) -> Result:
+    return Result([Value.missing(name, reason) for name in VALUES], protocol or {})

@@ -11,8 +11,7 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-from vae_lightning.evaluation.measured import Direction, EvaluationError, Measured, Metric, Value
-from vae_lightning.evaluation.metrics.feature_networks import (
+from vae_lightning.evaluation.feature_networks import (
     ALEXNET,
     SMALLEST_LPIPS_SIDE,
     Weights,
@@ -21,10 +20,12 @@ from vae_lightning.evaluation.metrics.feature_networks import (
     load_lpips,
     weights_digest,
 )
+from vae_lightning.evaluation.metric import EvaluationError, Metric
 from vae_lightning.models.pixels import mean_squared_error, to_pixel_range, to_uint8
 from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.runs.opened import Subject
 from vae_lightning.scores.resampling import bootstrap_interval
+from vae_lightning.scores.result import Direction, Result, Value
 
 SHOWN = 4  # of the best, of the median and of the worst each
 UNIT_RANGE = (0.0, 1.0)
@@ -34,8 +35,8 @@ UNIT_RANGE = (0.0, 1.0)
 class Reconstructions(Metric):
     """Decoded posterior means against the originals, float against uint8/255, both in [0, 1]."""
 
-    name: ClassVar[str] = "reconstructions"
     title: ClassVar[str] = "Reconstructions"
+    place: ClassVar[int] = 30
 
     weights: str | None = None  # folder or file of AlexNet's; None = torch.hub's cache alone
 
@@ -43,7 +44,7 @@ class Reconstructions(Metric):
         """The weights by what they are, not by where they lie."""
         return {"lpips_sha256": weights_digest(ALEXNET, self.weights)}
 
-    def measure(self, subject: Subject) -> Measured:
+    def measure(self, subject: Subject) -> Result:
         lpips, weights, why_not = self._lpips(subject)
         found = per_image(subject, lpips)
         values = [
@@ -63,7 +64,7 @@ class Reconstructions(Metric):
             "latents": "posterior means",
             "lpips_weights": why_not if weights is None else weights.protocol(),
         }
-        return Measured(values, protocol, pictures={"reconstruction_extremes": picture(subject, found["mse"])})
+        return Result(values, protocol, pictures={"reconstruction_extremes": picture(subject, found["mse"])})
 
     def _lpips(self, subject: Subject) -> tuple[LearnedPerceptualImagePatchSimilarity | None, Weights | None, str]:
         """The network and its file, or else why there is none."""

@@ -12,11 +12,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vae_lightning.evaluation.measured import Direction, EvaluationError, Measured, Metric, Value
+from vae_lightning.evaluation.metric import EvaluationError, Metric
 from vae_lightning.latents.priors import PRIORS, Prior, PriorError, prior_class
 from vae_lightning.models.distributions import Deterministic, DiagonalGaussian
 from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.scores.resampling import bootstrap_interval
+from vae_lightning.scores.result import Direction, Result, Value
 
 if TYPE_CHECKING:
     from vae_lightning.runs.opened import Subject
@@ -30,8 +31,8 @@ NO_SAMPLER = "a plain autoencoder is not trained towards N(0, I), so its codes n
 class Samplers(Metric):
     """One value or two for each of `priors`; their FID is measured with that of all samples, in `fidelity`."""
 
-    name: ClassVar[str] = "samplers"
     title: ClassVar[str] = "Samplers after training"
+    place: ClassVar[int] = 80
     is_faster_in_one_thread: ClassVar[bool] = True
 
     priors: tuple[str, ...] = tuple(PRIORS)
@@ -45,7 +46,7 @@ class Samplers(Metric):
             except PriorError as error:
                 raise EvaluationError(f"priors={self.priors}: {error}") from error
 
-    def measure(self, subject: "Subject") -> Measured:
+    def measure(self, subject: "Subject") -> Result:
         posterior = subject.posterior()
         noise = subject.noise(len(posterior.mean), "samplers")
         latents = posterior.sample(noise)
@@ -60,7 +61,7 @@ class Samplers(Metric):
             values, remarks = _cross_entropies(log_probs), []
             values += [Value.missing(f"{name}_cross_entropy_nats", problem) for name, problem in problems.items()]
         pictures = {"samplers": picture_of(subject, fitted)} if fitted else {}
-        return Measured(values, self._protocol(subject, len(latents), fitted), remarks, pictures=pictures)
+        return Result(values, self._protocol(subject, len(latents), fitted), remarks, pictures=pictures)
 
     def _fit(self, subject: "Subject", is_deterministic: bool) -> tuple[dict[str, Prior], dict[str, str]]:
         """Priors by name, and why the others are none."""

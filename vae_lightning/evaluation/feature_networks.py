@@ -20,7 +20,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import (
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 from torchvision.models import AlexNet_Weights
 
-from vae_lightning.evaluation.measured import EvaluationError
+from vae_lightning.evaluation.metric import EvaluationError
 from vae_lightning.runs.opened import Subject
 from vae_lightning.system.tensor_files import UNREADABLE, read_tensors
 

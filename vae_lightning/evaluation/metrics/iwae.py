@@ -11,12 +11,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vae_lightning.data.sources.source import Split
-from vae_lightning.evaluation.measured import EvaluationError, Measured, Metric, Value
+from vae_lightning.evaluation.metric import EvaluationError, Metric
 from vae_lightning.evaluation.metrics.likelihood import NO_ELBO, PixelLikelihood
 from vae_lightning.models.distributions import DiagonalGaussian
 from vae_lightning.pictures.charts import Chart, draw_lines
 from vae_lightning.runs.opened import Subject
 from vae_lightning.scores.resampling import bootstrap_interval
+from vae_lightning.scores.result import Result, Value
 
 NAMES = ("iwae_nats", "iwae_bits_per_dim", "iwae_gap_nats", "iwae_effective_samples")
 FEW_EFFECTIVE = 2.0
@@ -35,25 +36,27 @@ class ImportanceWeighted(Metric):
     images, which keeps the bound a bound and makes it hundreds of nats tighter.
 
     Args:
-        num_samples: of the latents per image, K. The bound rises with K towards log p(x).
+        importance_samples: of the latents per image, K. The bound rises with K towards log p(x).
     """
 
-    name: ClassVar[str] = "iwae"
     title: ClassVar[str] = "Importance-weighted likelihood"
-    num_samples: int = 64
+    place: ClassVar[int] = 20
+    importance_samples: int = 64
 
     def __post_init__(self) -> None:
-        if self.num_samples < 2:
-            raise EvaluationError(f"importance_samples={self.num_samples}: at least 2; 64 is usual, 5000 is thorough")
+        if self.importance_samples < 2:
+            raise EvaluationError(
+                f"importance_samples={self.importance_samples}: at least 2; 64 is usual, 5000 is thorough"
+            )
 
-    def measure(self, subject: Subject) -> Measured:
+    def measure(self, subject: Subject) -> Result:
         posterior = subject.posterior()
         if not isinstance(posterior, DiagonalGaussian):
-            return Measured([Value.missing(name, NO_ELBO) for name in NAMES])
+            return Result([Value.missing(name, NO_ELBO) for name in NAMES])
         likelihood = PixelLikelihood(subject)
         scale = choose_scale(subject, likelihood) if likelihood.is_calibrated else 1.0
         log_likelihood = log_likelihood_of(subject, likelihood, subject.split, subject.rows(subject.split))
-        log_weights = importance_weights(subject, scaled(posterior, scale), log_likelihood, self.num_samples)
+        log_weights = importance_weights(subject, scaled(posterior, scale), log_likelihood, self.importance_samples)
         elbo = log_weights.mean(1)
         if scale != 1:  # of the encoder as it is
             elbo = importance_weights(subject, posterior, log_likelihood, 1)[:, 0]
@@ -71,9 +74,9 @@ class ImportanceWeighted(Metric):
         elbo: Float[np.ndarray, " images"],
         num_pixels: int,
         protocol: dict[str, Any],
-    ) -> Measured:
+    ) -> Result:
         bound, effective = importance_bound(log_weights), effective_samples(log_weights)
-        note = f"K = {self.num_samples}, over 256 levels; proposal: {protocol['proposal']}"
+        note = f"K = {self.importance_samples}, over 256 levels; proposal: {protocol['proposal']}"
         bits = -bound / (num_pixels * math.log(2))
         values = [
             Value("iwae_nats", float(bound.mean()), note, bootstrap_interval(bound), "higher"),
@@ -86,16 +89,20 @@ class ImportanceWeighted(Metric):
                 "to the ELBO over 256 levels: what the encoder's shape costs, at least",
                 bootstrap_interval(bound - elbo),
             ),
-            Value("iwae_effective_samples", float(effective.mean()), f"of {self.num_samples}; 1 means one dominates"),
+            Value(
+                "iwae_effective_samples",
+                float(effective.mean()),
+                f"of {self.importance_samples}; 1 means one dominates",
+            ),
         ]
-        counts = [2**power for power in range(int(math.log2(self.num_samples)) + 1)]
+        counts = [2**power for power in range(int(math.log2(self.importance_samples)) + 1)]
         curve = [float(importance_bound(log_weights[:, :count]).mean()) for count in counts]
         few = float(effective.mean()) < FEW_EFFECTIVE
         remark = (
             "Few samples carry the weights: the bound is below log p(x) by an unknown amount and would rise "
             "with --importance-samples."
         )
-        return Measured(
+        return Result(
             values,
             protocol,
             [remark] if few else [],

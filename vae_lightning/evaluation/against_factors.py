@@ -8,14 +8,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 
 from vae_lightning.data.sources.source import Split
-from vae_lightning.evaluation.measured import EvaluationError, Measured, Metric, Value
-from vae_lightning.evaluation.metrics.factor_scores import SCORES, FactorScores
+from vae_lightning.evaluation.factor_scores import SCORES, FactorScores
+from vae_lightning.evaluation.metric import EvaluationError, Metric
 from vae_lightning.models.distributions import ACTIVE_VARIANCE, DiagonalGaussian
 from vae_lightning.pictures.heat_map import draw_heat_map
 from vae_lightning.runs.opened import MOST_FITTED
-from vae_lightning.scores.codes import CodedImages, chosen
+from vae_lightning.scores.codes import CodedImages, active_latents, chosen
 from vae_lightning.scores.disentanglement import LEAST_VARIANCE
 from vae_lightning.scores.predictors import Predictor
+from vae_lightning.scores.result import Result, Value
 
 if TYPE_CHECKING:
     from vae_lightning.runs.opened import Subject
@@ -28,7 +29,7 @@ Known = tuple[tuple[str, ...], Float[np.ndarray, "rows factors"] | Bool[np.ndarr
 
 
 @dataclass(frozen=True)
-class _AgainstFactors(Metric):
+class AgainstFactors(Metric):
     """Scores of the posterior means against what is known of the images.
 
     Predictors and thresholds are fitted to training images, scores are of the chosen split's. Factors that hardly
@@ -60,7 +61,7 @@ class _AgainstFactors(Metric):
     def known(self, subject: "Subject", split: Split, at_most: int | None) -> Known | None:
         """Names and values of the factors of `subject.rows(split, at_most)`."""
 
-    def measure(self, subject: "Subject") -> Measured:
+    def measure(self, subject: "Subject") -> Result:
         fitted, scored = self.known(subject, "train", MOST_FITTED), self.known(subject, subject.split, None)
         if fitted is None or scored is None:
             return self._missing(self.unknown)
@@ -93,9 +94,7 @@ class _AgainstFactors(Metric):
         )
         return self._measured(scores, latents, protocol)
 
-    def _measured(
-        self, scores: FactorScores, latents: Int64[np.ndarray, " kept"], protocol: dict[str, Any]
-    ) -> Measured:
+    def _measured(self, scores: FactorScores, latents: Int64[np.ndarray, " kept"], protocol: dict[str, Any]) -> Result:
         names = protocol["factors_used"]
         values = [replace(value, name=self.prefix + value.name) for value in scores.values()]
         stopped = scores.importances.not_converged
@@ -114,7 +113,7 @@ class _AgainstFactors(Metric):
             latents,
             "Mutual information / entropy, adjusted for chance",
         )
-        return Measured(
+        return Result(
             values,
             protocol,
             remarks,
@@ -132,43 +131,8 @@ class _AgainstFactors(Metric):
             "settings": self.settings(),
         }
 
-    def _missing(self, reason: str) -> Measured:
-        return Measured([Value.missing(self.prefix + score, reason) for score in SCORES])
-
-
-@dataclass(frozen=True)
-class Disentanglement(_AgainstFactors):
-    """Against the continuous factors that drew rendered faces."""
-
-    name: ClassVar[str] = "disentanglement"
-    title: ClassVar[str] = "Disentanglement against the known factors"
-    prefix: ClassVar[str] = ""
-    unknown: ClassVar[str] = "the data have no known factors; rendered faces do: data=faces"
-    remark: ClassVar[str] = (
-        "Some factors of rendered faces go together (smile and mouth_open, masculinity and beard), "
-        "so that even a perfect code does not reach 1."
-    )
-
-    def known(self, subject: "Subject", split: Split, at_most: int | None) -> Known | None:
-        return subject.factors(split, at_most)
-
-
-@dataclass(frozen=True)
-class AttributeDisentanglement(_AgainstFactors):
-    """Against binary attributes. Only models on the same data compare."""
-
-    name: ClassVar[str] = "attribute_disentanglement"
-    title: ClassVar[str] = "Disentanglement against the attributes"
-    prefix: ClassVar[str] = "attribute_"
-    unknown: ClassVar[str] = "the data have no attributes; CelebA and rendered faces do: data=celeba, data=faces"
-    remark: ClassVar[str] = (
-        "Attributes overlap (Male, Goatee, Wearing_Lipstick) and hold less than one bit each, so that these scores "
-        "are far below those against factors; they only compare models on the same data."
-    )
-
-    def known(self, subject: "Subject", split: Split, at_most: int | None) -> Known | None:
-        attributes = subject.attributes(split, at_most)
-        return None if attributes is None else (tuple(subject.data.attribute_names), attributes)
+    def _missing(self, reason: str) -> Result:
+        return Result([Value.missing(self.prefix + score, reason) for score in SCORES])
 
 
 def varying(
@@ -177,17 +141,6 @@ def varying(
     """Which factors differ from their most common value in FEWEST_OTHERS images or more."""
     most_common = [np.unique(column, return_counts=True)[1].max(initial=0) for column in factors.T]
     return len(factors) - np.array(most_common, np.int64) >= FEWEST_OTHERS
-
-
-def active_latents(codes: Float[np.ndarray, "images latents"], least_variance: float) -> Int64[np.ndarray, " active"]:
-    """Those whose posterior mean varies over the images by more.
-
-    A latent that has collapsed to the prior still has means that differ in the last digits, and their order could
-    tell everything.
-    Source: Burda et al. 2016, section 5.2, arXiv:1509.00519.
-    """
-    variances = codes.var(0, dtype=np.float64)
-    return np.flatnonzero(variances > max(least_variance, 1e-12 * variances.max(initial=0.0)))
 
 
 def _problem(fitting: CodedImages, scoring: CodedImages, num_factors: int, num_latents: int) -> str:

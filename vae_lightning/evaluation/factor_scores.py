@@ -7,8 +7,6 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Int64
 
-from vae_lightning.evaluation.measured import Value
-from vae_lightning.scores.attribute_scores import Cell
 from vae_lightning.scores.codes import CodedImages
 from vae_lightning.scores.disentanglement import GROUP, factorvae_score, gaps, mig, modularity, separability
 from vae_lightning.scores.information import (
@@ -27,6 +25,7 @@ from vae_lightning.scores.predictors import (
     informativeness,
 )
 from vae_lightning.scores.resampling import bootstrap_interval, image_weights, spread_interval
+from vae_lightning.scores.result import Row, Value
 
 ABOVE_CHANCE = 2.0  # a latent tells of a factor if it does so twice as much as any does of shuffled ones
 MOST_REFITS = 30  # of the predictors of DCI, for the spread of their scores
@@ -101,11 +100,11 @@ class FactorScores:
             self._modularity(images, spread),
         ]
 
-    def table(self, names: Sequence[str], latents: Sequence[int]) -> list[dict[str, Cell]]:
+    def table(self, names: Sequence[str], latents: Sequence[int]) -> list[Row]:
         """One row per factor; shares are I / H."""
         shares, sap = self.information.shares[0], gaps(self.separability)[0]
         complete = completeness(self.importances.importance)[0]
-        rows: list[dict[str, Cell]] = []
+        rows: list[Row] = []
         for row, name in enumerate(names):
             best, second = np.argsort(-shares[row], kind="stable")[:2]
             rows.append(

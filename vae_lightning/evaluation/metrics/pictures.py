@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from vae_lightning.evaluation.measured import Measured, Metric
+from vae_lightning.evaluation.metric import Metric
 from vae_lightning.pictures.face_grids import Grid, interpolation_grid, reconstruction_grid, temperature_grid
 from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.runs.opened import Subject
+from vae_lightning.scores.result import Result
 
 NUM_FACES = 10
 TEMPERATURES = (0.2, 0.5, 1.0, 1.5)
@@ -21,11 +22,11 @@ SAMPLE_ROWS, SAMPLE_COLUMNS = 6, 10
 class Showcase(Metric):
     """S3's four pictures: reconstructions, temperatures, interpolations, random samples."""
 
-    name: ClassVar[str] = "pictures"
     title: ClassVar[str] = "Pictures"
+    place: ClassVar[int] = 90
 
     @torch.inference_mode()
-    def measure(self, subject: Subject) -> Measured:
+    def measure(self, subject: Subject) -> Result:
         faces = subject.pixels(subject.split, subject.rows(subject.split, NUM_FACES))
         grids = {
             "faces": reconstruction_grid(subject.model, faces),
@@ -36,9 +37,7 @@ class Showcase(Metric):
             grids["random_samples"] = _random_samples(subject)
         remarks = [] if subject.model.has_prior else ["A plain autoencoder has no prior: no samples of it are drawn."]
         pictures = {name: _draw(grid) for name, grid in grids.items()}
-        return Measured(
-            [], {"faces": f"{len(faces)} of the {subject.split} split, evenly spaced"}, remarks, {}, pictures
-        )
+        return Result([], {"faces": f"{len(faces)} of the {subject.split} split, evenly spaced"}, remarks, {}, pictures)
 
 
 def _random_samples(subject: Subject) -> Grid:

@@ -1,0 +1,25 @@
+"""The single latent that goes with an attribute most."""
+
+import numpy as np
+import torch
+
+from vae_lightning.editing.attributes.amplification import subject_correlations
+from vae_lightning.editing.attributes.edit import AttributeEdit, Latents
+from vae_lightning.runs.opened import MOST_FITTED, Subject
+from vae_lightning.system.names import did_you_mean
+
+
+class OneLatent(AttributeEdit):
+    """z_j + strength, with the sign that adds the attribute; 1 is one standard deviation of the latent's prior."""
+
+    def __init__(self, subject: Subject, attribute: str) -> None:
+        found, names = subject_correlations(subject, MOST_FITTED), subject.data.attribute_names
+        if attribute not in names:
+            raise ValueError(f"{attribute!r}{did_you_mean(attribute, names)}: the attributes are {', '.join(names)}")
+        correlation = found[names.index(attribute)]
+        best = int(np.abs(correlation).argmax())
+        self.shift = torch.zeros(len(correlation))
+        self.shift[best] = float(np.sign(correlation[best]))
+
+    def __call__(self, latents: Latents, strength: float) -> Latents:
+        return latents + strength * self.shift
