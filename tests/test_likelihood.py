@@ -20,7 +20,7 @@ from vae_lightning.evaluation.metrics.iwae import (
     log_likelihood_of,
 )
 from vae_lightning.evaluation.metrics.latents import LatentSpace
-from vae_lightning.evaluation.metrics.likelihood import Likelihood, PixelLikelihood, calibrate, s1_scores
+from vae_lightning.evaluation.metrics.likelihood import Likelihood, PixelLikelihood, calibrate, harmonic_scores
 from vae_lightning.losses import GaussianShared
 from vae_lightning.models import LinearVAE
 from vae_lightning.models.distributions import DiagonalGaussian
@@ -119,7 +119,7 @@ def test_notes_name_the_pixel_term_and_whether_it_lacks_a_constant(small: Linear
 def test_s1s_scores_reproduce_its_own_figures() -> None:
     model = LinearVAE(image_size=64, latent_dim=256, hidden_dim=2)
     nll, kl = 0.921 * 12288, 54.88 * 256
-    scores = {value.name: value.value for value in s1_scores(nll, kl, subject_of(model, noise_images(2)))}
+    scores = {value.name: value.value for value in harmonic_scores(nll, kl, subject_of(model, noise_images(2)))}
     assert scores["normalized_nll"] == pytest.approx(0.921)
     assert scores["normalized_kl"] == pytest.approx(54.88)
     assert scores["harmonic_mean"] == pytest.approx(1.812, abs=5e-4)

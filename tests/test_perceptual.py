@@ -77,7 +77,7 @@ def test_weight_counts_in_the_loss_and_not_in_the_nats() -> None:
     torch.testing.assert_close(terms.loss, terms.reconstruction_nats.mean() + 0.5 * terms.perceptual.mean())
 
 
-def test_left_out_is_the_weight_of_s1() -> None:
+def test_left_out_is_the_weight_of_the_preset() -> None:
     assert VGG16Perceptual(layers=["relu1_2"]).weight == 0.1
 
 

@@ -19,7 +19,7 @@ from vae_lightning.scores.result import Direction, Result, Value
 
 NO_ELBO = "posterior=deterministic made this a plain autoencoder, which has no likelihood of images"
 BOUNDS = ("elbo_nats", "kl_nats", "discretised_elbo_nats", "bits_per_dim")
-S1_SCORES = ("normalized_nll", "normalized_kl", "harmonic_mean")
+HARMONIC_SCORES = ("normalized_nll", "normalized_kl", "harmonic_mean")
 CALIBRATION_IMAGES = 2_000
 
 
@@ -40,7 +40,7 @@ class Likelihood(Metric):
             _mean("mse", found, "lower", "of decode(z), z ~ q(z|x), per pixel in [0, 1], as logged in training"),
         ]
         if likelihood is None:
-            missing = [Value.missing(name, NO_ELBO) for name in (*BOUNDS, *S1_SCORES)]
+            missing = [Value.missing(name, NO_ELBO) for name in (*BOUNDS, *HARMONIC_SCORES)]
             return Result([*values, *missing], {"latent_samples_per_image": 0})
         up_to = "" if term.startswith("Gaussian") else ", up to that term's constant"
         bits = f"ELBO of a proper likelihood over 256 levels; {likelihood.source}"
@@ -51,7 +51,7 @@ class Likelihood(Metric):
             _mean("bits_per_dim", found, "lower", bits),
             _mean("discretised_elbo_nats", found, "higher", "the same in nats per image"),
             values[1],
-            *s1_scores(found["s1_nll"].mean(), found["kl_nats"].mean(), subject),
+            *harmonic_scores(found["unit_variance_nll"].mean(), found["kl_nats"].mean(), subject),
         ]
         return Result(values, {"latent_samples_per_image": 1, "pixel_variance": likelihood.source})
 
@@ -115,15 +115,15 @@ def per_image(subject: Subject, likelihood: PixelLikelihood | None) -> dict[str,
     found["elbo_nats"] = -(found["reconstruction_nats"] + found["kl_nats"])
     found["discretised_elbo_nats"] = -(found.pop("pixel_nats") + found["kl_nats"])
     found["bits_per_dim"] = -found["discretised_elbo_nats"] / (subject.model.num_pixels * math.log(2))
-    found["s1_nll"] = subject.model.num_pixels * (0.5 * math.log(2 * math.pi) + 0.5 * found["mse"])
+    found["unit_variance_nll"] = subject.model.num_pixels * (0.5 * math.log(2 * math.pi) + 0.5 * found["mse"])
     return found
 
 
-def s1_scores(nll_nats: float, kl_nats: float, subject: Subject) -> list[Value]:
-    """S1's scores by its README: NLL / D, KL / d, and their harmonic mean.
+def harmonic_scores(nll_nats: float, kl_nats: float, subject: Subject) -> list[Value]:
+    """The scores of the original of the preset `residual`: NLL / D, KL / d, and their harmonic mean.
 
-    Its README leaves the NLL's variance open. Its own figures say 1: normalised NLL 0.921 is 0.5 log(2 pi) plus half a
-    squared error of 0.004, and with KL/d = 54.88 it gives its 2.98 bits per dimension.
+    Its description leaves the NLL's variance open. Its own figures say 1: normalised NLL 0.921 is 0.5 log(2 pi) plus
+    half a squared error of 0.004, and with KL/d = 54.88 it gives its 2.98 bits per dimension.
     """
     nll, kl = nll_nats / subject.model.num_pixels, kl_nats / subject.model.latent_dim
     density = "the NLL is that of N(x; decode(z), I), a density"

@@ -20,7 +20,7 @@ SAMPLE_ROWS, SAMPLE_COLUMNS = 6, 10
 
 @dataclass(frozen=True)
 class Showcase(Metric):
-    """S3's four pictures: reconstructions, temperatures, interpolations, random samples."""
+    """Four pictures of a run: reconstructions, temperatures, interpolations, random samples."""
 
     title: ClassVar[str] = "Pictures"
     place: ClassVar[int] = 90
