@@ -28,8 +28,7 @@ class FittedFile:
         checkpoint_digest: of the checkpoint. What was fitted to another is not used.
         at_hand: mark of the data that are open. What was fitted to others is not used, with a word. None: none are
             open, and what is there is used; if it was fitted to other images than the checkpoint, that is said.
-        trained_on: mark of the data of the checkpoint, None where it does not tell. What was written before
-            2026-11-22 does not say what it was fitted to: these, where nothing else is known.
+        trained_on: mark of the data of the checkpoint, None where it does not tell.
     """
 
     path: Path

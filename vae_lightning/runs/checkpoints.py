@@ -26,7 +26,7 @@ from vae_lightning.system.plain_files import read_plain
 from vae_lightning.system.tensor_files import UNREADABLE, TensorFileError, read_tensors
 
 EXPORT_FORMAT = 1  # of the config.json of an exported folder
-FORMAT = 2  # 2: the sums of a logging window lie in other tensors, so training cannot go on from 1
+FORMAT = 1  # of what a checkpoint says about itself
 
 
 def build_model(config: Any) -> Autoencoder:
@@ -168,12 +168,7 @@ def checkpoint_to_resume(ckpt_path: str | None, run_dir: Path) -> Path | None:
     if not path.is_file():
         raise RunError(f"ckpt_path={ckpt_path}: there is no file {path}")
     try:
-        written_in = read_checkpoint(path)[RECORD_KEY]["format"]
+        read_checkpoint(path)
     except RunError as error:
         raise RunError(f"ckpt_path={ckpt_path}: {error}") from error
-    if written_in < FORMAT:
-        raise RunError(
-            f"ckpt_path={ckpt_path}: written in format {written_in} by an earlier version. load_run and `vae` read it, "
-            "but training cannot go on from it: start the run anew"
-        )
     return path
