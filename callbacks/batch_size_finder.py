@@ -51,7 +51,9 @@ class BatchSizeFinder(LightningsFinder):
         resumed_from = trainer.ckpt_path
         super().scale_batch_size(trainer, pl_module)
         self.found = datamodule_of(trainer).batch_size
-        log.info(f"Training with batches of {self.found}, the largest that fits: data.batch_size={self.found}")
+        log.info(
+            f"Training with batches of {self.found}, the largest that were tried and fit: data.batch_size={self.found}"
+        )
         if resumed_from is not None:  # Lightning takes its own snapshot for the checkpoint to resume from
             trainer._checkpoint_connector._restore_modules_and_callbacks(resumed_from, weights_only=True)
 

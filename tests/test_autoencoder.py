@@ -20,7 +20,7 @@ from vae_lightning.runs.metrics_csv import read_metrics
 AUTOENCODER = ["posterior=deterministic", "trainer.max_epochs=2"]
 
 
-def test_an_autoencoders_run_has_all_but_what_needs_a_prior(
+def test_an_autoencoders_run_has_and_does_all_but_what_needs_a_prior(
     run_training: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "vae_lightning"):
@@ -37,10 +37,7 @@ def test_an_autoencoders_run_has_all_but_what_needs_a_prior(
     assert metrics["val/loss"] == pytest.approx(metrics["val/reconstruction_nats"])
     assert metrics["val/loss"] == pytest.approx(metrics["val/mse"] * 3 * 32 * 32, rel=1e-4)
     assert (run_dir / "loss_curves.png").is_file()
-
-
-def test_the_loaded_autoencoder_reconstructs_and_does_not_sample(run_training: Callable[..., Path]) -> None:
-    run = load_run(run_training("run", *AUTOENCODER))
+    run = load_run(run_dir)
     faces = run.held_out_faces("test", 3)
     assert run.reconstruct(faces).shape == faces.shape
     assert run.interpolate(faces[:1], faces[1:2]).shape == (1, 9, 3, 32, 32)
@@ -49,9 +46,10 @@ def test_the_loaded_autoencoder_reconstructs_and_does_not_sample(run_training: C
 
 
 def test_beta_changes_nothing_and_says_so(run_training: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
-    one = run_training("one", *AUTOENCODER)
+    quick = [*AUTOENCODER, "callbacks=[checkpoint]", "test=false"]
+    one = run_training("one", *quick)
     with caplog.at_level(logging.WARNING, "vae_lightning"):
-        other = run_training("other", *AUTOENCODER, "beta=10", "kl=free_bits", "beta_schedule=warmup")
+        other = run_training("other", *quick, "beta=10", "kl=free_bits", "beta_schedule=warmup")
     assert "this does nothing: beta=10, kl (FreeBits), beta_schedule (LinearWarmup)" in caplog.text
     for row, other_row in zip(*(read_metrics(run / "metrics.csv") for run in (one, other)), strict=True):
         assert row["train/loss"] == other_row["train/loss"]

@@ -94,7 +94,7 @@ def test_another_objective_has_a_best_epoch_of_its_own(
     name = "run" if start == "last" else "another"
     with caplog.at_level(logging.INFO, "vae_lightning"):
         run_dir = run_training(name, *QUICK, *OTHER_OBJECTIVE, "trainer.max_epochs=2", f"ckpt_path={checkpoint}")
-    assert "The best epoch is counted anew from here: " in caplog.text
+    assert "The best epoch is searched from here on: " in caplog.text
     assert best_of(run_dir) == (2, 2, losses(run_dir)[-1])
     assert losses(run_dir)[-1] > before + 20
     assert saved(run_dir, "best")[RECORD_KEY]["config"]["kl"]["nats_per_latent"] == 20
@@ -214,5 +214,5 @@ def test_a_damaged_account_of_the_best_is_refused_in_words(run_training: Train) 
         content = saved(run_dir, "last")
         damage(content)
         torch.save(content, last.with_name("damaged.ckpt"))
-        with pytest.raises(RunError, match=r"damaged\.ckpt is damaged: what it says of the best checkpoints"):
+        with pytest.raises(RunError, match=r"damaged\.ckpt is damaged: its entries about the best checkpoints"):
             run_training("run", *QUICK, "trainer.max_epochs=2", f"ckpt_path={last.with_name('damaged.ckpt')}")

@@ -188,7 +188,7 @@ def test_hparams_name_what_a_sweep_varies(tmp_path: Path) -> None:
 
 
 def test_profile_counts_what_a_gpu_would_wait_for(run_training: Callable[..., Path]) -> None:
-    settings = ["trainer.max_epochs=2", "callbacks=[checkpoint,profile]"]
+    settings = ["trainer.max_epochs=2", "callbacks=[checkpoint,profile]", "test=false"]
     summary = json.loads((run_training("run", *settings) / "profile" / "summary.json").read_text())
     assert (summary["steps"], summary["logging_steps"]) == (2, 1)
     assert summary["waits_in_steps"] == 0
@@ -198,14 +198,14 @@ def test_profile_counts_what_a_gpu_would_wait_for(run_training: Callable[..., Pa
 
 def test_profile_sees_a_callback_that_asks_in_every_step(run_training: Callable[..., Path]) -> None:
     """On the CPU the guard against losses that are no numbers looks at each."""
-    settings = ["trainer.max_epochs=2", "callbacks=[checkpoint,non_finite_loss,profile]"]
+    settings = ["trainer.max_epochs=2", "callbacks=[checkpoint,non_finite_loss,profile]", "test=false"]
     assert json.loads((run_training("run", *settings) / "profile" / "summary.json").read_text())["waits_in_steps"] == 1
 
 
 def test_profile_of_too_short_a_run_says_so(
     run_training: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    run_training("run", "trainer.max_epochs=1", "callbacks=[profile]", "trainer.log_every_n_steps=50")
+    run_training("run", "trainer.max_epochs=1", "callbacks=[profile]", "trainer.log_every_n_steps=50", "test=false")
     assert "saw 1 logging windows and needs two" in caplog.text
 
 

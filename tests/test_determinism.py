@@ -162,7 +162,7 @@ def test_loading_and_using_a_run_leaves_the_shared_random_numbers_alone(tmp_path
 
 @pytest.mark.slow
 def test_measuring_leaves_the_shared_random_numbers_alone(run_training: Callable[..., Path]) -> None:
-    run_dir = run_training("run", "trainer.max_epochs=1")
+    run_dir = run_training("run", "trainer.max_epochs=1", "callbacks=[checkpoint]", "test=false")
     before = host_states()
     evaluate_run(run_dir, Request(metrics=tuple(METRICS.split(",")), device="cpu"))
     assert host_states() == before

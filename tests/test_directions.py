@@ -108,7 +108,7 @@ def test_no_deviation_may_be_rounded_below_zero_and_a_damaged_covariance_is_refu
     variances[0] = -1e-12
     assert replace(directions, covariance=variances.diag())._deviation(torch.eye(LATENT).double()[0]) == 0
     for damaged in (-directions.covariance, directions.covariance * torch.nan):
-        with pytest.raises(ValueError, match="the covariance of the latents is none"):
+        with pytest.raises(ValueError, match="covariance is not positive semi-definite"):
             replace(directions, covariance=damaged).direction("Smiling", "means")
 
 
@@ -143,12 +143,12 @@ def test_class_means_that_lie_the_wrong_way_have_no_unit() -> None:
     [
         (
             ("Smilling",),
-            r"'Smilling' is no attribute of these data \(did you mean Smiling\?\); there are Smiling, Male",
+            r"'Smilling' is not an attribute of these data \(did you mean Smiling\?\); there are Smiling, Male",
         ),
         (("Never",), "Never: no training image has it"),
         (("Smiling", "means", ["Always"]), "Always: all 20,000 training images have it"),
         (("Smiling", "mean"), r"method=mean \(did you mean means\?\): allowed are means, probe"),
-        (("Smiling", "means", ["Male", "Smiling"]), "orthogonal_to=Smiling: that is the attribute to be changed"),
+        (("Smiling", "means", ["Male", "Smiling"]), "orthogonal_to=Smiling: this is the attribute to change"),
     ],
 )
 def test_what_cannot_be_is_refused(directions: Directions, arguments: tuple, message: str) -> None:

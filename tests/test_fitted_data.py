@@ -65,7 +65,7 @@ def test_priors_are_fitted_anew_to_training_images_that_have_changed(
     caplog.clear()
     after = subject.prior("gaussian").tensors()["mean"]
     assert [said.split("best.priors.pt: ")[1] for said in warnings(caplog)] == [
-        "these fitted priors were fitted to other images than those at hand, and are not used"
+        "these fitted priors are not used, because they were fitted to other images"
     ]
     torch.testing.assert_close(after, fit_prior("gaussian", subject.fitting_latents(), seed=0).tensors()["mean"])
     assert not torch.equal(after, before)
@@ -85,7 +85,7 @@ def test_directions_are_fitted_anew_to_attributes_that_have_changed(
     assert warnings(caplog) == []
     edit_line("list_attr_celeba.txt", 5, " -1", "  1")(root)
     after = directions_of(opened(checkpoint), checkpoint)
-    assert "directions were fitted to other attributes, identities or crops than those at hand" in caplog.text
+    assert "directions are not used, because they were fitted to other attributes, identities or crops" in caplog.text
     assert not torch.equal(after, before)
     kept = direction_file(checkpoint).read()
     assert kept is not None
@@ -108,7 +108,7 @@ def test_statistics_are_measured_anew_on_faces_that_have_changed(
     after = run.latent_statistics().mean
     torch.testing.assert_close(after, run.encode(faces).mean.mean(0))
     assert not torch.equal(after, before)
-    assert "these statistics of latents were fitted to other images than those at hand" in caplog.text
+    assert "these statistics of latents are not used, because they were fitted to other images" in caplog.text
     caplog.clear()
     assert torch.equal(load_run(checkpoint).latent_statistics().mean, after)
     assert "were fitted to other images than the checkpoint was trained on" in caplog.text

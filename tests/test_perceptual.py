@@ -86,7 +86,7 @@ def test_missing_weights_say_where_they_belong(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(ValueError, match=r"put it at .*hub/checkpoints/vgg16-397923af\.pth") as missing:
         VGG16Perceptual()
     assert "=None" not in str(missing.value)
-    with pytest.raises(ValueError, match=r"weights_path=nowhere\.pth is no file"):
+    with pytest.raises(ValueError, match=r"weights_path=nowhere\.pth is not a file"):
         VGG16Perceptual(weights_path="nowhere.pth")
 
 

@@ -303,9 +303,9 @@ def test_files_of_other_content_are_named(tmp_path: Path) -> None:
 
 
 def test_errors_say_what_is_allowed(tmp_path: Path) -> None:
-    with pytest.raises(PriorError, match=r"'gausian' is no prior \(did you mean gaussian\?\); there are normal, gauss"):
+    with pytest.raises(PriorError, match=r"prior=gausian \(did you mean gaussian\?\): allowed are normal, gauss"):
         fit_prior("gausian", banana(30), seed=0)
-    with pytest.raises(PriorError, match="'vamp' is no prior; there are normal, gaussian, gmm, flow"):
+    with pytest.raises(PriorError, match="prior=vamp: allowed are normal, gaussian, gmm, flow"):
         PriorFile(tmp_path / "priors.pt", "digest").read("vamp")
     with pytest.raises(PriorError, match="19 latents are too few for the prior 'gmm': it needs 20 or more"):
         fit_prior("gmm", banana(19), seed=0)

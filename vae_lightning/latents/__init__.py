@@ -1,1 +1,1 @@
-"""What is fitted to latents after training: priors, directions, paths, statistics."""
+"""Latents after training: priors, directions and statistics fitted to them, and paths between them."""

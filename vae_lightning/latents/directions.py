@@ -1,4 +1,4 @@
-"""Ways to move in a latent space that add an attribute, kept beside a checkpoint."""
+"""Directions in a latent space that add an attribute, kept beside a checkpoint."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,28 +10,28 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vae_lightning.latents.fitted_file import FittedFile
-from vae_lightning.system.names import did_you_mean, is_a_name
+from vae_lightning.system.names import did_you_mean, is_a_name, not_allowed
 
 METHODS = ("means", "probe")
 UNITS = ("class", "std")
-LEAST_LEFT = 1e-3  # of a direction's length, once it is orthogonal to others: below, what is left is rounding and noise
+LEAST_LEFT = 1e-3  # of a direction's length after projection: a shorter rest is rounding and noise
 ROUNDING = 1e-9  # of the variance of all latents together
 
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """One way to move.
+    """One direction.
 
     Args:
-        attribute: that it adds.
-        method: out of METHODS.
-        orthogonal_to: attributes whose linear probes read the same all along it.
+        attribute: the attribute that it adds.
+        method: one of METHODS.
+        orthogonal_to: attributes whose linear probes do not change along it.
         vector: of length 1.
-        class_gap: how far the mean of images with the attribute lies along the vector from the mean of those without.
+        class_gap: distance along the vector from the mean of images without the attribute to the mean of those with it.
         spread: standard deviation of the training latents along the vector.
         cosines: with the normals of the other attributes' probes. A step of length 1 changes what a probe with
             unit normal n reads by vector·n.
-        images_per_class: that each mean is of; None: of all that there are.
+        images_per_class: number of images in each mean; None: all.
     """
 
     attribute: str
@@ -44,7 +44,7 @@ class Direction:
     images_per_class: int | None = None
 
     def shift(self, strength: float, unit: str = "class") -> Float[Tensor, " latent"]:
-        """What is added to latents; a negative strength takes the attribute away.
+        """The vector to add to latents; a negative strength takes the attribute away.
 
         Args:
             strength: 0 changes nothing.
@@ -52,12 +52,12 @@ class Direction:
                 with it lies along the vector. "std": one standard deviation of the training latents along it.
 
         Raises:
-            ValueError: no such unit, no finite strength, or the classes do not differ in this direction.
+            ValueError: unknown unit, infinite strength, or the classes do not differ in this direction.
         """
         if unit not in UNITS:
-            raise ValueError(f"unit={unit}{did_you_mean(unit, UNITS)}: allowed are {', '.join(UNITS)}")
+            raise ValueError(not_allowed("unit", unit, UNITS))
         if not math.isfinite(strength):
-            raise ValueError(f"strength={strength}: needs a finite number")
+            raise ValueError(f"strength={strength}: must be a finite number")
         if unit == "class" and self.class_gap <= 0:
             raise ValueError(
                 f"unit=class: along this direction, orthogonal to {', '.join(self.orthogonal_to) or 'nothing'}, the "
@@ -68,17 +68,17 @@ class Direction:
 
 @dataclass(frozen=True, eq=False)
 class Directions:
-    """What is known of all attributes in a latent space: every direction follows from it. float64.
+    """Means, probes and covariance of a latent space, from which every direction follows. float64.
 
     Args:
         names: of the attributes.
-        means_with: of the latents of images that have the attribute; zeros where none has it.
-        means_without: of those that do not.
+        means_with: mean latents of images with the attribute; zeros where no image has it.
+        means_without: mean latents of images without it.
         normals: of linear probes, length 1, towards the attribute; zeros where all images are of one class.
         covariance: of all training latents.
-        counts_with: training images that have the attribute.
-        counts_without: that do not.
-        images_per_class: that each mean is of; None: of all that there are.
+        counts_with: number of training images with the attribute.
+        counts_without: number without it.
+        images_per_class: number of images in each mean; None: all.
     """
 
     names: tuple[str, ...]
@@ -107,11 +107,11 @@ class Directions:
 
     @property
     def fitted_names(self) -> list[str]:
-        """Of the attributes that have a direction."""
+        """Names of the attributes that have a direction."""
         return [name for name, has in zip(self.names, self.have_both_classes.tolist(), strict=True) if has]
 
     def direction(self, attribute: str, method: str = "means", orthogonal_to: Sequence[str] = ()) -> Direction:
-        """The way to move that adds an attribute.
+        """The direction that adds an attribute.
 
         Args:
             attribute: one of `names`.
@@ -122,16 +122,16 @@ class Directions:
                 is taken out, so that these probes read the same before and after (Shen et al. 2020, section 3.2).
 
         Raises:
-            ValueError: no such attribute or method, an attribute without images of both classes, or nothing is
-                left of the direction.
+            ValueError: unknown attribute or method, an attribute without images of both classes, or nothing is left
+                of the direction.
         """
         if method not in METHODS:
-            raise ValueError(f"method={method}{did_you_mean(method, METHODS)}: allowed are {', '.join(METHODS)}")
+            raise ValueError(not_allowed("method", method, METHODS))
         target = self._row(attribute)
         self._check_images_per_class(target)
         others = tuple(dict.fromkeys(orthogonal_to))
         if attribute in others:
-            raise ValueError(f"orthogonal_to={attribute}: that is the attribute to be changed; leave it out")
+            raise ValueError(f"orthogonal_to={attribute}: this is the attribute to change; leave it out")
         gap = self.means_with[target] - self.means_without[target]
         whole = gap if method == "means" else self.normals[target]
         if not whole.norm() > 0:
@@ -155,10 +155,12 @@ class Directions:
         )
 
     def _deviation(self, vector: Float[Tensor, " latent"]) -> float:
-        """How far the latents of all training images spread along a vector of length 1."""
+        """Standard deviation of the training latents along a vector of length 1."""
         variance = float(vector @ self.covariance @ vector)
         if not variance >= -ROUNDING * float(self.covariance.diagonal().abs().sum()):
-            raise ValueError("the covariance of the latents is none: delete the file of directions and fit again")
+            raise ValueError(
+                "the latents' covariance is not positive semi-definite: delete the file of directions to fit it again"
+            )
         return math.sqrt(max(variance, 0.0))
 
     def _cosines(self, vector: Float[Tensor, " latent"], target: int) -> dict[str, float]:
@@ -169,7 +171,7 @@ class Directions:
     def _row(self, attribute: str) -> int:
         if attribute not in self.names:
             raise ValueError(
-                f"{attribute!r} is no attribute of these data{did_you_mean(attribute, self.names)}; there are "
+                f"{attribute!r} is not an attribute of these data{did_you_mean(attribute, self.names)}; there are "
                 + ", ".join(self.names)
             )
         row = self.names.index(attribute)
@@ -191,10 +193,10 @@ class Directions:
 def without_span(
     vector: Float[Tensor, " latent"], spanning: Float[Tensor, "_others latent"]
 ) -> Float[Tensor, " latent"]:
-    """What is left of a vector once its projection onto the span of others is taken out; they may depend on another."""
+    """A vector minus its projection onto the span of others, which may be linearly dependent."""
     if not len(spanning):
         return vector
-    # gelsd: the driver for matrices without full rank
+    # gelsd is the driver for matrices without full rank
     factors = torch.linalg.lstsq(spanning.T, vector[:, None], driver="gelsd").solution[:, 0]
     return vector - factors @ spanning
 
@@ -217,5 +219,5 @@ class DirectionFile(FittedFile):
             return Directions(**content["directions"]) if content else None
 
     def write(self, directions: Directions) -> None:
-        """Replaces what is there."""
+        """Writes the file anew."""
         self.keep(directions={one.name: getattr(directions, one.name) for one in fields(directions)})

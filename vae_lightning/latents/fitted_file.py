@@ -1,4 +1,4 @@
-"""What is kept beside a checkpoint because it was fitted to its latents of some images: of no use to others."""
+"""Files beside a checkpoint with what was fitted to its latents, valid only for this checkpoint and these data."""
 
 import io
 import logging
@@ -16,7 +16,7 @@ from vae_lightning.system.whole_files import write_bytes
 
 log = logging.getLogger("vae_lightning")
 
-Mark = Mapping[str, Any]  # of data: all that what is fitted to them depends on
+Mark = Mapping[str, Any]  # of data: everything that a fit to them depends on
 
 
 @dataclass(frozen=True)
@@ -24,27 +24,27 @@ class FittedFile:
     """Plain data and tensors, read without running any code.
 
     Args:
-        path: of the file; it and its folder are made when something is written.
-        checkpoint_digest: of the checkpoint. What was fitted to another is not used.
-        at_hand: mark of the data that are open. What was fitted to others is not used, with a word. None: none are
-            open, and what is there is used; if it was fitted to other images than the checkpoint, that is said.
-        trained_on: mark of the data of the checkpoint, None where it does not tell.
+        path: of the file, which is made with its folder when something is written.
+        checkpoint_digest: of the checkpoint. A fit to another checkpoint is not used.
+        at_hand: mark of the data that are open. A fit to other data is not used, and a warning says so. None: no data
+            are open, and the fit is used; a warning says if it is of other images than the checkpoint.
+        trained_on: mark of the checkpoint's data, None where it does not say.
     """
 
     path: Path
     checkpoint_digest: str
     at_hand: Mark | None = None
     trained_on: Mark | None = None
-    format: ClassVar[int]  # to be raised when it is fitted or stored in another way: earlier ones are fitted again
+    format: ClassVar[int]  # raised with every change of fit or storage; older files are fitted again
     holds: ClassVar[str]
     error: ClassVar[type[ValueError]]
 
     @contextmanager
     def content(self) -> Iterator[dict[str, Any]]:
-        """What is kept of this checkpoint and these data, to be made something of in the block; empty without any.
+        """The file's content for this checkpoint and these data; empty without one.
 
         Raises:
-            ValueError: a file that is damaged, holds something else, or is of a newer version.
+            ValueError: the file, or what the block makes of it, is damaged, something else, or of a newer version.
         """
         try:
             kept = read_tensors(self.path) if self.path.exists() else {}
@@ -59,7 +59,7 @@ class FittedFile:
             ) from error
 
     def fitted_to(self) -> Mark | None:
-        """The mark of the data that what is kept says of itself; None where nothing is kept, or nothing said.
+        """The mark of the data that the fit is of; None where there is no fit or no mark.
 
         Raises:
             ValueError: as of `content`.
@@ -77,11 +77,11 @@ class FittedFile:
         if known is None or known == self.at_hand:
             return True
         what = "images" if known["images"] != self.at_hand["images"] else "attributes, identities or crops"
-        _say(f"{self.path}: these {self.holds} were fitted to other {what} than those at hand, and are not used")
+        _say(f"{self.path}: these {self.holds} are not used, because they were fitted to other {what}")
         return False
 
     def keep(self, **content: Any) -> None:
-        """Replaces what is there."""
+        """Writes the file anew."""
         encoded = io.BytesIO()  # on a full disk torch.save ends with an internal error that does not say so
         fitted_to = {"checkpoint": self.checkpoint_digest, "data": self.at_hand}
         torch.save({"format": self.format, **fitted_to, **content}, encoded)
@@ -91,5 +91,5 @@ class FittedFile:
 
 @cache
 def _say(message: str) -> None:
-    """Once in a process, however often the file is read."""
+    """Warns once per process, however often the file is read."""
     log.warning(message)

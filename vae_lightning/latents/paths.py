@@ -1,43 +1,43 @@
-"""Ways from latents to latents, straight or round the origin."""
+"""Paths between latents, straight or around the origin."""
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from vae_lightning.system.names import did_you_mean
+from vae_lightning.system.names import not_allowed
 
 PATHS = ("linear", "spherical")
-OPPOSITE = 1e-5  # |u + v| of unit vectors below which float32 cannot tell in which plane to turn
+OPPOSITE = 1e-5  # |u + v| of unit vectors below which float32 has no plane to turn in
 
 
 def latent_path(
     key_frames: Float[Tensor, "keys latent"], num_steps: int, path: str = "linear", loop: bool = False
 ) -> Float[Tensor, "frames latent"]:
-    """One way through all key frames, each of which it passes once.
+    """One path through all key frames.
 
     Args:
         key_frames: at least two.
         num_steps: from one key frame to the next, both counted: (keys - 1) (num_steps - 1) + 1 frames in all.
         path: see `latents_between`.
-        loop: goes on to the first key frame and ends one step before it: keys (num_steps - 1) frames, to be repeated.
+        loop: whether the path returns to the first key frame, to be repeated: keys (num_steps - 1) frames.
 
     Raises:
         ValueError: as `latents_between`, or fewer than two key frames.
     """
     if len(key_frames) < 2:
-        raise ValueError(f"{len(key_frames)} key frames: a way needs at least 2")
+        raise ValueError(f"{len(key_frames)} key frames: a path needs at least 2")
     if loop:
         key_frames = torch.cat([key_frames, key_frames[:1]])
-    ways = latents_between(key_frames[:-1], key_frames[1:], num_steps, path)
-    frames = ways[:, :-1].flatten(0, 1)
+    paths = latents_between(key_frames[:-1], key_frames[1:], num_steps, path)
+    frames = paths[:, :-1].flatten(0, 1)
     return frames if loop else torch.cat([frames, key_frames[-1:]])
 
 
 def latents_between(
     first: Float[Tensor, "batch latent"], second: Float[Tensor, "batch latent"], num_steps: int, path: str = "linear"
 ) -> Float[Tensor, "batch steps latent"]:
-    """From each row of `first` to the same row of `second`, both counted.
+    """Paths from each row of `first` to the same row of `second`, both included.
 
     Args:
         first: a = 0.
@@ -49,9 +49,9 @@ def latents_between(
         ValueError: no such path, fewer than 2 steps, or opposite latents on a spherical path.
     """
     if path not in PATHS:
-        raise ValueError(f"path={path!r}: expected {' or '.join(PATHS)}{did_you_mean(path, PATHS)}")
+        raise ValueError(not_allowed("path", path, PATHS))
     if num_steps < 2:
-        raise ValueError(f"num_steps={num_steps}: expected 2 or more, both ends are counted")
+        raise ValueError(f"num_steps={num_steps}: must be at least 2, because both ends count")
     fractions = torch.linspace(0, 1, num_steps, device=first.device)
     if path == "spherical":
         return slerp(first, second, fractions)
@@ -61,14 +61,14 @@ def latents_between(
 def slerp(
     first: Float[Tensor, "batch latent"], second: Float[Tensor, "batch latent"], fractions: Float[Tensor, " steps"]
 ) -> Float[Tensor, "batch steps latent"]:
-    """The direction turns evenly, on the shortest way; the length changes linearly.
+    """Spherical interpolation: the direction turns evenly on the shortest way, the length changes linearly.
 
     Directions: (sin((1 - a) θ) u + sin(a θ) v) / sin θ, Shoemake 1985, doi:10.1145/325334.325242; for latents, which
     have a typical length that a straight line leaves: White 2016, arXiv:1609.04468. Vectors of one direction, and a
     zero vector, which has none, give the straight line.
 
     Raises:
-        ValueError: opposite vectors, between which no way is the shortest.
+        ValueError: opposite vectors, between which there is no shortest way.
     """
     first, second, fractions = first[:, None], second[:, None], fractions[:, None]
     u, v = F.normalize(first, dim=-1), F.normalize(second, dim=-1)
@@ -79,7 +79,7 @@ def slerp(
     if opposite.any():
         raise ValueError(
             f"path=spherical: the latents of pair {int(opposite.flatten().nonzero()[0]) + 1} point in opposite "
-            "directions, and no way between them is the shortest: take path=linear, or another picture between them"
+            "directions, so that there is no shortest way: take path=linear, or another picture between them"
         )
     turns = 2 * torch.atan2(apart, together) / torch.pi  # θ / π; arccos is coarse near 0 and π
 

@@ -1,4 +1,4 @@
-"""Where the latents of real faces lie, and which of them a model uses; kept beside a checkpoint."""
+"""Mean, spread and KL of each latent over real faces, kept beside a checkpoint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from vae_lightning.models.distributions import DiagonalGaussian, Posterior
 
 @dataclass(frozen=True, eq=False)
 class LatentStatistics:
-    """Of the posterior means of held-out faces.
+    """Statistics of the posterior means of held-out faces.
 
     Args:
         mean: of each latent.
@@ -27,16 +27,13 @@ class LatentStatistics:
     kl_nats: Float[Tensor, " latent"] | None
 
     def most_active(self, count: int) -> list[int]:
-        """Latents by falling KL; a plain autoencoder's by falling standard deviation."""
+        """Latents with the largest KL first; a plain autoencoder's with the largest standard deviation first."""
         activity = self.std if self.kl_nats is None else self.kl_nats
         return activity.topk(min(count, len(activity))).indices.tolist()
 
 
 def latent_statistics(posteriors: Sequence[Posterior]) -> LatentStatistics:
-    """
-    Args:
-        posteriors: of batches of images.
-    """
+    """The statistics of batches of posteriors together."""
     mean = torch.cat([posterior.mean.cpu() for posterior in posteriors])
     nats = [posterior.kl_per_latent().cpu() for posterior in posteriors if isinstance(posterior, DiagonalGaussian)]
     return LatentStatistics(mean.mean(0), mean.std(0, correction=0), torch.cat(nats).mean(0) if nats else None)
@@ -61,9 +58,9 @@ class LatentStatisticsFile(FittedFile):
                 return None
             known = [content[name] for name in ("mean", "std", "kl_nats") if content[name] is not None]
             if len({each.shape for each in known}) != 1 or known[0].ndim != 1 or len(known) < 2:
-                raise ValueError("they are of different latents")
+                raise ValueError("their numbers of latents differ")
             return LatentStatistics(content["mean"], content["std"], content["kl_nats"])
 
     def write(self, statistics: LatentStatistics) -> None:
-        """Replaces what is there."""
+        """Writes the file anew."""
         self.keep(mean=statistics.mean, std=statistics.std, kl_nats=statistics.kl_nats)

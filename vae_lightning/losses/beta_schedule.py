@@ -1,25 +1,27 @@
-"""How the KL term is weighed during training: a factor on the top-level `beta`, and a capacity."""
+"""The weight of the KL term during training: a factor on the top-level `beta`, and a capacity."""
 
 import math
 from abc import ABC, abstractmethod
+
+from vae_lightning.system.names import not_allowed
 
 UNITS = ("epoch", "step")
 
 
 class BetaSchedule(ABC):
-    """Ends at factor 1, which validation and test use all along, so that epochs of one run compare.
+    """Ends at factor 1, which validation and test always use, so that the epochs of a run are comparable.
 
     Epochs and optimizer steps count from 0; `epoch` changes the weight between epochs only.
     """
 
-    final_capacity_nats = 0.0  # what KL is drawn to; 0 is the plain KL term
+    final_capacity_nats = 0.0  # the target of the KL; 0 is the plain KL term
 
     @abstractmethod
     def factor(self, epoch: int, step: int) -> float:
         """The factor on beta in `epoch` at optimizer step `step`."""
 
     def capacity_nats(self, epoch: int, step: int) -> float:
-        """What KL is drawn to then."""
+        """The target of the KL in `epoch` at optimizer step `step`."""
         return self.final_capacity_nats
 
 
@@ -40,17 +42,17 @@ class TimedSchedule(BetaSchedule):
         if duration < 1:
             raise ValueError(f"beta_schedule.duration={duration}: must be at least 1")
         if unit not in UNITS:
-            raise ValueError(f"beta_schedule.unit={unit!r}: allowed are {', '.join(UNITS)}")
+            raise ValueError(not_allowed("beta_schedule.unit", unit, UNITS))
         self.duration = duration
         self.unit = unit
 
     def progress(self, epoch: int, step: int) -> float:
-        """From 0 at the start to 1 at the end, and 1 ever after."""
+        """From 0 at the start to 1 at the end, then 1."""
         return min(1.0, (epoch if self.unit == "epoch" else step) / self.duration)
 
 
 class LinearWarmup(TimedSchedule):
-    """beta(t) = beta * min(1, t / duration) (S1, S3).
+    """beta(t) = beta * min(1, t / duration).
 
     Source: Bowman et al. 2016, section 3.1, arXiv:1511.06349 (there with a sigmoid curve).
     """
@@ -65,9 +67,9 @@ class Cyclical(TimedSchedule):
     Source: Fu et al. 2019, equations 6 and 7, arXiv:1903.10145 (M = num_cycles, R = ramp_fraction, T = duration).
 
     Args:
-        duration: length of all cycles together; full beta after them.
+        duration: length of all cycles together; then the full beta.
         unit: "epoch" or "step".
-        num_cycles: how many.
+        num_cycles: number of cycles.
         ramp_fraction: part of each cycle in which beta rises.
     """
 
@@ -90,13 +92,13 @@ class Cyclical(TimedSchedule):
 
 
 class Capacity(TimedSchedule):
-    """beta * |KL - C|, with C rising linearly from 0 to `capacity_nats`: the KL is led, not only pressed down.
+    """beta * |KL - C|, with C rising linearly from 0 to `capacity_nats`.
 
     Source: Burgess et al. 2018, equation 8, arXiv:1804.03599 (gamma = beta, there 1000; C up to 25 or 50).
 
     Args:
-        capacity_nats: the last C; validation and test use it all along.
-        duration: until C gets there.
+        capacity_nats: the last C, which validation and test always use.
+        duration: until C reaches it.
         unit: "epoch" or "step".
     """
 

@@ -1,4 +1,4 @@
-"""What the KL term charges for: all of it, or only what exceeds a free allowance."""
+"""KL terms: the whole KL, or only the part of it that exceeds a free allowance."""
 
 import math
 from abc import ABC, abstractmethod
@@ -36,9 +36,9 @@ class AnalyticKL(KLTerm):
 
 
 class FreeBits(KLTerm):
-    """sum_j max(nats_per_latent, mean over the batch of KL_j): a latent gains nothing by saying less than that.
+    """sum_j max(nats_per_latent, mean over the batch of KL_j): a KL below the allowance is not rewarded.
 
-    `kl_nats` as it is logged stays the true KL; only the loss has the allowance in it.
+    The logged `kl_nats` is the true KL; only the loss contains the allowance.
     Source: Kingma et al. 2016, equation 15, arXiv:1606.04934, with one latent per group.
 
     Args:

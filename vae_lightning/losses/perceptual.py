@@ -1,4 +1,4 @@
-"""Distance in the features of a network that was trained to recognise things, added to the pixel term."""
+"""Perceptual terms: distances between features of a trained network, added to the pixel term."""
 
 import math
 from abc import ABC, abstractmethod
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vae_lightning.models.distributions import PixelPrediction
 from vae_lightning.models.pixels import PixelRange, to_unit_range
+from vae_lightning.system.names import not_allowed
 from vae_lightning.system.tensor_files import UNREADABLE, read_tensors
 
 # Position in torchvision's `vgg16().features` of the last ReLUs of VGG's first four blocks
@@ -21,7 +22,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class PerceptualTerm(nn.Module, ABC):
-    """Added to the objective with `weight`. Not nats: it takes no part in `elbo_nats`."""
+    """Added to the objective with `weight`. It is not in nats and does not count in `elbo_nats`."""
 
     def __init__(self, weight: float) -> None:
         super().__init__()
@@ -36,19 +37,19 @@ class PerceptualTerm(nn.Module, ABC):
 
 
 class VGG16Perceptual(PerceptualTerm):
-    """Mean squared difference of VGG16's features, summed over `layers` (S1: MSE(VGG(x), VGG(x_hat))).
+    """Mean squared difference of VGG16's features, summed over `layers`.
 
-    Pixels go in as [0, 1], normalised by ImageNet's mean and standard deviation, at their own size; gray images as
-    three equal channels. The network is frozen and in eval mode. It is no part of the module's parameters, so no
-    checkpoint, optimizer or average of weights ever holds it.
+    The network reads pixels in [0, 1], normalised by ImageNet's mean and standard deviation, at their own size, and
+    gray images as three equal channels. It is frozen, in eval mode, and not among the module's parameters: no
+    checkpoint, optimizer or mean of weights holds it.
 
     Args:
-        weight: factor in the objective; 0.1 in S1.
+        weight: factor in the objective.
         weights_path: torchvision's `vgg16-397923af.pth`; None looks in torchvision's cache.
         layers: of `relu1_2`, `relu2_2`, `relu3_3`, `relu4_3`.
 
     Raises:
-        ValueError: the weights are not there, or are others.
+        ValueError: the weights are missing, or are others.
 
     Source: Johnson et al. 2016, equation 2, arXiv:1603.08155; Simonyan & Zisserman 2015, arXiv:1409.1556.
     """
@@ -65,7 +66,7 @@ class VGG16Perceptual(PerceptualTerm):
         super().__init__(weight)
         unknown = [layer for layer in layers if layer not in VGG16_LAYERS]
         if unknown or not layers:
-            raise ValueError(f"perceptual.layers={list(layers)}: allowed are {', '.join(VGG16_LAYERS)}")
+            raise ValueError(not_allowed("perceptual.layers", list(layers), VGG16_LAYERS))
         self._ends = sorted(VGG16_LAYERS[layer] for layer in set(layers))
         self.register_buffer("imagenet_mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("imagenet_std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
@@ -102,7 +103,7 @@ class VGG16Perceptual(PerceptualTerm):
 
 
 def weights_source() -> str:
-    """Where torchvision takes them from."""
+    """The address from which torchvision takes them."""
     from torchvision.models import VGG16_Weights
 
     return str(VGG16_Weights.IMAGENET1K_V1.url)
@@ -112,15 +113,15 @@ def cached_weights(weights_path: str | None) -> Path:
     """The file of VGG16's weights.
 
     Raises:
-        ValueError: it is not there; says where it belongs and where it comes from.
+        ValueError: it is missing; says where it belongs and where it comes from.
     """
     source = weights_source()
     in_cache = Path(torch.hub.get_dir()) / "checkpoints" / source.rpartition("/")[2]
     file = in_cache if weights_path is None else Path(weights_path).expanduser()
     if not file.is_file():
-        asked = "" if weights_path is None else f"perceptual.weights_path={weights_path} is no file. "
+        asked = "" if weights_path is None else f"perceptual.weights_path={weights_path} is not a file. "
         raise ValueError(
-            f"perceptual=vgg16 needs VGG16's ImageNet weights, and nothing is downloaded behind your back. {asked}"
+            f"perceptual=vgg16 needs VGG16's ImageNet weights, and this program downloads nothing by itself. {asked}"
             f"Fetch {source} (528 MB) and put it at {in_cache}, or name it with perceptual.weights_path=…; "
             "perceptual=none trains without the term"
         )
@@ -133,7 +134,7 @@ def load_vgg16_features(file: Path, num_layers: int) -> nn.Sequential:
     Raises:
         ValueError: the file is damaged or holds other weights.
     """
-    from torchvision.models import vgg16  # takes a second, which only who asks for the term has to wait
+    from torchvision.models import vgg16  # takes a second, which runs without the term save
 
     with torch.device("meta"):  # its 138 million parameters are neither allocated nor initialised
         network = vgg16(init_weights=False).features[:num_layers]

@@ -1,4 +1,4 @@
-"""Means over a batch that several processes share."""
+"""Means over a batch that is split over several processes."""
 
 import torch
 import torch.distributed as dist
@@ -9,8 +9,8 @@ from torch import Tensor
 def mean_over_processes(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The mean of `value` over all processes of a training; in one process, or outside of training, `value` itself.
 
-    Its gradient is that of the process's own `value`: DDP averages gradients, which makes the two agree. Only for
-    training steps, where every process has the same number of batches: in evaluation one would wait for ever.
+    Its gradient is that of the process's own `value`, because DDP averages gradients itself. Only for training steps,
+    in which every process has the same number of batches; in evaluation a process could wait for ever.
     """
     if not (torch.is_grad_enabled() and dist.is_available() and dist.is_initialized()):
         return value

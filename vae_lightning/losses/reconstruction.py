@@ -17,12 +17,13 @@ from vae_lightning.models.distributions import (
     gaussian_nll,
 )
 from vae_lightning.models.pixels import PixelRange
+from vae_lightning.system.names import not_allowed
 
 Images = Float[Tensor, "batch channels height width"]
 
 
 class ReconstructionLoss(nn.Module, ABC):
-    """-log p(x|z), some up to a constant.
+    """-log p(x|z) per image, for some terms up to a constant.
 
     `uses_pixel_logvar` says whether the term reads the log-variance of each pixel from the decoder. `words` is what a
     model card says that training minimised; without it the card has the name of the class.
@@ -44,23 +45,23 @@ class ReconstructionLoss(nn.Module, ABC):
             )
         if pixel_logvar and not self.uses_pixel_logvar:
             raise ValueError(
-                f"model.pixel_logvar=true: {type(self).__name__} does not read the decoder's log-variances, they would "
-                "stay untrained; set model.pixel_logvar=false or reconstruction=gaussian_per_pixel"
+                f"model.pixel_logvar=true: {type(self).__name__} does not read the decoder's log-variances, so that "
+                "they would stay untrained; set model.pixel_logvar=false or reconstruction=gaussian_per_pixel"
             )
 
     @abstractmethod
     def forward(self, prediction: PixelPrediction, images: Images) -> Float[Tensor, " batch"]: ...
 
     def squared_error(self, nats: Float[Tensor, " batch"]) -> Float[Tensor, " batch"] | None:
-        """The sum of squared errors where the term's own value gives it away; None where it has to be computed."""
+        """The sum of squared errors where it follows from the term's value; None where it has to be computed."""
         return None
 
     def pixel_variance(self, prediction: PixelPrediction) -> Float[Tensor, "..."] | None:
-        """The variance that the term itself gives pixels, in the prediction's range; None where it has none."""
+        """The variance of pixels in this term, in the prediction's range; None where it has no variance."""
         return None
 
     def sigma(self, pixel_range: PixelRange) -> Float[Tensor, ""] | None:
-        """The one standard deviation that all pixels share, on the [0, 1] scale; None where there is none."""
+        """The standard deviation that all pixels share, on the [0, 1] scale; None without one."""
         return None
 
 
@@ -89,7 +90,7 @@ class BinaryCrossEntropy(ReconstructionLoss):
     """Cross-entropy of pixels in [0, 1], taken as probabilities.
 
     Args:
-        clamp: images and reconstruction are clamped to [clamp, 1 - clamp], so that no logarithm is infinite (S4).
+        clamp: images and reconstruction are clamped to [clamp, 1 - clamp], so that no logarithm is infinite.
     """
 
     words = "the cross-entropy of the pixels, taken as probabilities"
@@ -117,13 +118,13 @@ class BinaryCrossEntropy(ReconstructionLoss):
 
 
 class GaussianPerPixel(ReconstructionLoss):
-    """-log N(x; mean, exp(logvar)) with both from the decoder, pixel by pixel (S2). A density: it may be negative."""
+    """-log N(x; mean, exp(logvar)) with both from the decoder, per pixel. A density: it may be negative."""
 
     words = "a Gaussian density whose mean and variance the decoder gives pixel by pixel"
     uses_pixel_logvar = True
 
     def forward(self, prediction: PixelPrediction, images: Images) -> Float[Tensor, " batch"]:
-        assert prediction.logvar is not None  # check_model has seen to it
+        assert prediction.logvar is not None  # by check_model
         return gaussian_nll((prediction.mean - images).square(), prediction.logvar)
 
     def pixel_variance(self, prediction: PixelPrediction) -> Float[Tensor, "..."]:
@@ -148,7 +149,7 @@ class GaussianShared(ReconstructionLoss):
     def __init__(self, variance: str = "optimal") -> None:
         super().__init__()
         if variance not in ("optimal", "learned"):
-            raise ValueError(f"reconstruction.variance={variance!r}: allowed are optimal, learned")
+            raise ValueError(not_allowed("reconstruction.variance", variance, ("optimal", "learned")))
         self.is_learned = variance == "learned"
         initial = torch.tensor(math.log(UNIFORM_PIXEL_VARIANCE))
         if self.is_learned:

@@ -1,4 +1,4 @@
-"""The contract that every model keeps."""
+"""The contract of every model: images to a posterior over latents, latents to a prediction of pixels."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -19,24 +19,24 @@ from vae_lightning.models.pixels import PixelRange
 CHANNELS: dict[str, int] = {"rgb": 3, "gray": 1}
 RANGE_OF_ACTIVATION: dict[str, PixelRange] = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
 LARGEST_IMAGE = 4096  # side in pixels
-# How many numbers per latent the encoder's head gives
+# Outputs of the encoder's head per latent
 PARAMETERS_PER_LATENT: dict[str, int] = {"gaussian": 2, "deterministic": 1}
 
 
 class Autoencoder(nn.Module, ABC):
-    """Images to a posterior over latents, latents back to images.
+    """Base of all models.
 
-    An architecture gives two functions, `posterior_parameters` and `pixel_parameters`, with as many outputs as
-    `num_posterior_parameters` and `num_pixel_maps` say; what they mean is decided here, for all architectures alike.
+    A subclass defines `posterior_parameters` and `pixel_parameters`, with `num_posterior_parameters` and
+    `num_pixel_maps` outputs. This class decides what the outputs mean, for all architectures alike.
 
     Args:
         image_size: side of the square images in pixels.
         color: "rgb" (3 channels) or "gray" (1).
         latent_dim: number of latents.
         posterior: "gaussian" for a VAE, "deterministic" for a plain autoencoder.
-        output_activation: what ends the decoder, "sigmoid" for [0, 1] or "tanh" for [-1, 1].
+        output_activation: last layer of the decoder, "sigmoid" for [0, 1] or "tanh" for [-1, 1].
         pixel_range: range of the pixels that the model reads and writes; None takes the activation's own.
-        pixel_logvar: whether the decoder also gives the log-variance of every pixel.
+        pixel_logvar: whether the decoder also predicts the log-variance of every pixel.
         logvar_clamp: (low, high) that the posterior's log-variance is clamped to; None does not clamp.
 
     Raises:
@@ -84,12 +84,12 @@ class Autoencoder(nn.Module, ABC):
 
     @property
     def num_pixel_maps(self) -> int:
-        """Channels that the decoder ends in: means, and log-variances where `pixel_logvar` asks for them."""
+        """Channels of the decoder's last layer: means, and log-variances with `pixel_logvar`."""
         return self.channels * (2 if self.pixel_logvar else 1)
 
     @property
     def has_prior(self) -> bool:
-        """Whether latents can be sampled: a plain autoencoder does not say where its codes lie."""
+        """Whether latents can be sampled from N(0, I); nothing draws a plain autoencoder's codes to it."""
         return self.posterior != "deterministic"
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""The strided convolutional VAE of S0 and S4: kernel 4, stride 2, padding 1, down and up again."""
+"""The plain convolutional VAE: strided convolutions with kernel 4, stride 2, padding 1 down, transposed ones up."""
 
 from collections.abc import Sequence
 from itertools import pairwise

@@ -10,17 +10,17 @@ from torch import Tensor
 
 from vae_lightning.models.pixels import NUM_LEVELS, PixelRange, as_level, to_unit_range
 
-SMALLEST_SIGMA = 1 / (NUM_LEVELS - 1)  # of a pixel in [0, 1]: one grey level; a narrower density is about rounding
+SMALLEST_SIGMA = 1 / (NUM_LEVELS - 1)  # of a pixel in [0, 1]: one grey level; a narrower density models rounding
 UNIFORM_PIXEL_VARIANCE = 1 / 12  # of a pixel in [0, 1]: where a running variance starts
-RUNNING_WEIGHT = 0.02  # of one batch in a running variance of pixels: some 50 batches of memory
-IMAGES_AT_ONCE = 32  # of a likelihood on the CPU: its many steps then stay in the cache, three times as fast
+RUNNING_WEIGHT = 0.02  # of one batch in a running variance of pixels: it remembers about 50 batches
+IMAGES_AT_ONCE = 32  # in a likelihood on the CPU: they stay in its cache, three times as fast
 ACTIVE_VARIANCE = 0.01  # of a latent's posterior mean over images: above it the latent is active
 SMALLEST_MASS = 1e-30  # below, differences of float32's erfc lose their digits
 
 
 @dataclass(frozen=True)
 class Deterministic:
-    """The code of a plain autoencoder: all of q(z|x) on one point, so there is no KL and no prior to sample from."""
+    """The code of a plain autoencoder: q(z|x) is one point, so there is no KL and no prior to sample from."""
 
     mean: Float[Tensor, "batch latent"]
 
@@ -29,7 +29,7 @@ class Deterministic:
         return self.mean
 
     def kl_per_latent(self) -> Float[Tensor, "batch latent"]:
-        """Zeros: an autoencoder's objective has no KL term. (That of a point would be infinite.)"""
+        """Zeros, because an autoencoder's objective has no KL term. (The KL of a point is infinite.)"""
         return torch.zeros_like(self.mean)
 
     def detach(self) -> "Deterministic":
@@ -69,14 +69,14 @@ Posterior = DiagonalGaussian | Deterministic
 
 @dataclass(frozen=True)
 class PixelPrediction:
-    """p(x|z) as a decoder gives it: the mean of each pixel, and its log-variance where the decoder predicts one."""
+    """p(x|z) of a decoder: the mean of each pixel, and its log-variance where the decoder predicts one."""
 
     mean: Float[Tensor, "batch channels height width"]  # in pixel_range
     logvar: Float[Tensor, "batch channels height width"] | None = None  # of pixels in pixel_range
     pixel_range: PixelRange = (0.0, 1.0)
 
     def detach(self) -> "PixelPrediction":
-        """The same numbers without their gradients."""
+        """The same numbers without gradients."""
         return PixelPrediction(
             self.mean.detach(), None if self.logvar is None else self.logvar.detach(), self.pixel_range
         )
@@ -116,9 +116,8 @@ def discretised_gaussian_nll(
 
     Each level has the Gaussian's mass in its bin of width 1/255; the bins of levels 0 and 255 reach to
     minus and plus infinity, so that the 256 masses add up to one.
-    `variance` is that of pixels on the [0, 1] scale: one for all, or one for each. `images` must hold the 256
-    levels (no dequantisation),
-    `reconstruction` must lie in `pixel_range`. A measure, not a loss: it has no gradient.
+    `variance` is that of pixels on the [0, 1] scale: one for all, or one for each. `images` must hold the 256 levels
+    (no dequantisation), `reconstruction` must lie in `pixel_range`. A measure, not a loss: it has no gradient.
     Source: Salimans et al. 2017, section 2.1, arXiv:1701.05517, with a Gaussian in place of the logistic.
     """
     if images.device.type == "cpu" and len(images) > IMAGES_AT_ONCE:
@@ -140,7 +139,7 @@ def discretised_gaussian_nll(
     mass = 0.5 * (torch.erfc(near * math.sqrt(0.5)) - torch.erfc(far * math.sqrt(0.5)))
     log_mass = torch.log(mass)
     far_out = mass < SMALLEST_MASS
-    if images.device.type != "cpu":  # to ask whether there are any would be to wait for the device
+    if images.device.type != "cpu":  # a check whether there are any would wait for the device
         log_mass = torch.where(far_out, _log_mass_far_out(near, far), log_mass)
     elif far_out.any():  # rare, and slow
         log_mass[far_out] = _log_mass_far_out(near[far_out], far[far_out])

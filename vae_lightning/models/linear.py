@@ -1,4 +1,4 @@
-"""The fully connected VAE and autoencoder of S2: one hidden layer on each side."""
+"""The fully connected VAE and autoencoder: one hidden layer on each side."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from vae_lightning.models.blocks import make_activation
 
 
 class LinearVAE(Autoencoder):
-    """Pixels -> hidden -> latents -> hidden -> pixels. Takes images of any size, and knows nothing of neighbours.
+    """Pixels -> hidden -> latents -> hidden -> pixels. Takes images of any size; knows no neighbours.
 
     Args:
         hidden_dim: width of the hidden layer, the same in encoder and decoder.

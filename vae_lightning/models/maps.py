@@ -1,4 +1,4 @@
-"""What convolutional models share: maps that halve down to a small one, and linear heads on all of it."""
+"""Base of convolutional models: maps that are halved down to a small one, and linear heads on all of it."""
 
 from collections.abc import Sequence
 
@@ -34,13 +34,13 @@ class MapAutoencoder(Autoencoder):
 
 
 def halving(before: int, after: int, norm: str, activation: str) -> list[nn.Module]:
-    """A stage down: kernel 4, stride 2, padding 1 (S0, S4)."""
+    """A stage that halves the map: kernel 4, stride 2, padding 1."""
     convolution = nn.Conv2d(before, after, kernel_size=4, stride=2, padding=1)
     return [convolution, make_norm(norm, after), make_activation(activation)]
 
 
 def doubling(before: int, after: int, norm: str, activation: str) -> list[nn.Module]:
-    """A stage up, the same transposed."""
+    """A stage that doubles the map: the same convolution transposed."""
     convolution = nn.ConvTranspose2d(before, after, kernel_size=4, stride=2, padding=1)
     return [convolution, make_norm(norm, after), make_activation(activation)]
 
@@ -60,7 +60,7 @@ def doubling_widths(first: int, image_size: int, count: int, model: str) -> tupl
 
 
 def check_halvings(image_size: int, widths: Sequence[int], halvings: int) -> None:
-    """Raises ValueError where `widths` are none, or the image cannot be halved so often."""
+    """Raises ValueError where there are no `widths`, or the image cannot be halved as often as they need."""
     if not widths or min(widths) < 1:
         raise ValueError(f"model.widths={list(widths)}: give at least one width, each at least 1")
     if image_size % 2**halvings:

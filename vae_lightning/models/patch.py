@@ -1,4 +1,4 @@
-"""A convolutional VAE for little compute: it never works at full resolution, and spends most on the decoder."""
+"""A convolutional VAE for little compute: no layer works at full resolution, and the decoder is the larger part."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -17,8 +17,8 @@ DECODER_WIDTHS = (64, 128, 256)
 class PatchVAE(MapAutoencoder):
     """Patches of the image become one pixel of a map; strided convolutions halve that map down, and up again.
 
-    At 64x64 with patches of 4: 16x16, 8x8, 4x4. Two thirds of `ConvVAE`'s time go into maps of 32x32 and 64x64, whose
-    few channels keep no processor busy; here there are none.
+    At 64x64 with patches of 4 the maps are 16x16, 8x8, 4x4. `ConvVAE` spends two thirds of its time on maps of 32x32
+    and 64x64, whose few channels do not keep a processor busy.
 
     Args:
         patch: side of a patch in pixels.

@@ -1,4 +1,4 @@
-"""The only place where pixels change their scale: uint8 on disk and on the wire, floats inside the model."""
+"""The only place where pixels change their scale: uint8 on disk, floats inside the model."""
 
 import torch
 from jaxtyping import Float, Shaped, UInt8

@@ -1,4 +1,4 @@
-"""The residual VAE of S1 and S3: bottleneck blocks with channel attention, nothing pooled away."""
+"""The residual VAE: bottleneck blocks with channel attention, and no global pooling."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,8 +13,8 @@ from vae_lightning.models.maps import MapAutoencoder, check_halvings, doubling_w
 
 FIRST_WIDTH = 64
 SMALLEST_MAP = 8
-BOTTLENECK = 4  # a block works on a quarter of its channels
-SQUEEZE = 16  # and squeezes them to a sixteenth for their attention
+BOTTLENECK = 4  # the middle of a block has a quarter of its channels
+SQUEEZE = 16  # the attention squeezes them to a sixteenth
 # Touvron et al. 2021, section 4, takes 0.1 for networks as shallow as these
 LAYER_SCALE = 0.1
 MOST_BLOCKS = 100  # per stage
@@ -31,7 +31,7 @@ class ResidualVAE(MapAutoencoder):
     Args:
         widths: channels of each stage, the first at full size; None takes the ones for the image size.
         num_blocks: residual blocks per stage.
-        activation: non-linearity: "silu" as in S1, "relu", "leaky_relu", "elu" or "gelu".
+        activation: non-linearity: "silu", "relu", "leaky_relu", "elu" or "gelu".
         others: see `Autoencoder`.
 
     Raises:
@@ -89,7 +89,7 @@ class ResidualBottleneck(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """The weight of each channel, between 0 and 1, from the means of all channels."""
+    """A weight per channel, between 0 and 1, from the means of all channels."""
 
     def __init__(self, channels: int, activation: str) -> None:
         super().__init__()

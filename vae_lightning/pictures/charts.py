@@ -7,14 +7,14 @@ from jaxtyping import Float, UInt8
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# After Okabe and Ito, told apart by the colour-blind; all dark enough for words on white (contrast above 4.5)
+# After Okabe and Ito, distinguishable for the colour-blind; dark enough for text on white (contrast above 4.5)
 COLORS = ("#0072b2", "#b34700", "#007a5a", "#a3427f", "#000000", "#806500", "#2f6d94")
 
 Chart = UInt8[np.ndarray, "_height _width 3"]
 
 
 def verbatim(text: str) -> str:
-    """Words that were typed or read: a dollar sign in them is one, and begins no formula that could be a wrong one."""
+    """Text for matplotlib in which a dollar sign stays one, instead of starting a formula."""
     return text.replace("$", r"\$")
 
 
@@ -56,7 +56,9 @@ def draw_kl_per_latent(kl_nats_per_latent: Float[np.ndarray, " latent"], title: 
     bars.margins(x=0)
     histogram.hist(kl_nats_per_latent, bins=20)
     histogram.set(title="histogram", xlabel="nats", ylabel="latents")
-    bars.ticklabel_format(axis="y", style="sci", scilimits=(-3, 5))  # the nats of thousands of silent latents fit too
+    bars.ticklabel_format(
+        axis="y", style="sci", scilimits=(-3, 5)
+    )  # room for the tiny KL of thousands of inactive latents
     for axis in (bars, histogram):
         axis.grid(axis="y", alpha=0.3)
     return figure_pixels(figure)

@@ -1,4 +1,4 @@
-"""What a model does with faces, laid out for `labelled_grid`: the same in training, evaluation and reports."""
+"""Grids of a model's reconstructions, interpolations, traversals and samples, for training, evaluation and reports."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Faces = UInt8[Tensor, "faces channels height width"]
 
 @dataclass(frozen=True)
 class Grid:
-    """Images with the words that explain them."""
+    """Images with labels."""
 
     images: UInt8[Tensor, "rows columns channels height width"]
     row_labels: list[str]
@@ -100,7 +100,7 @@ def traversal_grid(
 
 def temperature_grid(model: Autoencoder, temperatures: Sequence[float], num_samples: int, device: torch.device) -> Grid:
     """One row per temperature t: decoded z = t * noise, with the same noise in every row and run."""
-    generator = torch.Generator().manual_seed(NOISE_SEED)  # on the CPU: the same on every device
+    generator = torch.Generator().manual_seed(NOISE_SEED)  # on the CPU, so that the noise is the same for every device
     noise = torch.randn(num_samples, model.latent_dim, generator=generator).to(device)
     scales = torch.tensor(list(temperatures), device=device)
     return Grid(

@@ -1,4 +1,4 @@
-"""Tensors -> one labelled picture. Pure: nothing is read, written or kept."""
+"""Tensors to one labelled picture, and pictures to PNG files."""
 
 import io
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 from vae_lightning.system.whole_files import replacing
 
 GAP = 3  # pixels between images, in the picture
-CELL = 128  # images smaller than this are enlarged by a whole factor, so that every pixel stays sharp
+CELL = 128  # smaller images are enlarged by a whole factor, so that pixels stay sharp
 MARGIN = 10
 FONT_PIXELS = 17
 LINE = 24  # height of the title and of the column labels
@@ -38,7 +38,7 @@ def tile(images: UInt8[Tensor, "rows columns channels height width"]) -> UInt8[n
 
 @cache
 def _font(weight: str = "") -> ImageFont.FreeTypeFont:
-    """DejaVu, which comes with matplotlib and knows Greek letters."""
+    """DejaVu, which comes with matplotlib and has Greek letters."""
     return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / f"DejaVuSans{weight}.ttf", FONT_PIXELS)
 
 
@@ -48,12 +48,12 @@ def labelled_grid(
     column_labels: Sequence[str] = (),
     title: str = "",
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """One picture with words at its rows and columns, the images' pixels as they are.
+    """One picture with labels at its rows and columns; the images' pixels do not change.
 
-    Pillow draws the words: a figure of matplotlib takes twenty times as long, in every epoch of every run.
+    Pillow draws the text: matplotlib would take twenty times as long, in every epoch of every run.
 
     Raises:
-        ValueError: the labels are not as many as the rows or columns.
+        ValueError: the numbers of labels and of rows or columns differ.
     """
     rows, columns = images.shape[:2]
     if len(row_labels) != rows or (column_labels and len(column_labels) != columns):
@@ -73,7 +73,7 @@ def labelled_grid(
         draw.multiline_text((left - MARGIN, middle), label, "black", font, anchor="rm", align="right")
     for column, label in enumerate(column_labels):
         middle = left + (column + 0.5) * (tiles.width + GAP) / columns
-        draw.text((middle, top - 8), label, "black", font, anchor="ms")  # on one line, descenders or not
+        draw.text((middle, top - 8), label, "black", font, anchor="ms")  # on one line, with or without descenders
     return np.asarray(picture)
 
 

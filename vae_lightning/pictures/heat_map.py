@@ -1,4 +1,4 @@
-"""What each latent says about each factor, as one picture."""
+"""Heat maps: shares in 0 to 1, such as of factors by latents, and signed values in -1 to 1."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from vae_lightning.pictures.charts import Chart, figure_pixels
 
-MOST_LATENTS = 40  # columns, so that their numbers can be read
-LEAST_WRITTEN = 0.1  # smaller correlations and cosines are shown by their colour alone
-DARK = 0.45  # from here on numbers are white
+MOST_LATENTS = 40  # columns; more could not be labelled readably
+LEAST_WRITTEN = 0.1  # smaller values have a colour, but no number
+DARK = 0.45  # above it numbers are white
 
 
 def draw_heat_map(
@@ -20,7 +20,7 @@ def draw_heat_map(
     latents: Int64[np.ndarray, " latents"],
     title: str,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Factors by the latents that say most, each latent next to those of the same factor.
+    """Factors by the most informative latents; latents of the same factor stand together.
 
     Shares lie in 0 to 1; colours follow their square root, so that weak ones show. A disentangled
     code has one dark cell in each row and in each column.

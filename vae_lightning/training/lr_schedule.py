@@ -1,11 +1,13 @@
-"""How the learning rate moves over a run, as a factor on `optimizer.lr`."""
+"""Learning-rate schedules: a factor on `optimizer.lr` over the run."""
 
 import math
 from abc import ABC, abstractmethod
 
+from vae_lightning.system.names import not_allowed
+
 
 class LRSchedule(ABC):
-    """A function of the part of the run that is done, by optimizer steps: a longer run stretches it."""
+    """A function of the part of the run that is done, in optimizer steps: a longer run stretches it."""
 
     @abstractmethod
     def factor(self, progress: float) -> float:
@@ -29,7 +31,7 @@ class WarmupDecay(LRSchedule):
         if not 0 <= warmup < 1:
             raise ValueError(f"lr_schedule.warmup={warmup}: must be 0 or more and below 1, a part of the run")
         if shape not in ("linear", "cosine"):
-            raise ValueError(f"lr_schedule.shape={shape!r}: allowed are linear, cosine")
+            raise ValueError(not_allowed("lr_schedule.shape", shape, ("linear", "cosine")))
         self.warmup = warmup
         self.shape = shape
 

@@ -1,4 +1,4 @@
-"""What every LightningModule of a run does, whatever it learns: optimizer, logging windows, what checkpoints say."""
+"""Base of the LightningModules: optimizer and learning rate, logging windows, and what checkpoints hold."""
 
 import logging
 import math
@@ -23,18 +23,18 @@ from vae_lightning.training.lr_schedule import Constant as ConstantLR
 from vae_lightning.training.lr_schedule import LRSchedule
 from vae_lightning.training.resuming import changes_of_the_loss, moved
 
-NEED_MORE_STATE = ("amsgrad", "centered")  # of torch.optim: switched on, they look for what no step has left there
+NEED_MORE_STATE = ("amsgrad", "centered")  # settings of torch.optim that need state which other steps do not keep
 log = logging.getLogger("vae_lightning")
 
 
 class RunModule(L.LightningModule):
-    """Base of what a run trains; `evaluate` is what one batch gives, a function of tensors that can be compiled.
+    """Base of what a run trains. `evaluate`, the work on one batch, is a function of tensors that can be compiled.
 
     Args:
         optimizer: takes the parameters, returns the optimizer (a Hydra partial).
         record: plain data about the run, kept in every checkpoint; enough to build the network again.
-        compile: how training steps are compiled, a mode of `torch.compile` or "off"; evaluation is not.
-        lr_schedule: how the learning rate moves; None keeps it.
+        compile: how training steps are compiled, a mode of `torch.compile` or "off"; evaluation is not compiled.
+        lr_schedule: how the learning rate changes; None keeps it.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class RunModule(L.LightningModule):
 
     @abstractmethod
     def forget_window(self) -> None:
-        """Drops the sums over training batches that are not logged yet."""
+        """Drops what is summed over training batches and not logged yet."""
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.make_optimizer(self.parameters())
@@ -82,21 +82,23 @@ class RunModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _keep_settings(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-        """Takes moments and counts out of a checkpoint, and leaves the settings to this run."""
+        """Takes moments and counts from a checkpoint, and the settings from this run."""
         groups = []
         for loaded, settings in zip(state["param_groups"], self._settings, strict=True):
             for name in NEED_MORE_STATE:
                 if settings.get(name) and not loaded.get(name):
-                    raise RunError(f"optimizer.{name}=true: the checkpoint has not kept what that needs; leave it out")
+                    raise RunError(
+                        f"optimizer.{name}=true: the checkpoint does not hold the state that this needs; leave it out"
+                    )
             groups.append({**settings, "params": loaded["params"]})
         return {**state, "param_groups": groups}
 
     def on_train_start(self) -> None:
-        """Brings the schedule to the step reached; what a checkpoint says of it may be of another, or of none."""
+        """Sets the schedule to the step reached; the checkpoint's may be another schedule, or none."""
         for config in self.trainer.lr_scheduler_configs:
             scheduler = config.scheduler
             assert isinstance(scheduler, LambdaLR)
-            self._num_steps = self.trainer.estimated_stepping_batches  # the batches may be others by now
+            self._num_steps = self.trainer.estimated_stepping_batches  # the number of batches may have changed
             scheduler.base_lrs = [settings["lr"] for settings in self._settings]
             scheduler.last_epoch = self.global_step
             scheduler._last_lr = [
@@ -109,13 +111,13 @@ class RunModule(L.LightningModule):
     def on_fit_start(self) -> None:
         if self.compile_mode != "off":
             mode = None if self.compile_mode == "default" else self.compile_mode
-            # not earlier: it can be neither copied nor pickled
+            # not earlier: the compiled function can be neither copied nor pickled
             self._compiled_evaluate = torch.compile(self.evaluate, mode=mode, dynamic=False)
 
     def on_fit_end(self) -> None:
         if self.compile_mode != "off":
             self._compiled_evaluate = None
-            torch._dynamo.reset()  # it compiles a function anew eight times at most, and a sweep may have more jobs
+            torch._dynamo.reset()  # it compiles one function eight times at most, and a sweep may have more jobs
 
     def configure_gradient_clipping(
         self,
@@ -123,7 +125,7 @@ class RunModule(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips in bf16-mixed too, where Lightning refuses a fused optimizer: its reason holds for 16-mixed alone."""
+        """Clips in bf16-mixed with a fused optimizer too, which Lightning refuses for a reason of 16-mixed alone."""
         if self.trainer.precision != "bf16-mixed" or not gradient_clip_val:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
@@ -132,14 +134,14 @@ class RunModule(L.LightningModule):
         clip(optimizer, gradient_clip_val)
 
     def evaluate_training_batch(self, *tensors: Any) -> Any:
-        """`evaluate`, compiled where that was asked for."""
+        """`evaluate`, compiled unless `compile` is "off"."""
         if self.compile_mode != "off":
             torch.compiler.cudagraph_mark_step_begin()
         return (self._compiled_evaluate or self.evaluate)(*tensors)
 
     @property
     def logs_after_this_batch(self) -> bool:
-        """Training logs means over windows of `trainer.log_every_n_steps` steps; an epoch's end ends a window."""
+        """Whether a logging window of `trainer.log_every_n_steps` steps ends here; an epoch's end ends one too."""
         if self.trainer.is_last_batch:
             return True
         loop, per_step = self.trainer.fit_loop.epoch_loop, self.trainer.accumulate_grad_batches
@@ -148,9 +150,9 @@ class RunModule(L.LightningModule):
         return (loop.batch_idx + 1) % per_step == 0 and num_steps % max(interval, 1) == 0
 
     def log_now(self, values: Mapping[str, Tensor | float]) -> dict[str, float]:
-        """Hands values to all loggers at once, at the number of optimizer steps done.
+        """Passes values to all loggers at once, at the number of optimizer steps done.
 
-        `self.log` would drop windows that end with an epoch, and counts steps differently in validation.
+        Lightning's `self.log` drops windows that end with an epoch, and counts steps differently in validation.
         """
         tensors = [torch.as_tensor(value, device=self.device).float() for value in values.values()]
         numbers = dict(zip(values, torch.stack(tensors).tolist(), strict=True))  # one synchronisation for all
@@ -159,7 +161,7 @@ class RunModule(L.LightningModule):
         self.last_logged |= numbers
         if not self.trainer.sanity_checking:
             for logger in self.trainer.loggers:
-                # a column in a table, but as a curve it would only be the dashboard's first and dullest
+                # useful as a column, useless as a curve
                 epoch = {} if isinstance(logger, TensorBoardLogger) else {"epoch": float(self.current_epoch)}
                 logger.log_metrics({**numbers, **epoch}, step=self.global_step)
         return numbers
@@ -179,9 +181,9 @@ class RunModule(L.LightningModule):
         return {**self.record, "data": data.record() if data is not None else None}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The same run keeps its best epoch, wherever its folder lies now; any other counts from its own first on.
+        """A resumed run keeps its best epoch, also after its folder was moved; any other run starts to count anew.
 
-        Lightning forgets the score of a folder that was moved, and keeps that of another objective.
+        Lightning forgets the score in a folder that was moved, and keeps the score of another objective.
         """
         keepers = [each for each in self.trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
         try:
@@ -190,26 +192,26 @@ class RunModule(L.LightningModule):
             kept = {each: moved(states.pop(each.state_key), str(each.dirpath)) for each in found}
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RunError(
-                f"{self.trainer.ckpt_path} is damaged: what it says of the best checkpoints makes no sense"
+                f"{self.trainer.ckpt_path} is damaged: its entries about the best checkpoints cannot be read"
             ) from error
         if self.trainer.state.fn != TrainerFn.FITTING:
-            return  # a test says nothing about the best epoch
+            return  # a test does not change the best epoch
         reason = self._why_the_best_is_not_kept(checkpoint, kept)
         self.best_validation = {} if reason else dict(checkpoint.get(BEST_KEY) or {})
         if not reason:
             states |= {each.state_key: state for each, state in kept.items()}
         elif checkpoint.get(BEST_KEY):
-            rank_zero_only(log.info)(f"The best epoch is counted anew from here: {reason}")
+            rank_zero_only(log.info)(f"The best epoch is searched from here on: {reason}")
 
     def _why_the_best_is_not_kept(
         self, checkpoint: Mapping[str, Any], kept: Mapping[ModelCheckpoint, Mapping[str, Any]]
     ) -> str:
-        """In words; empty where it is kept."""
+        """The reason in words; empty where the best epoch is kept."""
         file = Path(str(self.trainer.ckpt_path)).resolve()
         if file.parent.parent != Path(self.trainer.default_root_dir).resolve():
-            return f"{file} is another run's"
+            return f"{file} belongs to another run"
         changes = changes_of_the_loss(checkpoint[RECORD_KEY], self._record_with_data())
         if changes:
-            return f"val/loss says another thing than before ({', '.join(changes)})"
+            return f"val/loss is not comparable with earlier epochs ({', '.join(changes)})"
         best = [state["best_model_path"] for each, state in kept.items() if each.monitor and state["best_k_models"]]
         return ", ".join(f"{path} is gone" for path in best if not Path(path).is_file())

@@ -1,4 +1,4 @@
-"""Sums over images of everything that is logged, so that any number of batches and processes gives the same means."""
+"""The numbers that are logged, summed over images: the means do not depend on the number of batches and processes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,22 +11,28 @@ from torchmetrics import Metric
 from vae_lightning.losses import ObjectiveTerms
 from vae_lightning.models.distributions import ACTIVE_VARIANCE, nats_to_bits_per_dim
 
-# of a run, most telling first; those that need a KL are missing for a plain autoencoder
+# of an autoencoder, most informative first; a plain autoencoder lacks those that need a KL
 SHOWN_METRICS = ("loss", "elbo_nats", "reconstruction_nats", "kl_nats", "bits_per_dim", "active_units", "mse")
-READ_METRICS = ("loss", "accuracy", "balanced_accuracy", "auc", "r_squared")  # of a network that reads faces
+READ_METRICS = (
+    "loss",
+    "accuracy",
+    "balanced_accuracy",
+    "auc",
+    "r_squared",
+)  # of an attribute classifier or factor regressor
 METRICS_OF_KL = ("elbo_nats", "kl_nats", "bits_per_dim")
 
 
 @dataclass(frozen=True)
 class BatchSums:
-    """Of one batch, over its images: two tensors, because on a GPU every further one costs a kernel in each step."""
+    """Sums over the images of a batch, in two tensors: each further tensor costs a GPU one kernel per step."""
 
     scalars: Float[Tensor, "5"]  # images, loss, reconstruction, mse, perceptual
     per_latent: Float[Tensor, "3 latent"]  # KL, posterior mean, its square
 
     @property
     def mse(self) -> Float[Tensor, ""]:
-        """The batch's mean."""
+        """Mean over the batch."""
         return self.scalars[3] / self.scalars[0]
 
 
@@ -44,7 +50,7 @@ def batch_sums(
 
 
 class ObjectiveStatistics(Metric):
-    """Means over images of the objective's terms.
+    """Means over images of the objective's terms and of what is logged beside them.
 
     `active_units` counts the latents whose posterior mean varies over the images by more than 0.01
     (Burda et al. 2016, section 5.2, arXiv:1509.00519). `elbo_nats` is the plain beta = 1 ELBO, up to the
@@ -53,7 +59,7 @@ class ObjectiveStatistics(Metric):
     Args:
         latent_dim: number of latents.
         num_pixels: dimensions of one image.
-        has_kl: whether the posterior has a KL; without one there is no ELBO and no likelihood either.
+        has_kl: whether the posterior has a KL; without it there is neither ELBO nor likelihood.
         has_perceptual: whether the objective has a perceptual term.
     """
 
@@ -82,12 +88,12 @@ class ObjectiveStatistics(Metric):
         self.per_latent += sums.per_latent
 
     def update_likelihood(self, nll: Float[Tensor, " batch"]) -> None:
-        """Takes the 256-level likelihood of images that `update` takes too, or of some of them: it is slow."""
+        """Takes the 256-level likelihood, which is slow, of the images of `update` or of a part of them."""
         self.likelihood[0] += len(nll)
         self.likelihood[1] += nll.sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """Means over the images seen; see design vocabulary for the names. Not numbers when no image was seen."""
+        """Means over the images seen, nan where there were none; `kl_nats_per_latent` alone is a vector."""
         count, *sums = self.scalars.unbind()
         loss, reconstruction_nats, mse, perceptual = (total / count for total in sums)
         kl_nats_per_latent, mean, mean_squared = self.per_latent / count
@@ -106,5 +112,5 @@ class ObjectiveStatistics(Metric):
             values["bits_per_dim"] = nats_to_bits_per_dim(nll, self.num_pixels)
         if self.has_perceptual:
             values["perceptual"] = perceptual
-        values["kl_nats_per_latent"] = kl_nats_per_latent  # the only vector
+        values["kl_nats_per_latent"] = kl_nats_per_latent
         return values

@@ -1,4 +1,4 @@
-"""Densities over latents to sample from: the one of training, and those that are fitted to the latents after it."""
+"""Densities over latents to sample from: the prior of training, and those fitted to the latents after it."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -7,7 +7,7 @@ from vae_lightning.latents.priors.base import Prior, PriorError
 from vae_lightning.latents.priors.flow import Flow
 from vae_lightning.latents.priors.gaussian import FittedGaussian, StandardNormal
 from vae_lightning.latents.priors.mixture import GaussianMixture
-from vae_lightning.system.names import did_you_mean
+from vae_lightning.system.names import not_allowed
 from vae_lightning.system.progress import Track, untracked
 
 __all__ = [
@@ -30,18 +30,18 @@ PRIORS: dict[str, type[Prior]] = {
 def prior_class(name: str) -> type[Prior]:
     """
     Raises:
-        PriorError: no such prior.
+        PriorError: unknown name.
     """
     if name not in PRIORS:
-        raise PriorError(f"{name!r} is no prior{did_you_mean(name, PRIORS)}; there are {', '.join(PRIORS)}")
+        raise PriorError(not_allowed("prior", name, PRIORS))
     return PRIORS[name]
 
 
 def fit_prior(name: str, latents: Float[Tensor, "images latent"], seed: int, track: Track = untracked) -> Prior:
-    """Fits a prior by name; `normal` is what it is whatever the latents.
+    """Fits the prior of that name; `normal` does not depend on the latents.
 
     Raises:
-        PriorError: no such prior, or these latents are too few, no numbers, or all the same.
+        PriorError: unknown name, or the latents are too few, not finite, or all the same.
     """
     kind = prior_class(name)
     if len(latents) < kind.fewest_latents:
@@ -50,5 +50,5 @@ def fit_prior(name: str, latents: Float[Tensor, "images latent"], seed: int, tra
             "take more training images, or the prior 'normal', which is not fitted"
         )
     if kind.fewest_latents and not latents.isfinite().all():
-        raise PriorError(f"the latents hold nan or inf, so that no prior {name!r} fits them; did the training diverge?")
+        raise PriorError("the latents hold nan or inf, so that no prior can be fitted; did the training diverge?")
     return kind.fit(latents, seed, track)

@@ -1,4 +1,4 @@
-"""The contract of every prior over the latents: sample from it, and ask for its density."""
+"""The contract of every prior over the latents: samples and their density."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -11,17 +11,17 @@ from vae_lightning.system.progress import Track, untracked
 
 
 class PriorError(ValueError):
-    """A prior was asked for, or asked, what cannot be; the message says what is allowed and the fix."""
+    """A prior that does not exist, or cannot be fitted or used so; the message says what is allowed and the fix."""
 
 
 class Prior(ABC):
-    """A density over latents, on the host.
+    """A density over latents, computed on the CPU.
 
     Samples are float32, as decoders read them; densities are computed and returned in float64.
     """
 
     name: ClassVar[str]
-    fewest_latents: ClassVar[int]  # that it can be fitted to
+    fewest_latents: ClassVar[int]  # needed for a fit
 
     def __init__(self, latent_dim: int) -> None:
         self.latent_dim = latent_dim
@@ -29,7 +29,7 @@ class Prior(ABC):
     @classmethod
     @abstractmethod
     def fit(cls, latents: Float[Tensor, "images latent"], seed: int, track: Track = untracked) -> "Prior":
-        """The same for the same latents and seed; torch's global random state is neither read nor changed.
+        """Fits the density: the same for the same latents and seed; torch's global random state is not used.
 
         Raises:
             PriorError: these latents have no such density.
@@ -38,7 +38,7 @@ class Prior(ABC):
     def sample(
         self, num_samples: int, generator: torch.Generator, temperature: float = 1.0
     ) -> Float[Tensor, "samples latent"]:
-        """The same for the same state of `generator`, which is on the host.
+        """Draws latents: the same for the same state of `generator`, which is on the CPU.
 
         `temperature` scales the spread: 1 is the prior itself, 0 its centre (for a mixture: the components' centres).
 
@@ -46,9 +46,9 @@ class Prior(ABC):
             PriorError: fewer than 1 sample, or a negative temperature.
         """
         if num_samples < 1:
-            raise PriorError(f"num_samples={num_samples}: at least 1")
+            raise PriorError(f"num_samples={num_samples}: must be at least 1")
         if not 0 <= temperature < float("inf"):
-            raise PriorError(f"temperature={temperature}: 0 (no spread) or more; 1 is the prior itself")
+            raise PriorError(f"temperature={temperature}: must be 0 (no spread) or more; 1 is the prior itself")
         return self._sample(num_samples, generator, temperature).float()
 
     @abstractmethod
@@ -62,13 +62,13 @@ class Prior(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """How it was made and fitted, as plain data."""
+        """How it was fitted, as plain data."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """All that a file has to hold besides the settings."""
+        """Everything that a file has to hold beside the settings."""
 
     @classmethod
     @abstractmethod
     def from_tensors(cls, settings: dict[str, Any], tensors: dict[str, Tensor]) -> "Prior":
-        """What `settings()` and `tensors()` gave -> the same prior."""
+        """The same prior again from its `settings()` and `tensors()`."""

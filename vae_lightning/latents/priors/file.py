@@ -1,4 +1,4 @@
-"""Where the priors fitted to a checkpoint's latents are kept."""
+"""The file of the priors that were fitted to a checkpoint's latents."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ class PriorFile(FittedFile):
     error: ClassVar[type[ValueError]] = ValueError
 
     def names(self) -> list[str]:
-        """Of the priors that are there for this checkpoint.
+        """Names of the priors that the file holds for this checkpoint.
 
         Raises:
             ValueError: the file is damaged.
@@ -24,10 +24,10 @@ class PriorFile(FittedFile):
         return list(self._kept())
 
     def read(self, name: str) -> Prior | None:
-        """None where it is not there, or fitted to another checkpoint.
+        """None where the file does not hold it for this checkpoint.
 
         Raises:
-            PriorError: no such prior.
+            PriorError: unknown name.
             ValueError: the file is damaged.
         """
         kind = prior_class(name)
@@ -36,7 +36,7 @@ class PriorFile(FittedFile):
             return None if kept is None else _checked(kind.from_tensors(kept["settings"], kept["tensors"]))
 
     def write(self, name: str, prior: Prior) -> None:
-        """Keeps it beside the others of the same checkpoint.
+        """Adds it to the other priors of the checkpoint.
 
         Raises:
             PriorError: the prior is not what the name says.
@@ -55,7 +55,7 @@ class PriorFile(FittedFile):
 def _checked(prior: Prior) -> Prior:
     """
     Raises:
-        PriorError: it is no density.
+        PriorError: it is not a density.
     """
     if not all(bool(tensor.isfinite().all()) for tensor in prior.tensors().values()):
         raise PriorError("it holds nan or inf")

@@ -1,4 +1,4 @@
-"""One Gaussian: the one that a VAE is trained with, or the one that its latents have."""
+"""Gaussian priors: N(0, I), which a VAE is trained with, and the Gaussian of its latents."""
 
 import math
 from typing import Any, ClassVar
@@ -23,7 +23,7 @@ def draw_noise(num_samples: int, latent_dim: int, generator: torch.Generator) ->
 
 
 class StandardNormal(Prior):
-    """N(0, I), which the KL term of a VAE pulls its posteriors to. There is nothing to fit."""
+    """N(0, I), to which the KL term draws a VAE's posteriors. There is nothing to fit."""
 
     name: ClassVar[str] = "normal"
     fewest_latents: ClassVar[int] = 0
@@ -70,7 +70,9 @@ class FittedGaussian(Prior):
         fit_settings: dict[str, Any] | None = None,
     ) -> None:
         if mean.ndim != 1 or cholesky.shape != (len(mean), len(mean)):
-            raise PriorError(f"a mean of {tuple(mean.shape)} with a matrix of {tuple(cholesky.shape)} is no Gaussian")
+            raise PriorError(
+                f"a mean of {tuple(mean.shape)} with a matrix of {tuple(cholesky.shape)} is not a Gaussian"
+            )
         super().__init__(len(mean))
         self.mean = mean.double()
         self.cholesky = cholesky.double()
@@ -81,7 +83,7 @@ class FittedGaussian(Prior):
     def fit(cls, latents: Float[Tensor, "images latent"], seed: int = 0, track: Track = untracked) -> "FittedGaussian":
         """Mean and shrunk covariance (1 - s) S + s tr(S)/d I, positive definite however few images there are.
 
-        The shrinkage s is the one with the least expected squared error: some 0.01 and less for thousands of images.
+        The shrinkage s is the one with the least expected squared error: about 0.01 or less for thousands of images.
         Source: Ledoit & Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices".
         """
         from sklearn.covariance import empirical_covariance, ledoit_wolf_shrinkage, shrunk_covariance

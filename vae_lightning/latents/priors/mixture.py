@@ -16,7 +16,9 @@ from vae_lightning.system.progress import Track, untracked
 
 NUM_COMPONENTS = 10
 MOST_ITERATIONS = 100
-MOST_LATENTS = 1_024  # an iteration takes time by their cube: with 4,096 half a minute, and several GB of memory
+MOST_LATENTS = (
+    1_024  # an iteration takes time by the cube of their number: with 4,096 half a minute, and several GB of memory
+)
 ADDED_VARIANCE = 0.01  # to each component's, where the whole of the latents has variance 1
 SHARED_IMAGES_PER_LATENT = 4  # weight of the components' mean covariance in each: as of so many images per latent
 
@@ -35,7 +37,7 @@ class GaussianMixture(Prior):
         fit_settings: dict[str, Any] | None = None,
     ) -> None:
         if not (weights.ndim == 1 and weights.min() >= 0 and weights.sum() > 0 and len(weights) == len(means)):
-            raise PriorError(f"weights of shape {tuple(weights.shape)} for {len(means)} means are no mixture")
+            raise PriorError(f"weights of shape {tuple(weights.shape)} for {len(means)} means are not a mixture")
         super().__init__(means.shape[1])
         self.weights = weights.double()
         self.components = [FittedGaussian(mean, cholesky) for mean, cholesky in zip(means, choleskys, strict=True)]
