@@ -74,10 +74,9 @@ class ErrorAgain(TrainingMetric):
 
 def test_a_training_metric_is_logged_beside_the_loss(run_training: Callable[..., Path]) -> None:
     """Also where a run resumes within a logging window."""
-    settings = ["callbacks=[checkpoint]", "+callbacks.again._target_=test_statistics.ErrorAgain"]
-    settings += ["trainer.log_every_n_steps=4", "trainer.max_epochs=2"]
-    run_training("run", *settings, "trainer.max_steps=2", "test=false")
-    run_dir = run_training("run", *settings, "ckpt_path=last")
+    settings = ["+callbacks.again._target_=test_statistics.ErrorAgain", "trainer.log_every_n_steps=4"]
+    run_training("run", *settings, "trainer.max_steps=2")
+    run_dir = run_training("run", *settings, "trainer.max_epochs=2", "ckpt_path=last", "test=true")
     rows = read_metrics(run_dir / "metrics.csv")
     logged = [(split, row) for row in rows for split in ("train", "val", "test") if f"{split}/mse" in row]
     assert {split for split, _ in logged} == {"train", "val", "test"}
