@@ -143,7 +143,7 @@ def test_an_export_carries_along_which_data_its_fitted_files_are_of(
     else:
         monkeypatch.setattr(evaluation, "fit_prior", lambda *_, **__: pytest.fail("it was carried along"))
     opened(weights).prior("gaussian")
-    assert ("these fitted priors were fitted to other images" in caplog.text) == is_changed
+    assert ("these fitted priors are not used" in caplog.text) == is_changed
 
 
 def test_files_that_do_not_say_are_taken_to_be_of_the_checkpoints_data(

@@ -239,7 +239,7 @@ def test_temperature_scales_the_spread(banana_flow: Flow) -> None:
     assert torch.equal(StandardNormal(2).sample(4, generator(), 0.5), 0.5 * StandardNormal(2).sample(4, generator()))
     with pytest.raises(PriorError, match=r"temperature=-1.*0 \(no spread\) or more"):
         gaussian.sample(4, generator(), -1)
-    with pytest.raises(PriorError, match="num_samples=0: at least 1"):
+    with pytest.raises(PriorError, match="num_samples=0: must be at least 1"):
         gaussian.sample(0, generator())
 
 
