@@ -17,7 +17,8 @@ from vae_lightning.editing.interpolation import frames_through, interpolate
 from vae_lightning.latents.paths import latent_path, latents_between
 from vae_lightning.models import Autoencoder, LinearVAE
 from vae_lightning.pictures.grids import tile
-from vae_lightning.runs.image_codec import ImageCodec
+from vae_lightning.runs.layout import RECORD_KEY
+from vae_lightning.runs.load import Run
 from vae_lightning.runs.opened import Subject
 
 
@@ -108,7 +109,8 @@ def test_what_is_no_way(keys: int, num_steps: int, path: str, message: str) -> N
 
 def test_a_run_decodes_the_way_that_it_is_asked_for() -> None:
     torch.manual_seed(0)
-    run = ImageCodec(LinearVAE(image_size=8, color="gray", latent_dim=3, hidden_dim=16), {})
+    model = LinearVAE(image_size=8, color="gray", latent_dim=3, hidden_dim=16)
+    run = Run(model, Path(), {RECORD_KEY: {}, "epoch": 0, "state_dict": {}})
     first, second = torch.from_numpy(noise_images(4)).permute(0, 3, 1, 2).split(2)
     start, end = run.encode(first).mean, run.encode(second).mean
     straight = run.interpolate(first, second, 3)
