@@ -36,15 +36,15 @@ def figure(picture: Image.Image, caption: str, alternative: str, file_name: str,
     encoded = io.BytesIO()
     picture.save(encoded, format="png")
     uri = _data_uri("image/png", encoded.getvalue())
-    return PARTS.figure(uri, picture.size, caption, alternative, file_name, kind)  # type: ignore[no-any-return]
+    return PARTS.figure(uri, picture.size, caption, alternative, file_name, kind)
 
 
 def side_by_side(figures: Sequence[str], kind: str = "") -> str:
-    return PARTS.side_by_side(figures, kind)  # type: ignore[no-any-return]
+    return PARTS.side_by_side(figures, kind)
 
 
 def code(lines: str, file_name: str) -> str:
-    return PARTS.code(_data_uri("text/x-python", lines.encode()), lines, file_name)  # type: ignore[no-any-return]
+    return PARTS.code(_data_uri("text/x-python", lines.encode()), lines, file_name)
 
 
 def _data_uri(kind: str, content: bytes) -> str:
