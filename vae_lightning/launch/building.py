@@ -64,16 +64,17 @@ def check_parts(plain: dict[str, Any]) -> None:
 
 
 def build_vae(plain: dict[str, Any]) -> "VAEModule":
-    from vae_lightning.losses import Objective, ReconstructionLoss
+    from vae_lightning.losses import KLTerm, Objective, ReconstructionLoss
     from vae_lightning.models import Autoencoder
     from vae_lightning.runs.checkpoints import record_of
-    from vae_lightning.runs.parts import check_can_be_loaded
+    from vae_lightning.runs.parts import check_can_be_loaded, find_class
     from vae_lightning.training.vae_module import VAEModule
 
     model = build_model(plain["model"])
     check_can_be_loaded(model, Autoencoder, plain["model"], on_meta=True)
     reconstruction = instantiate(plain["reconstruction"])
     check_can_be_loaded(reconstruction, ReconstructionLoss, plain["reconstruction"])
+    find_class(KLTerm, plain["kl"]["_target_"])  # a model card finds its words there
     objective = Objective(
         reconstruction=reconstruction,
         beta=plain["beta"],
