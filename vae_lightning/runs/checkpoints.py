@@ -26,7 +26,7 @@ from vae_lightning.system.plain_files import read_plain
 from vae_lightning.system.tensor_files import UNREADABLE, TensorFileError, read_tensors
 
 EXPORT_FORMAT = 1  # of the config.json of an exported folder
-FORMAT = 1  # of what a checkpoint says about itself
+FORMAT = 2  # of what a checkpoint says about itself; raised when readers of before cannot read it
 
 
 def build_model(config: Any) -> Autoencoder:
