@@ -1,5 +1,5 @@
-"""Networks that read attributes, or the factors of rendered faces, off pictures: they guide edits and score them."""
+"""Attribute classifiers and factor regressors: they guide edits and score them."""
 
 from vae_lightning.recognition.network import NUM_ATTRIBUTES, TARGETS, Recognizer, ResNet18Recognizer
 
-__all__ = ["NUM_ATTRIBUTES", "TARGETS", "Recognizer", "ResNet18Recognizer", "ValueError"]
+__all__ = ["NUM_ATTRIBUTES", "TARGETS", "Recognizer", "ResNet18Recognizer"]
