@@ -66,7 +66,7 @@ class Evaluation(EveryNEpochs):
 
     def _measure(self, trainer: L.Trainer, module: VAEModule) -> dict[str, float]:
         from vae_lightning.evaluation.evaluate import measure
-        from vae_lightning.runs.opened import Subject
+        from vae_lightning.runs.subject import Subject
 
         subject = Subject(
             module.model,

@@ -16,7 +16,7 @@ from torch import Tensor
 from callbacks.base import EveryNEpochs, datamodule_of
 from callbacks.dashboard import event_folders
 from vae_lightning.pictures.grids import write_picture
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 from vae_lightning.system.whole_files import replacing
 from vae_lightning.training.vae_module import VAEModule
 

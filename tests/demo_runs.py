@@ -10,7 +10,7 @@ from vae_lightning.latents.priors import FittedGaussian, GaussianMixture
 from vae_lightning.latents.statistics import LatentStatistics
 from vae_lightning.models import Autoencoder, ConvVAE
 from vae_lightning.runs.fitted import direction_file, prior_file, statistics_file
-from vae_lightning.runs.load import Run
+from vae_lightning.runs.run import Run
 
 LATENTS = 14
 ATTRIBUTES = ("Bald", "Never", "Young", "Smiling")

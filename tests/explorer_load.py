@@ -26,7 +26,8 @@ from httpx import AsyncClient, Response
 from PIL import Image
 from processes import wait_for
 
-from vae_lightning.runs.load import Run, load_run
+from vae_lightning.runs.load import load_run
+from vae_lightning.runs.run import Run
 
 SECONDS = 120  # for an answer, on a machine that does other things too
 REPORTED = (500, 1000, 2000, 5000, 10000)  # requests after which the memory is measured

@@ -19,7 +19,7 @@ from vae_lightning.data.loading import SplitImages
 from vae_lightning.evaluation.feature_networks import ALEXNET, INCEPTION, FeatureNetwork
 from vae_lightning.losses import ReconstructionLoss, SquaredError
 from vae_lightning.models import Autoencoder, ConvVAE
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.result import Result, Value
 
 CPU = torch.device("cpu")

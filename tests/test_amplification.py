@@ -22,7 +22,7 @@ from vae_lightning.editing.attributes.amplification import (
 from vae_lightning.models import Autoencoder
 from vae_lightning.models.distributions import Deterministic, DiagonalGaussian
 from vae_lightning.pictures.heat_map import draw_signed
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 
 NAMES = ("Second", "Third_not", "Coin", "Never")
 SCALES = torch.tensor([0.5, 2.0, 1.0, 0.25])  # of the latents, whose standard deviations follow

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vae_lightning.export.browser_runtime import browser_runtime
 from vae_lightning.export.demo import DECODER, write_demo
-from vae_lightning.runs.load import Run
+from vae_lightning.runs.run import Run
 
 pytestmark = [pytest.mark.browser, pytest.mark.extra, needs_browser]
 for package in ("onnx", "onnxscript", "onnxruntime"):

@@ -23,7 +23,7 @@ from vae_lightning.editing.attributes.directions import (
 from vae_lightning.latents.directions import Direction, DirectionFile, Directions, without_span
 from vae_lightning.models import Autoencoder
 from vae_lightning.models.distributions import DiagonalGaussian
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 
 NAMES = ("Smiling", "Male", "Never", "Always")
 LATENT = 12

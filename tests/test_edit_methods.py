@@ -14,7 +14,7 @@ from vae_lightning.editing.judging.methods import Guidance, methods_for
 from vae_lightning.latents.directions import DirectionFile
 from vae_lightning.models import LinearVAE
 from vae_lightning.recognition import Recognizer
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 
 NAMES = ("Smiling", "Male")
 ALL_LATENTS = """

@@ -16,7 +16,7 @@ from vae_lightning.editing.judging.trade_off import choose_images, compare_metho
 from vae_lightning.losses import SquaredError
 from vae_lightning.models import Autoencoder
 from vae_lightning.recognition import Recognizer
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 
 SIDE, LATENTS, COUNT = 8, 5, 120
 PEOPLE = 30  # in each split

@@ -42,7 +42,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vae_lightning.evaluation.metric import Metric
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.result import Result, Value
 
 

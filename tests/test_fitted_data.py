@@ -16,12 +16,12 @@ from vae_lightning.editing.attributes.directions import subject_directions
 from vae_lightning.explorer.opening import open_workbench
 from vae_lightning.export.folder import export_run
 from vae_lightning.latents.priors import fit_prior
-from vae_lightning.runs import opened as evaluation
+from vae_lightning.runs import subject as evaluation
 from vae_lightning.runs.checkpoints import read_checkpoint
 from vae_lightning.runs.data_record import data_settings
 from vae_lightning.runs.fitted import direction_file, prior_file, statistics_file
 from vae_lightning.runs.layout import RECORD_KEY, RunError
-from vae_lightning.runs.opened import Subject, open_subject
+from vae_lightning.runs.subject import Subject, open_subject
 
 # rows 0, 8 of ten are for training and validation
 TRAINING_IMAGE, VALIDATION_IMAGE = 1, 9

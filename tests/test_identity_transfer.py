@@ -12,7 +12,7 @@ from vae_lightning.editing.identity.scores import at_equal_identity, draw_transf
 from vae_lightning.editing.identity.transfer import choose_subjects, transfer
 from vae_lightning.models import Autoencoder
 from vae_lightning.recognition import Recognizer
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 
 LATENTS = 16
 

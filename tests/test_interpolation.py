@@ -18,8 +18,8 @@ from vae_lightning.latents.paths import latent_path, latents_between
 from vae_lightning.models import Autoencoder, LinearVAE
 from vae_lightning.pictures.grids import tile
 from vae_lightning.runs.layout import RECORD_KEY
-from vae_lightning.runs.load import Run
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.run import Run
+from vae_lightning.runs.subject import Subject
 
 
 class Copy(Autoencoder):

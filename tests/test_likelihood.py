@@ -24,7 +24,7 @@ from vae_lightning.evaluation.metrics.likelihood import Likelihood, PixelLikelih
 from vae_lightning.losses import GaussianShared
 from vae_lightning.models import LinearVAE
 from vae_lightning.models.distributions import DiagonalGaussian
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.resampling import bootstrap_interval, spread_interval
 
 

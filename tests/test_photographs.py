@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 
 from vae_lightning.data import DataError, Preprocessing
 from vae_lightning.models import LinearVAE
-from vae_lightning.runs.load import Run
 from vae_lightning.runs.photographs import open_photographs
+from vae_lightning.runs.run import Run
 
 RED = (200, 30, 90)
 HALF_RED = (228, 143, 173)  # on white, half transparent

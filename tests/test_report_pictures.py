@@ -25,7 +25,7 @@ from vae_lightning.report.curves import _legend_below, draw_training_curves
 from vae_lightning.report.exhibits import exhibit_sweep, fit_to
 from vae_lightning.report.sweep import read_sweep
 from vae_lightning.report.traversals import match_latents, measure_latents, traversal_row
-from vae_lightning.runs.load import Run
+from vae_lightning.runs.run import Run
 
 TINY_MODEL = ["model=linear", "model.hidden_dim=24", "trainer.max_epochs=1", "callbacks=[checkpoint]", "logger=[csv]"]
 JOBS = {

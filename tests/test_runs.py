@@ -14,17 +14,18 @@ from tiny_runs import write_run
 from vae_lightning import load_run
 from vae_lightning.latents.statistics import LatentStatistics
 from vae_lightning.models.pixels import to_pil
-from vae_lightning.runs import load as runs
+from vae_lightning.runs import load, run
 from vae_lightning.runs.checkpoints import EXPORT_FORMAT, checkpoint_to_resume
+from vae_lightning.runs.fitted import statistics_file
 from vae_lightning.runs.layout import BEST_KEY, RECORD_KEY, RunError
 
 
 def test_examples_in_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "outputs" / "2026-11-20_12-00-00", image_size=64, latent_dim=128)
-    results = doctest.testmod(runs)
-    assert results.attempted >= 10
-    assert not results.failed
+    tried = [doctest.testmod(module) for module in (load, run)]
+    assert sum(results.attempted for results in tried) >= 10
+    assert not sum(results.failed for results in tried)
 
 
 def test_an_exported_folder_is_loaded_like_a_run(tmp_path: Path) -> None:
@@ -104,14 +105,14 @@ def test_devices_and_dtypes_that_are_not_there_are_refused(tmp_path: Path) -> No
 def test_statistics_of_latents_belong_to_one_checkpoint(tmp_path: Path) -> None:
     write_run(tmp_path)
     checkpoint = tmp_path / "checkpoints" / "best.ckpt"
-    file = runs.statistics_file(checkpoint)
+    file = statistics_file(checkpoint)
     kl_nats = torch.tensor([0.1, 3.0, 0.2, 2.0, 0.0, 1.0])
     file.write(LatentStatistics(torch.arange(6.0), torch.ones(6), kl_nats))
     assert load_run(tmp_path).latent_statistics().mean.equal(torch.arange(6.0))
     assert load_run(tmp_path).latent_statistics().most_active(3) == [1, 3, 5]
     content = torch.load(checkpoint)
     torch.save(content | {"epoch": 3}, checkpoint)
-    assert runs.statistics_file(checkpoint).read() is None
+    assert statistics_file(checkpoint).read() is None
     file.path.write_bytes(b"rubbish")
     with pytest.raises(ValueError, match="delete it to fit them again"):
         load_run(tmp_path).latent_statistics()

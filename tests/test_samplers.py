@@ -10,7 +10,7 @@ from vae_lightning.evaluation.metric import EvaluationError
 from vae_lightning.evaluation.metrics.samplers import COLUMNS, Samplers
 from vae_lightning.latents.priors import FittedGaussian, Prior, fit_prior
 from vae_lightning.models.distributions import Deterministic, DiagonalGaussian, Posterior
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.result import Result
 
 

@@ -15,8 +15,8 @@ from vae_lightning import load_run
 from vae_lightning.models.pixels import to_pil
 from vae_lightning.runs.checkpoints import FORMAT
 from vae_lightning.runs.layout import RECORD_KEY, RunError
-from vae_lightning.runs.load import Run
 from vae_lightning.runs.metrics_csv import read_metrics
+from vae_lightning.runs.run import Run
 from vae_lightning.training.vae_module import VAEModule
 
 

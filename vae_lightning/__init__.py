@@ -7,11 +7,12 @@ if TYPE_CHECKING:
     from vae_lightning.latents.paths import latents_between
     from vae_lightning.models.pixels import to_pil
     from vae_lightning.recognition.load import load_recognizer
-    from vae_lightning.runs.load import Run, load_run
+    from vae_lightning.runs.load import load_run
+    from vae_lightning.runs.run import Run
 
 __all__ = ["Run", "latents_between", "load_recognizer", "load_run", "to_pil"]
 PLACES = {
-    "Run": "runs.load",
+    "Run": "runs.run",
     "latents_between": "latents.paths",
     "load_recognizer": "recognition.load",
     "load_run": "runs.load",

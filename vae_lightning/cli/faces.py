@@ -22,7 +22,7 @@ from vae_lightning.system.names import short_stem
 if TYPE_CHECKING:  # torch is imported inside the verbs: --help and shell completion answer at once
     from torch import Tensor
 
-    from vae_lightning.runs.load import Run
+    from vae_lightning.runs.run import Run
 COLUMNS = 8
 MOST_STEPS = 1_000  # in a row of a picture
 Out = Annotated[

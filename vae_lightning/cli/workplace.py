@@ -21,9 +21,10 @@ from vae_lightning.recognition import Recognizer
 from vae_lightning.recognition.load import load_recognizer
 from vae_lightning.runs.fitted import digest_of
 from vae_lightning.runs.layout import EDITS, checkpoint_file, run_folder
-from vae_lightning.runs.load import Run, load_run
-from vae_lightning.runs.opened import Subject, open_subject
+from vae_lightning.runs.load import load_run
 from vae_lightning.runs.photographs import open_photographs
+from vae_lightning.runs.run import Run
+from vae_lightning.runs.subject import Subject, open_subject
 from vae_lightning.runs.versions import made_with
 from vae_lightning.scores.result import Cell, Result, Row
 from vae_lightning.system.progress import progress

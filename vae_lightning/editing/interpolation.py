@@ -14,7 +14,7 @@ from vae_lightning.latents.paths import PATHS, latent_path, latents_between
 from vae_lightning.models.pixels import NUM_LEVELS
 from vae_lightning.pictures.face_grids import encode_mean
 from vae_lightning.pictures.grids import labelled_grid
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.result import Result, Row
 
 HEADING = 12  # letters above a column

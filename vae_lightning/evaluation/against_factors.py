@@ -12,14 +12,14 @@ from vae_lightning.evaluation.factor_scores import SCORES, FactorScores
 from vae_lightning.evaluation.metric import EvaluationError, Metric
 from vae_lightning.models.distributions import ACTIVE_VARIANCE, DiagonalGaussian
 from vae_lightning.pictures.heat_map import draw_heat_map
-from vae_lightning.runs.opened import MOST_FITTED
+from vae_lightning.runs.subject import MOST_FITTED
 from vae_lightning.scores.codes import CodedImages, active_latents, chosen
 from vae_lightning.scores.disentanglement import LEAST_VARIANCE
 from vae_lightning.scores.predictors import Predictor
 from vae_lightning.scores.result import Result, Value
 
 if TYPE_CHECKING:
-    from vae_lightning.runs.opened import Subject
+    from vae_lightning.runs.subject import Subject
 
 FEWEST_IMAGES = 100  # fewer say nothing about 20 bins
 FEWEST_OTHERS = 20  # images that must differ from a factor's most common value

@@ -16,8 +16,9 @@ from vae_lightning.evaluation.store import ResultStore
 from vae_lightning.runs.data_record import has_same_images
 from vae_lightning.runs.fitted import digest_of
 from vae_lightning.runs.layout import EVALUATION, run_folder
-from vae_lightning.runs.load import Run, load_run
-from vae_lightning.runs.opened import Subject, open_subject
+from vae_lightning.runs.load import load_run
+from vae_lightning.runs.run import Run
+from vae_lightning.runs.subject import Subject, open_subject
 from vae_lightning.runs.versions import made_with
 from vae_lightning.scores.result import Result
 from vae_lightning.system.progress import Observer

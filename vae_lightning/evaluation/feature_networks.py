@@ -21,7 +21,7 @@ from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 from torchvision.models import AlexNet_Weights
 
 from vae_lightning.evaluation.metric import EvaluationError
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 from vae_lightning.system.tensor_files import UNREADABLE, read_tensors
 
 INCEPTION_LAYER = "2048"  # torch-fidelity's name of the last average pooling, and its number of features

@@ -8,7 +8,7 @@ from vae_lightning.scores.result import Result
 from vae_lightning.system.found import stem_of
 
 if TYPE_CHECKING:
-    from vae_lightning.runs.opened import Subject
+    from vae_lightning.runs.subject import Subject
 
 
 class Metric(ABC):

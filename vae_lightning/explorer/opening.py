@@ -15,8 +15,9 @@ from vae_lightning.latents.statistics import LatentStatistics
 from vae_lightning.report.sweep import Job, Sweep, read_sweep
 from vae_lightning.runs.data_record import data_settings
 from vae_lightning.runs.layout import checkpoint_file, checkpoint_path, is_sweep, run_folder
-from vae_lightning.runs.load import Run, load_run
-from vae_lightning.runs.opened import open_subject
+from vae_lightning.runs.load import load_run
+from vae_lightning.runs.run import Run
+from vae_lightning.runs.subject import open_subject
 from vae_lightning.system.progress import Track, progress
 from vae_lightning.system.terminal import command
 

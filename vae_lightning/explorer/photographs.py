@@ -13,7 +13,7 @@ from torch import Tensor
 from vae_lightning.data import DataError
 from vae_lightning.data.decoded.image_files import check_size, explained_decoding
 from vae_lightning.data.decoded.preprocessing import upright_rgb
-from vae_lightning.runs.load import Run
+from vae_lightning.runs.run import Run
 
 MOST_BYTES = 10 * 2**20
 MOST_KEPT = 256  # of all visitors together; the oldest goes

@@ -14,7 +14,7 @@ from vae_lightning.explorer.photographs import Photographs
 from vae_lightning.latents.directions import Directions
 from vae_lightning.latents.statistics import LatentStatistics
 from vae_lightning.runs.layout import run_folder
-from vae_lightning.runs.load import Run
+from vae_lightning.runs.run import Run
 from vae_lightning.system.terminal import command
 
 log = logging.getLogger("vae_lightning")

@@ -9,7 +9,7 @@ from vae_lightning.data import DataError
 from vae_lightning.latents.priors import PRIORS
 from vae_lightning.latents.statistics import LatentStatistics
 from vae_lightning.runs.fitted import direction_file, prior_file, statistics_file
-from vae_lightning.runs.load import Run
+from vae_lightning.runs.run import Run
 from vae_lightning.system.terminal import command
 
 

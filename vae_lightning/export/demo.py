@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vae_lightning.export.browser_runtime import RUNTIME_FILES, WASM, browser_runtime
 from vae_lightning.export.demo_contents import demo_contents
-from vae_lightning.runs.load import Run
+from vae_lightning.runs.run import Run
 from vae_lightning.system.whole_files import replacing, write_json
 
 SOURCES = Path(__file__).parent / "page"

@@ -14,7 +14,7 @@ from vae_lightning.data.sources.resolution import data_sources
 from vae_lightning.latents.priors import FittedGaussian, GaussianMixture, Prior
 from vae_lightning.latents.statistics import LatentStatistics
 from vae_lightning.runs.layout import RunError, run_folder
-from vae_lightning.runs.load import Run
+from vae_lightning.runs.run import Run
 from vae_lightning.system.progress import progress
 from vae_lightning.system.terminal import command
 

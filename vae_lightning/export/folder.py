@@ -19,7 +19,8 @@ from vae_lightning.models.pixels import to_uint8
 from vae_lightning.pictures.grids import labelled_grid, write_picture
 from vae_lightning.runs.checkpoints import read_checkpoint
 from vae_lightning.runs.layout import EXPORTED_CONFIG, EXPORTED_WEIGHTS, checkpoint_file
-from vae_lightning.runs.load import Run, run_of
+from vae_lightning.runs.load import build_run
+from vae_lightning.runs.run import Run
 from vae_lightning.system.plain_files import read_plain
 from vae_lightning.system.progress import progress
 from vae_lightning.system.whole_files import aside, leftovers, naming, write_json
@@ -73,7 +74,7 @@ def export_run(
     runtime = prepare_runtime(browser_runtime) if demo else None
     file = checkpoint_file(Path(path).expanduser(), checkpoint)
     content = read_checkpoint(file)
-    vae = run_of(file, content)
+    vae = build_run(file, content)
     if vae.path.resolve().is_relative_to(folder):
         raise ValueError(f"{folder} holds the model that is to be exported: name another folder")
     with naming(folder), replacing_folder(folder) as unfinished:

@@ -27,8 +27,8 @@ from vae_lightning.runs.layout import (
     checkpoint_path,
     run_folder,
 )
-from vae_lightning.runs.load import Run
 from vae_lightning.runs.parts import find_class
+from vae_lightning.runs.run import Run
 from vae_lightning.system.plain_files import read_plain
 from vae_lightning.system.templates import markdown_template
 

@@ -13,7 +13,8 @@ from vae_lightning.report.sweep import Job, Sweep
 from vae_lightning.report.traversals import Latents, Match, match_latents, measure_latents, traversal_row
 from vae_lightning.runs.data_record import data_settings
 from vae_lightning.runs.layout import checkpoint_path
-from vae_lightning.runs.load import Run, load_run
+from vae_lightning.runs.load import load_run
+from vae_lightning.runs.run import Run
 from vae_lightning.system.names import reason_of
 
 NUM_FACES = 8  # reconstructed, and as many samples

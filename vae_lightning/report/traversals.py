@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from vae_lightning.models.pixels import to_uint8
-from vae_lightning.runs.load import Run
+from vae_lightning.runs.run import Run
 
 REACH = 2.0  # an effect is what lies between -REACH and +REACH
 VALUES = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)

@@ -14,7 +14,7 @@ from vae_lightning.pictures.charts import Chart
 from vae_lightning.pictures.face_grids import Faces, encode_mean
 from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.pictures.heat_map import draw_signed
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.result import Result, Row
 from vae_lightning.system.names import did_you_mean
 

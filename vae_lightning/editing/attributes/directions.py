@@ -19,7 +19,7 @@ from vae_lightning.pictures.charts import Chart
 from vae_lightning.pictures.face_grids import Faces
 from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.pictures.heat_map import draw_signed
-from vae_lightning.runs.opened import MOST_FITTED, Subject
+from vae_lightning.runs.subject import MOST_FITTED, Subject
 from vae_lightning.scores.attribute_scores import has_both_classes
 from vae_lightning.scores.codes import active_latents
 from vae_lightning.scores.result import Result, Row

@@ -18,7 +18,7 @@ from vae_lightning.pictures.charts import COLORS, Chart, figure_pixels
 from vae_lightning.pictures.face_grids import decode_uint8, encode_mean
 from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.recognition import Recognizer
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.result import Result, Row
 from vae_lightning.system.names import did_you_mean
 from vae_lightning.system.progress import Track, untracked

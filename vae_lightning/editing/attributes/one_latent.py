@@ -5,7 +5,7 @@ import torch
 
 from vae_lightning.editing.attributes.amplification import subject_correlations
 from vae_lightning.editing.attributes.edit import AttributeEdit, Latents
-from vae_lightning.runs.opened import MOST_FITTED, Subject
+from vae_lightning.runs.subject import MOST_FITTED, Subject
 from vae_lightning.system.names import did_you_mean
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from vae_lightning.data.sources.source import SPLITS, Split
 from vae_lightning.pictures.charts import COLORS, Chart, figure_pixels
 from vae_lightning.pictures.face_grids import encode_mean
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 from vae_lightning.system.names import did_you_mean
 
 BASES = ("pca", "identity")

@@ -24,7 +24,7 @@ from vae_lightning.editing.identity.bases import (
 )
 from vae_lightning.pictures.charts import COLORS, Chart, figure_pixels
 from vae_lightning.recognition import Recognizer
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.resampling import image_weights, percentile_interval
 from vae_lightning.scores.result import Result, Row
 

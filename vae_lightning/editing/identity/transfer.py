@@ -20,7 +20,7 @@ from vae_lightning.editing.identity.bases import (
     person_share,
 )
 from vae_lightning.pictures.grids import labelled_grid
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.result import Result, Row
 
 SHOWN_COMPONENTS = (0, 8, 16, 32, 64)  # and all of them

@@ -20,7 +20,7 @@ from vae_lightning.editing.identity.bases import (
 )
 from vae_lightning.models.pixels import to_pixel_range
 from vae_lightning.recognition import Recognizer
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.resampling import area_under_curve, squared_correlation
 from vae_lightning.scores.result import Row
 from vae_lightning.system.names import did_you_mean

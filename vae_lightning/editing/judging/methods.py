@@ -9,7 +9,7 @@ from vae_lightning.editing.attributes.edit import Latents, Method, attribute_edi
 from vae_lightning.editing.attributes.guidance import GuidanceSettings, guide
 from vae_lightning.latents.directions import METHODS, Direction, DirectionFile
 from vae_lightning.recognition import Recognizer
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 
 FEW_IMAGES = 10  # of each class, as in the system that experiment=linear_vae reproduces
 

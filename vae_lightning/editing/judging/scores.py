@@ -11,7 +11,7 @@ from torch.nn.functional import conv2d
 
 from vae_lightning.editing.judging.judge import Judge, Readings
 from vae_lightning.evaluation.metrics.reconstructions import decode_checked
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.resampling import image_weights, percentile_interval
 from vae_lightning.scores.result import Row
 

@@ -13,7 +13,7 @@ from vae_lightning.editing.judging.judge import Judge
 from vae_lightning.editing.judging.pictures import draw_leaks, draw_trade_off
 from vae_lightning.editing.judging.scores import DEFINITIONS, EditScore, interval_cells, look, score_looks
 from vae_lightning.pictures.grids import labelled_grid
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.result import Result, Row
 from vae_lightning.system.names import did_you_mean
 

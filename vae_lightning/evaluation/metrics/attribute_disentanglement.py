@@ -7,7 +7,7 @@ from vae_lightning.data.sources.source import Split
 from vae_lightning.evaluation.against_factors import AgainstFactors, Known
 
 if TYPE_CHECKING:
-    from vae_lightning.runs.opened import Subject
+    from vae_lightning.runs.subject import Subject
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from vae_lightning.evaluation.feature_networks import (
 from vae_lightning.evaluation.metric import EvaluationError, Metric
 from vae_lightning.evaluation.metrics.reconstructions import UNIT_RANGE, decode_checked
 from vae_lightning.models.pixels import to_uint8
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.result import Result, Value
 
 FEWEST_IMAGES = 16

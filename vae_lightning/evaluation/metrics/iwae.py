@@ -15,7 +15,7 @@ from vae_lightning.evaluation.metric import EvaluationError, Metric
 from vae_lightning.evaluation.metrics.likelihood import NO_ELBO, PixelLikelihood
 from vae_lightning.models.distributions import DiagonalGaussian
 from vae_lightning.pictures.charts import Chart, draw_lines
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.resampling import bootstrap_interval
 from vae_lightning.scores.result import Result, Value
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from vae_lightning.evaluation.metric import Metric
 from vae_lightning.models.distributions import ACTIVE_VARIANCE, DiagonalGaussian
 from vae_lightning.pictures.charts import COLORS, Chart, draw_kl_per_latent, figure_pixels
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.resampling import bootstrap_interval
 from vae_lightning.scores.result import Result, Row, Value
 from vae_lightning.system.progress import Track

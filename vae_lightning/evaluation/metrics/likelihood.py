@@ -13,7 +13,7 @@ from torch import Tensor
 from vae_lightning.evaluation.metric import Metric
 from vae_lightning.models.distributions import PixelPrediction, discretised_gaussian_nll
 from vae_lightning.models.pixels import mean_squared_error
-from vae_lightning.runs.opened import Images, Subject
+from vae_lightning.runs.subject import Images, Subject
 from vae_lightning.scores.resampling import bootstrap_interval
 from vae_lightning.scores.result import Direction, Result, Value
 

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from vae_lightning.evaluation.metric import Metric
 from vae_lightning.pictures.face_grids import Grid, interpolation_grid, reconstruction_grid, temperature_grid
 from vae_lightning.pictures.grids import labelled_grid
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.result import Result
 
 NUM_FACES = 10

@@ -11,14 +11,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from vae_lightning.evaluation.metric import EvaluationError, Metric
-from vae_lightning.runs.opened import MOST_FITTED
+from vae_lightning.runs.subject import MOST_FITTED
 from vae_lightning.scores.attribute_scores import AttributeScores, draw_bars, has_both_classes, score_attributes
 from vae_lightning.scores.codes import CodedImages, chosen
 from vae_lightning.scores.resampling import bootstrap_interval, image_weights, percentile_interval
 from vae_lightning.scores.result import Result, Value
 
 if TYPE_CHECKING:
-    from vae_lightning.runs.opened import Subject
+    from vae_lightning.runs.subject import Subject
 
 MOST_STEPS = 1_000  # of L-BFGS; some 20 are usual
 VALUES = ("probe_mean_accuracy", "probe_mean_balanced_accuracy", "probe_mean_auc")

@@ -23,7 +23,7 @@ from vae_lightning.evaluation.feature_networks import (
 from vae_lightning.evaluation.metric import EvaluationError, Metric
 from vae_lightning.models.pixels import mean_squared_error, to_pixel_range, to_uint8
 from vae_lightning.pictures.grids import labelled_grid
-from vae_lightning.runs.opened import Subject
+from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.resampling import bootstrap_interval
 from vae_lightning.scores.result import Direction, Result, Value
 

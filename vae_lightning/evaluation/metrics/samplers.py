@@ -20,7 +20,7 @@ from vae_lightning.scores.resampling import bootstrap_interval
 from vae_lightning.scores.result import Direction, Result, Value
 
 if TYPE_CHECKING:
-    from vae_lightning.runs.opened import Subject
+    from vae_lightning.runs.subject import Subject
 
 COLUMNS = 8
 LABELS = {"normal": "N(0, I)", "gaussian": "Gaussian", "gmm": "mixture", "flow": "flow"}

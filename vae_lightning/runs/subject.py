@@ -16,7 +16,7 @@ from vae_lightning.losses.reconstruction import ReconstructionLoss
 from vae_lightning.models import Autoencoder
 from vae_lightning.models.distributions import Deterministic, DiagonalGaussian, PixelPrediction, Posterior
 from vae_lightning.models.pixels import to_pixel_range, to_uint8, to_unit_range
-from vae_lightning.runs.load import Run
+from vae_lightning.runs.run import Run
 from vae_lightning.system.progress import Track, untracked
 
 Images = Float[Tensor, "batch channels height width"]
