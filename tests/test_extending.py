@@ -67,6 +67,21 @@ print(json.dumps({
 }))
 """
 
+# run in the copy for each command line of train.py: the first job of a sweep
+BUILT = """
+import sys
+import train
+from hydra import compose, initialize_config_dir
+from vae_lightning.launch.configuration import to_plain
+
+for line in sys.argv[1:]:
+    words = [word if "[" in word else word.split(",")[0] for word in line.split() if word != "-m"]
+    with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
+        config = compose("config", [*words, "run_dir=unused"])
+    assert train.build(config, to_plain(config)), line
+print("built", len(sys.argv) - 1)
+"""
+
 
 def blocks() -> dict[str, str]:
     """Path of the file -> the block, of the whole page."""
@@ -131,6 +146,15 @@ def test_a_run_is_trained_with_the_new_parts(posterior: str, image_size: int, co
     assert [row for row in rows if row.get("train/gradient_norm", 0) > 0 and "train/psnr" in row]
     data = json.loads((run_dir / "data.json").read_text())
     assert (data["source"], data["train_count"], data["val_count"], data["test_count"]) == ("class_folders", 24, 8, 8)
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_the_commands_of_the_page_compose_and_build(copy: Path) -> None:
+    lines = re.findall(r"^python train\.py (.*?)(?: +#.*)?$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    commands = [line.replace("'", "") for line in lines]
+    assert len(commands) >= 6
+    assert in_copy(copy, "-c", BUILT, *commands).splitlines()[-1] == f"built {len(commands)}"
 
 
 @pytest.mark.process

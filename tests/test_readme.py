@@ -22,10 +22,13 @@ from vae_lightning.launch.sweep.engines import check_extras
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "multirun/README.md"]
-RECIPES = REPOSITORY / "docs/extending.md"  # its code blocks have a test of their own
+RECIPES = REPOSITORY / "docs/extending.md"  # its code blocks and commands are tested in test_extending.py
 README = PAGES[0].read_text(encoding="utf-8")
 BLOCKS = "\n".join(
-    block for page in PAGES for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    block
+    for page in PAGES
+    if page != RECIPES
+    for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 )
 PRESETS = "\n".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "conf/experiment").glob("*.yaml"))
 TRAIN_COMMANDS = sorted(
