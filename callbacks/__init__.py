@@ -17,7 +17,7 @@ from callbacks.profile import Profile
 from callbacks.projector import Projector
 from callbacks.recognition_scores import RecognitionScores
 from callbacks.selection import select_callbacks
-from callbacks.stopping import LastCheckpoint, StopAfterBatch, queue_again, under_submitit
+from callbacks.stopping import LastCheckpoint, StopAfterBatch, requeue, under_submitit
 from callbacks.throughput import Throughput, times_of_fit
 from callbacks.training_metric import TrainingMetric
 
@@ -52,9 +52,9 @@ __all__ = [
     "describe",
     "event_folders",
     "log_hyperparameters",
-    "queue_again",
     "quieten_event_writer",
     "quieten_lightning",
+    "requeue",
     "say_where_to_look",
     "select_callbacks",
     "tensorboard_command",

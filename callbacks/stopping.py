@@ -107,7 +107,7 @@ def requeue_signal() -> signal.Signals:
     return signal.Signals[f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"]
 
 
-def queue_again() -> None:
+def requeue() -> None:
     """Makes submitit requeue the job and ends the process, unless a person has cancelled the job.
 
     Without this, SLURM counts a job that ends after SIGTERM as completed.

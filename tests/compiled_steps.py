@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import train
+from vae_lightning.launch import train
 from vae_lightning.launch.configuration import to_plain
 from vae_lightning.losses import KLWeight
 from vae_lightning.training.vae_module import VAEModule

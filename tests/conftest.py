@@ -138,10 +138,12 @@ def key_of(override: str) -> str:
 
 def train_tiny(root: Path, data_dir: Path, run_dir: Path, *overrides: str, fixed: Sequence[str] = TINY_RUN) -> Path:
     """Trains on the CelebA at `root` and returns the run folder; `overrides` replace those of `fixed`."""
-    import train
+    from vae_lightning.launch import train
     from vae_lightning.launch.configuration import to_plain
-    from vae_lightning.launch.sweep import run_recorded
+    from vae_lightning.launch.job import session_of
     from vae_lightning.runs.identity import identity_of
+    from vae_lightning.runs.status import claimed, recorded
+    from vae_lightning.runs.versions import made_with
 
     places = [f"run_dir='{run_dir}'", f"data.data_dir='{data_dir}'", f"data.root='{root}'"]
     given = {key_of(override) for override in overrides}
@@ -149,7 +151,8 @@ def train_tiny(root: Path, data_dir: Path, run_dir: Path, *overrides: str, fixed
     with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
         config = compose("config", [*kept, *places, *overrides])
     plain = to_plain(config)
-    run_recorded(run_dir, identity_of(config), lambda: train.run(config, plain, *train.build(config, plain)))
+    with claimed(run_dir), recorded(run_dir, identity_of(config), session_of(run_dir), made_with()):
+        train.run(config, plain, *train.build(config, plain))
     return run_dir
 
 

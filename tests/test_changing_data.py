@@ -16,7 +16,7 @@ from written_sweeps import write_status
 
 from vae_lightning.data import DataError, FaceDataModule
 from vae_lightning.data.sources import source
-from vae_lightning.launch.sweep import run_job
+from vae_lightning.launch.job import warn_of_changes
 from vae_lightning.runs.data_record import has_same_images
 from vae_lightning.runs.metrics_csv import read_metrics
 from vae_lightning.runs.versions import made_with
@@ -173,10 +173,10 @@ def test_a_finished_job_says_that_its_annotation_has_changed(
     write_status(job, "done", identity="i", made_with=made_with())
     (job / "metrics.json").write_text('{"val/loss": 3.0}')
     (job / "data.json").write_text(json.dumps(data.record()))
-    run_job(job, "i", data.marks_now, dict, dict)
+    warn_of_changes(job, data.marks_now)
     assert warnings(caplog) == []
     edit_line("list_attr_celeba.txt", 5, " -1", "  1")(root)
-    run_job(job, "i", data.marks_now, dict, dict)
+    warn_of_changes(job, data.marks_now)
     (said,) = warnings(caplog)
     assert f"would not come out the same: the attributes or identities of {root} are others" in said
 

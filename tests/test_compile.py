@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from processes import run
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import train
+from vae_lightning.launch import train
 from vae_lightning.launch.configuration import to_plain
 from vae_lightning.launch.hardware import check_compile
 from vae_lightning.launch.signatures import ConfigError

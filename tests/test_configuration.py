@@ -9,8 +9,8 @@ from hydra.errors import ConfigCompositionException, InstantiationException, Mis
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-import train
 from vae_lightning.data.rendering.factors import sample_pictures
+from vae_lightning.launch import train
 from vae_lightning.launch.command_line import continue_last_run, explain_unknown_key, name_jobs_by_what_is_swept
 from vae_lightning.launch.configuration import first_cause, to_plain
 from vae_lightning.launch.signatures import ConfigError, check_arguments

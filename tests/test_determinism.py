@@ -16,12 +16,12 @@ from hydra import compose, initialize_config_dir
 from tiny_runs import write_run
 from torch import Tensor
 
-import train
 from vae_lightning import load_run
 from vae_lightning.data import FaceDataModule
 from vae_lightning.evaluation.card import read_card
 from vae_lightning.evaluation.evaluate import evaluate_run
 from vae_lightning.evaluation.request import Request
+from vae_lightning.launch import train
 from vae_lightning.launch.configuration import to_plain
 from vae_lightning.recognition import Recognizer
 from vae_lightning.runs.metrics_csv import read_metrics

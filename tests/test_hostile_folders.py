@@ -19,7 +19,7 @@ from vae_lightning.launch.command_line import explain_unknown_key, name_jobs_by_
 from vae_lightning.launch.configuration import CONF_DIR
 from vae_lightning.launch.overrides import TARGET, read_overrides
 from vae_lightning.launch.signatures import ConfigError, check_arguments
-from vae_lightning.launch.sweep.progress import look, time_left
+from vae_lightning.launch.sweep.progress import read_progress, time_left
 from vae_lightning.report import write_report
 from vae_lightning.report.evaluations import read_evaluations
 from vae_lightning.report.page import page_html
@@ -252,7 +252,7 @@ def _report(sweep: Path) -> None:
     table = make_table(read)
     page = page_html(read, table, summarise(read, table), [], [], read_evaluations(table))
     assert page.count("<script>") == 1
-    time_left(sweep, look(sweep))
+    time_left(sweep, read_progress(sweep))
 
 
 @fuzzed

@@ -1,6 +1,5 @@
 """A run that is killed goes on by the same command, and ends as if nothing had happened: tests/kill_trials.py."""
 
-import functools
 import json
 import logging
 import os
@@ -12,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,15 +19,16 @@ from conftest import WHOLE_RUN
 from kill_comparison import differences, half_files, leftovers
 from kill_trials import PHASES, Trials
 from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import OmegaConf
 from processes import ROOT, SMALL, train, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from written_sweeps import write_status
 
 from callbacks import MetricsCsv, WholeCheckpoints
 from callbacks.dashboard import begin_session
+from vae_lightning.launch import train as launch
 from vae_lightning.launch.command_line import continue_last_run
 from vae_lightning.launch.signatures import ConfigError
-from vae_lightning.launch.sweep import run_job
 from vae_lightning.runs.layout import RunError
 from vae_lightning.runs.metrics_csv import read_metrics
 from vae_lightning.runs.status import MOST_CRASHES
@@ -38,56 +39,68 @@ from vae_lightning.system.whole_files import write_json
 # ---- the same command again
 
 
-def start_again(run_dir: Path, identity: str = "i") -> tuple[dict[str, object], list[str]]:
-    """What a run's command does with a folder: the metrics, and which of its ways it took."""
-    way: list[str] = []
+Start = Callable[[Path], tuple[dict[str, Any], list[str | None]]]
 
-    def take(name: str) -> dict[str, object]:
-        way.append(name)
+
+@pytest.fixture
+def start_again(monkeypatch: pytest.MonkeyPatch) -> Start:
+    """What a run's command does with a folder: the metrics, and the ckpt_path of each training that it starts."""
+    started: list[str | None] = []
+
+    def train_nothing(config: Any) -> dict[str, float]:
+        started.append(config.ckpt_path)
         return {"val/loss": 1.0}
 
-    def say_done(metrics: dict[str, object]) -> None:
-        way.append("said done")
+    monkeypatch.setattr(launch, "identity_of", lambda config: "i")
+    monkeypatch.setattr(launch, "train", train_nothing)
 
-    begin, go_on = functools.partial(take, "begin"), functools.partial(take, "go on")
-    return run_job(run_dir, identity, dict, begin, go_on, say_done), way
+    def start(run_dir: Path) -> tuple[dict[str, Any], list[str | None]]:
+        started.clear()
+        config = OmegaConf.create({"run_dir": str(run_dir), "ckpt_path": None})
+        return launch.train_unless_done(config, in_sweep=False), list(started)
+
+    return start
 
 
-def test_a_new_run_begins_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert start_again(tmp_path / "night")[1] == ["begin"]
+def test_a_new_run_begins_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture, start_again: Start) -> None:
+    assert start_again(tmp_path / "night")[1] == [None]
     assert not caplog.records
 
 
 @pytest.mark.parametrize(("state", "ended"), [("running", "was interrupted"), ("failed", "failed")])
 def test_what_was_stopped_goes_on_or_begins_again_and_says_which(
-    state: str, ended: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    state: str, ended: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, start_again: Start
 ) -> None:
     caplog.set_level(logging.INFO)
     run = tmp_path / "night"
     run.mkdir()
     write_status(run, state, identity="i")
-    assert start_again(run)[1] == ["begin"]
-    assert f"night {ended} before its first checkpoint: starting again from the beginning" in caplog.text
+    assert start_again(run)[1] == [None]
+    assert f"night {ended} before its first checkpoint: it starts again from the beginning" in caplog.text
     write_status(run, state, identity="i")
     (run / "checkpoints").mkdir()
     (run / "checkpoints" / "last.ckpt").touch()
-    assert start_again(run)[1] == ["go on"]
-    assert f"night {ended}: going on from its last checkpoint" in caplog.text
+    assert start_again(run)[1] == ["last"]
+    assert f"night {ended}: it is resumed from its last checkpoint" in caplog.text
 
 
-def test_a_person_may_start_a_run_again_as_often_as_it_is_killed(tmp_path: Path) -> None:
+def test_a_person_may_start_a_run_again_as_often_as_it_is_killed(tmp_path: Path, start_again: Start) -> None:
     """In a container all its processes have one number; what Ray starts again by itself is counted."""
     write_status(tmp_path, "running", identity="i", session=str(os.getpid()), attempt=MOST_CRASHES, saved_at=None)
-    assert start_again(tmp_path)[1] == ["begin"]
+    assert start_again(tmp_path)[1] == [None]
 
 
-def test_what_is_done_is_left_alone_and_said(tmp_path: Path) -> None:
+def test_what_is_done_is_left_alone_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, start_again: Start
+) -> None:
+    caplog.set_level(logging.INFO)
     write_status(tmp_path, "done", identity="i")
     (tmp_path / "metrics.json").write_text('{"val/loss": 3.0}')
-    assert start_again(tmp_path) == ({"val/loss": 3.0}, ["said done"])
+    assert start_again(tmp_path) == ({"val/loss": 3.0}, [])
+    assert "is done already" in caplog.text
 
 
-def test_another_run_in_the_folder_is_not_overwritten(tmp_path: Path) -> None:
+def test_another_run_in_the_folder_is_not_overwritten(tmp_path: Path, start_again: Start) -> None:
     write_status(tmp_path, "running", identity="another")
     with pytest.raises(RunError, match=r"other settings.*another hydra\.run\.dir.*or delete"):
         start_again(tmp_path)
@@ -284,7 +297,7 @@ def test_the_same_command_goes_on_with_several_processes_too(tiny_celeba: Callab
     assert "two is done already" in again.stderr
     status = json.loads((tmp_path / "two" / "status.json").read_text())
     (tmp_path / "two" / "status.json").write_text(json.dumps({**status, "state": "running"}))
-    assert "two was interrupted: going on from its last checkpoint" in train(*command, cwd=tmp_path).stderr
+    assert "two was interrupted: it is resumed from its last checkpoint" in train(*command, cwd=tmp_path).stderr
 
 
 @pytest.mark.process

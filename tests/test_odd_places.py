@@ -27,7 +27,7 @@ from vae_lightning.launch.command_line import continue_last_run, prepare_command
 from vae_lightning.launch.configuration import CONF_DIR
 from vae_lightning.launch.overrides import path_override, quote_paths, typed_path
 from vae_lightning.launch.signatures import ConfigError
-from vae_lightning.launch.sweep.progress import look, time_left
+from vae_lightning.launch.sweep.progress import read_progress, time_left
 from vae_lightning.runs.fitted import digest_of
 from vae_lightning.runs.layout import newest_run, newest_sweep
 from vae_lightning.system.terminal import show_what_can_be_shown
@@ -185,7 +185,7 @@ def test_a_clock_that_was_set_back_gives_no_time_left(tmp_path: Path) -> None:
     started = time.time() + 86_400
     plan = {"in_session": names, "trials": None, "jobs": [], "work_at_start": 2.0, "started": started}
     (tmp_path / "sweep.json").write_text(json.dumps(plan))
-    assert time_left(tmp_path, look(tmp_path)) == ""
+    assert time_left(tmp_path, read_progress(tmp_path)) == ""
 
 
 def test_another_file_of_the_same_moment_has_another_digest(tmp_path: Path) -> None:

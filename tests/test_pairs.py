@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from test_combinations import NARROW
 
-import train
+from vae_lightning.launch import train
 from vae_lightning.launch.configuration import first_cause, to_plain
 from vae_lightning.runs.metrics_csv import read_metrics
 

@@ -9,8 +9,8 @@ from conftest import WHOLE_RUN, train_tiny
 from hydra import compose, initialize_config_dir
 from processes import train
 
-from train import CONF_DIR, build
 from vae_lightning.launch.configuration import to_plain
+from vae_lightning.launch.train import CONF_DIR, build
 from vae_lightning.runs.metrics_csv import read_metrics
 
 pytestmark = pytest.mark.process

@@ -26,12 +26,12 @@ from tensorboard.plugins.projector.projector_plugin import ProjectorPlugin
 from werkzeug.test import Client
 
 import callbacks.projector
-import train
 from callbacks import Projector, tensorboard_command
 from callbacks.dashboard import order_charts
 from callbacks.loss_curves import draw_rate_distortion, rate_distortion
 from callbacks.projector import draw_sprite
 from vae_lightning import load_run
+from vae_lightning.launch import train
 from vae_lightning.launch.building import build_module
 from vae_lightning.launch.configuration import to_plain
 

@@ -13,9 +13,9 @@ from tiny_runs import write_run
 from typer.main import get_command
 from typer.testing import CliRunner
 
-import train
 from vae_lightning import load_run
 from vae_lightning.cli.app import app
+from vae_lightning.launch import train
 from vae_lightning.launch.configuration import to_plain
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.launch.sweep.engines import check_extras

@@ -17,8 +17,8 @@ from hydra.errors import InstantiationException
 from sklearn.metrics import balanced_accuracy_score, r2_score, roc_auc_score
 from torchvision.models import resnet18
 
-import train
 from vae_lightning.data import DataError, FaceDataModule
+from vae_lightning.launch import train
 from vae_lightning.launch.configuration import first_cause, to_plain
 from vae_lightning.recognition import ResNet18Recognizer
 from vae_lightning.recognition.load import load_recognizer

@@ -9,7 +9,7 @@ from conftest import WHOLE_RUN
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-import train
+from vae_lightning.launch import train
 from vae_lightning.launch.configuration import to_plain
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.runs.metrics_csv import read_metrics

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from written_sweeps import write_status
 
-from callbacks import queue_again
-from vae_lightning.launch.sweep import run_job
-from vae_lightning.launch.sweep.progress import duration, look, share_done, time_left
+from callbacks import requeue
+from vae_lightning.launch.job import finished_metrics, warn_of_changes
+from vae_lightning.launch.sweep.progress import duration, read_progress, share_done, time_left
 from vae_lightning.runs import versions as made_with_module
 from vae_lightning.runs.layout import RunError
 from vae_lightning.runs.status import (
@@ -103,8 +103,8 @@ def test_what_has_changed_since_is_said(tmp_path: Path, caplog: pytest.LogCaptur
     write_status(tmp_path, "done", identity="i", made_with=then)
     (tmp_path / "metrics.json").write_text('{"val/loss": 3.0}')
     (tmp_path / "data.json").write_text('{"source": "celeba", "root": "/faces", "fingerprint": "then"}')
-    metrics = run_job(tmp_path, "i", lambda: {"fingerprint": "now"}, lambda: {}, lambda: {})
-    assert metrics == {"val/loss": 3.0}
+    assert finished_metrics(tmp_path, "i") == {"val/loss": 3.0}
+    warn_of_changes(tmp_path, lambda: {"fingerprint": "now"})
     assert len(read_status(tmp_path)["changed"]) == 3
     for words in ("torch 2.0 then", "losses/kl.py", "images of /faces are not those"):
         assert words in caplog.text
@@ -113,7 +113,7 @@ def test_what_has_changed_since_is_said(tmp_path: Path, caplog: pytest.LogCaptur
 def test_another_run_in_a_jobs_folder_is_left_alone(tmp_path: Path) -> None:
     write_status(tmp_path, "done", identity="another")
     with pytest.raises(RunError, match="other settings"):
-        run_job(tmp_path, "i", str, lambda: {}, lambda: {})
+        finished_metrics(tmp_path, "i")
 
 
 # ---- progress
@@ -129,7 +129,7 @@ def test_progress_counts_jobs_and_epochs(tmp_path: Path) -> None:
         write_status(tmp_path / name, state)
     (tmp_path / "b" / "config.yaml").write_text(yaml.safe_dump({"trainer": {"max_epochs": 4}}))
     (tmp_path / "b" / "metrics.csv").write_text("epoch,step,val/loss\n0,5,3\n1,10,2\n")
-    now = look(tmp_path)
+    now = read_progress(tmp_path)
     assert str(now) == "1 done · 0 running · 1 failed · 2 to go"
     assert share_done(tmp_path / "b") == 0.5
     assert now.work_left == 1.5  # half of b, all of d; nobody waits for c
@@ -165,6 +165,6 @@ def test_only_a_person_keeps_a_stopped_job_out_of_the_queue(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     queued_again: list[int] = []
     before = signal.signal(signal.SIGUSR2, lambda signum, frame: queued_again.append(signum))
-    queue_again()
+    requeue()
     signal.signal(signal.SIGUSR2, before)
     assert queued_again == ([] if is_cancelled else [signal.SIGUSR2])

@@ -7,7 +7,7 @@ import pytest
 from test_sweep import composed
 from written_sweeps import write_status
 
-import train
+from vae_lightning.launch import train
 from vae_lightning.runs.identity import identity_of
 from vae_lightning.runs.layout import RunError
 
@@ -27,13 +27,13 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
 
 def test_what_started_from_a_named_checkpoint_goes_on_from_its_own(tmp_path: Path, starts: list[str | None]) -> None:
     command = [f"run_dir={tmp_path}", "ckpt_path=elsewhere.ckpt"]
-    train.run_or_skip(composed(*command), in_sweep=False)
+    train.train_unless_done(composed(*command), in_sweep=False)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").touch()
     write_status(tmp_path, "running", identity=identity_of(composed(*command)))
-    train.run_or_skip(composed(*command), in_sweep=False)
+    train.train_unless_done(composed(*command), in_sweep=False)
     (tmp_path / "metrics.json").write_text('{"val/loss": 1.0}')
-    train.run_or_skip(composed(*command), in_sweep=False)
+    train.train_unless_done(composed(*command), in_sweep=False)
     assert starts == ["elsewhere.ckpt", "last"]  # and at last it was done
 
 
@@ -43,7 +43,7 @@ def test_another_run_is_not_overwritten_by_one_that_starts_from_a_checkpoint(
 ) -> None:
     write_status(tmp_path, "done", identity=identity_of(composed("ckpt_path=elsewhere.ckpt")))
     with pytest.raises(RunError, match="holds a run with other settings"):
-        train.run_or_skip(composed(f"run_dir={tmp_path}", *other.split()), in_sweep=False)
+        train.train_unless_done(composed(f"run_dir={tmp_path}", *other.split()), in_sweep=False)
     assert not starts
 
 
@@ -53,5 +53,5 @@ def test_a_run_goes_on_from_its_own_checkpoints_with_other_settings(
 ) -> None:
     write_status(tmp_path, "done", identity="another")
     named = name.format(folder=tmp_path)
-    train.run_or_skip(composed(f"run_dir={tmp_path}", "beta=7", f"ckpt_path={named}"), in_sweep=False)
+    train.train_unless_done(composed(f"run_dir={tmp_path}", "beta=7", f"ckpt_path={named}"), in_sweep=False)
     assert starts == [named]

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from written_sweeps import write_status
 
-import train
+from vae_lightning.launch import train
 from vae_lightning.launch.command_line import (
     choose_folder,
     is_sweep,
@@ -23,7 +23,7 @@ from vae_lightning.launch.sweep import engines
 from vae_lightning.launch.sweep.engine import Engine
 from vae_lightning.launch.sweep.engines import check_extras, choose_engine, slurm_engine
 from vae_lightning.launch.sweep.plan import SweepPlan, plan_sweep
-from vae_lightning.launch.sweep.progress import look
+from vae_lightning.launch.sweep.progress import read_progress
 from vae_lightning.launch.sweep.ray_engine import ray_engine
 from vae_lightning.runs.identity import identity_of, job_folder
 from vae_lightning.runs.status import read_plan
@@ -165,11 +165,11 @@ def test_a_plan_has_every_job_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "beta=4,model=conv",
         "beta=4,model=linear",
     ]
-    assert look(sweep.folder).to_go == 4
+    assert read_progress(sweep.folder).to_go == 4
     assert sweep.command == "vae train -m beta=1,4,1.0 model=conv,linear debug=smoke sweep=s"
     later = plan("beta=8", "model=conv,linear", "debug=smoke", "sweep=s")
     assert len(read_plan(later.folder)["jobs"]) == 6  # what was planned before stays planned
-    assert look(later.folder).total == 2
+    assert read_progress(later.folder).total == 2
     assert plan("hparams_search=beta_grid", "beta=1,2").jobs[0].name == "beta=1"
     assert len(plan("hparams_search=beta_grid", "seed=range(0,2)").jobs) == 12
 
@@ -224,7 +224,7 @@ def test_missing_extras_are_named(find_spec: Callable[[str], None], monkeypatch:
     check_extras(["-m", "beta=1,4"])
 
 
-def test_slurm_is_refused_where_it_is_not_or_would_not_queue_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slurm_is_refused_where_it_is_not_or_would_not_requeue(monkeypatch: pytest.MonkeyPatch) -> None:
     launcher = OmegaConf.create({"timeout_min": 30, "array_parallelism": 8})
     monkeypatch.setattr(engines.shutil, "which", lambda name: None)
     with pytest.raises(ConfigError, match="no sbatch here"):

@@ -86,7 +86,7 @@ def test_two_sweeps_of_one_second_share_nothing_but_the_decoded_images(quick: li
     assert len(list((tmp_path / "data" / "cache").glob("*/images.npy"))) == 3
 
 
-def test_sigterm_is_a_stop_and_under_slurm_a_request_to_queue_again(quick: list[str], tmp_path: Path) -> None:
+def test_sigterm_is_a_stop_and_under_slurm_a_request_to_requeue(quick: list[str], tmp_path: Path) -> None:
     """submitit listens to SIGUSR2; a job that ends with 0 after SIGTERM would count as completed."""
     listener = (
         "import runpy, signal, sys\n"

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from vae_lightning.launch.sweep import progress
-from vae_lightning.launch.sweep.progress import Progression, duration, shown, time_left
+from vae_lightning.launch.sweep.progress import SweepProgress, duration, shown, time_left
 from vae_lightning.runs.status import State
 
 MOMENTS: list[dict[str, State]] = [
@@ -25,17 +25,17 @@ class Looks:
     def __init__(self, stop: threading.Event) -> None:
         self.stop, self.left = stop, list(MOMENTS)
 
-    def __call__(self, folder: Path) -> Progression:
+    def __call__(self, folder: Path) -> SweepProgress:
         states = self.left.pop(0)
         if len(self.left) == 1:
             self.stop.set()
-        return Progression(states, dict.fromkeys(states, 0.5), len(states))
+        return SweepProgress(states, dict.fromkeys(states, 0.5), len(states))
 
 
 @pytest.fixture
 def stop(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     stop = threading.Event()
-    monkeypatch.setattr(progress, "look", Looks(stop))
+    monkeypatch.setattr(progress, "read_progress", Looks(stop))
     monkeypatch.setattr(progress, "LOOK_EVERY_SECONDS", 0.0)
     return stop
 
@@ -64,7 +64,7 @@ def test_jobs_in_this_process_say_themselves_where_they_are(tmp_path: Path) -> N
 
 
 def test_time_left_is_said_once_there_is_something_to_go_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = Progression({"a": "done", "b": "running"}, {"a": 1.0, "b": 0.5}, 3)
+    now = SweepProgress({"a": "done", "b": "running"}, {"a": 1.0, "b": 0.5}, 3)
     monkeypatch.setattr(progress.time, "time", lambda: 1_000.0)
     for plan, text in (
         ({"work_at_start": 3.0, "started": 100.0}, " · about 15 min left"),

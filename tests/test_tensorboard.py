@@ -25,7 +25,7 @@ from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-import train
+from vae_lightning.launch import train
 
 pytestmark = [pytest.mark.browser, pytest.mark.process, pytest.mark.slow, needs_browser]
 

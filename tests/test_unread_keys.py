@@ -12,8 +12,8 @@ import typer
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-import train
 from vae_lightning.cli.app import app
+from vae_lightning.launch import train
 from vae_lightning.launch.configuration import RootConfig
 
 ROOT = Path(__file__).parents[1]

@@ -1,5 +1,7 @@
 """`vae VERB RUN`: what can be done with a run after training. A verb knows the model from the run alone."""
 
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +11,7 @@ from vae_lightning.cli.arguments import (
     Device,
     RunOrSweep,
     Which,
+    complete_override,
     complete_sweep,
     ends_with_one_line,
     example,
@@ -26,9 +29,28 @@ from vae_lightning.evaluation import METRIC_NAMES
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
-    help="Get data ready, and use trained runs. RUN is a run folder (outputs/…, multirun/<sweep>/beta=4), a .ckpt "
-    "file, a folder that `vae export` wrote, or `last`.",
+    help="Get data ready, train, and use trained runs. RUN is a run folder (outputs/…, multirun/<sweep>/beta=4), "
+    "a .ckpt file, a folder that `vae export` wrote, or `last`.",
 )
+
+
+@app.command(
+    add_help_option=False, context_settings={"ignore_unknown_options": True}, epilog=example("vae train -m beta=1,4,10")
+)
+def train(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", autocompletion=complete_override)
+    ] = None,
+) -> None:
+    """Train a run, or with -m a sweep, as `python train.py` does; `vae train --help` lists what can be set."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends without a traceback
+    from vae_lightning.launch.train import start
+    from vae_lightning.system.repository import REPOSITORY
+
+    sys.argv[0] = str(REPOSITORY / "train.py")  # which Lightning starts its other processes with
+    sys.exit(start(arguments or []))
+
+
 app.command(epilog=example("vae prepare /path/to/celeba"))(prepare)
 app.command(epilog=example("vae reconstruct last me.jpg you.png"))(reconstruct)
 app.command(epilog=example("vae sample last --temperature 0.7 --seed 1"))(sample)

@@ -45,6 +45,14 @@ def complete_sweep(incomplete: str) -> list[str]:
     return _starting(incomplete, ["last", *sorted({path.parents[1].as_posix() for path in jobs})])
 
 
+def complete_override(incomplete: str) -> list[str]:
+    """Keys, groups and choices of a training's configuration."""
+    from vae_lightning.launch.command_line import complete_override
+    from vae_lightning.launch.configuration import CONF_DIR
+
+    return complete_override(incomplete, CONF_DIR)
+
+
 RunPath = Annotated[
     str,
     typer.Argument(

@@ -1,4 +1,4 @@
-"""The command line before hydra sees it: misspelt keys, folders of runs and sweeps, going on with the last run."""
+"""Checks and completes the command line before Hydra parses it: unknown keys, run folders, resuming the last run."""
 
 import errno
 import itertools
@@ -254,6 +254,15 @@ def prepare_command_line(arguments: Sequence[str], conf_dir: Path) -> list[str]:
             problem = str(error)
     sys.stderr.write(f"{problem}\n")
     raise SystemExit(2)
+
+
+def complete_override(incomplete: str, conf_dir: Path) -> list[str]:
+    """What Tab offers for a word of the command line."""
+    from hydra._internal.core_plugins.bash_completion import BashCompletion
+    from hydra.core.global_hydra import GlobalHydra
+
+    with initialize_config_dir(str(conf_dir), version_base="1.3"):
+        return BashCompletion(GlobalHydra.instance().config_loader())._query("config", incomplete)
 
 
 def help_page(arguments: Sequence[str], conf_dir: Path) -> str:

@@ -16,8 +16,9 @@ from vae_lightning.launch.signatures import ConfigError, check_arguments
 from vae_lightning.launch.trainer_settings import check_trainer_settings
 from vae_lightning.runs.identity import job_folder
 from vae_lightning.system.names import not_allowed
+from vae_lightning.system.repository import REPOSITORY
 
-CONF_DIR = Path(__file__).parents[2] / "conf"
+CONF_DIR = REPOSITORY / "conf"
 OF_HYDRA = (Path("hydra/help"), Path("hydra/job_logging"), Path("hydra/hydra_logging"))  # groups with nothing to choose
 LARGEST_SEED = 2**32 - 1  # NumPy takes no other
 

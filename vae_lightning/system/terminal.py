@@ -9,7 +9,7 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).parents[2]  # with train.py, unless the package is installed from a wheel
+from vae_lightning.system.repository import REPOSITORY
 
 
 def show_what_can_be_shown() -> None:
@@ -32,7 +32,7 @@ def command(line: str) -> str:
     `python train.py` becomes `vae train` outside the folder of the repository.
     """
     here = Path.cwd()
-    if line.startswith("python train.py") and not (here == REPOSITORY and (here / "train.py").is_file()):
+    if line.startswith("python train.py") and here != REPOSITORY:
         line = f"vae train{line.removeprefix('python train.py')}"
     scripts = Path(sysconfig.get_path("scripts")).resolve()
     num_uv_runs = int(os.environ.get("UV_RUN_RECURSION_DEPTH", 0))  # each has put the scripts into PATH once more

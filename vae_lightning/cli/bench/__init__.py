@@ -52,7 +52,7 @@ def bench(
         progress: is told what is measured next.
 
     Raises:
-        ValueError: train.py is not beside the package, or refuses the overrides.
+        ValueError: train.py refuses the overrides.
     """
     subjects = {model: subject_of([*overrides, f"model={model}"]) for model in models}
     first = next(iter(subjects.values()))

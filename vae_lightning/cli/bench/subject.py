@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +16,10 @@ from vae_lightning.launch.hardware import best_precision
 from vae_lightning.losses import KLWeight, Objective, SquaredError
 from vae_lightning.models import Autoencoder
 from vae_lightning.runs.checkpoints import build_model
+from vae_lightning.system.repository import REPOSITORY
 from vae_lightning.training.vae_module import VAEModule
 
-TRAIN_SCRIPT = Path(__file__).parents[3] / "train.py"
+TRAIN_SCRIPT = REPOSITORY / "train.py"
 COUNTED_IMAGES = 2
 
 
@@ -77,7 +77,7 @@ def subject_of(overrides: Sequence[str]) -> Subject:
     """Opens the data, decoding them where nobody has.
 
     Raises:
-        ValueError: train.py is not beside the package, or refuses the overrides.
+        ValueError: train.py refuses the overrides.
     """
     config = composed(overrides)
     settings = {name: value for name, value in config["data"].items() if name != "_target_"}
@@ -93,8 +93,6 @@ def subject_of(overrides: Sequence[str]) -> Subject:
 
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
     """The configuration that train.py makes of its command line."""
-    if not TRAIN_SCRIPT.is_file():
-        raise ValueError(f"{TRAIN_SCRIPT} is missing: `vae bench` needs a clone of the repository")
     printed = run_train([*overrides, "--cfg", "job", "--resolve"])
     config: dict[str, Any] = yaml.safe_load(printed)
     return config

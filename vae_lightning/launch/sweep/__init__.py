@@ -1,4 +1,4 @@
-"""Sweeps that go on where they stopped: planned and checked at once, run by hydra's launchers, reported at the end."""
+"""Runs a sweep: plans and checks all jobs first, starts them by Hydra's launchers, writes the report at the end."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -7,20 +7,17 @@ from pathlib import Path
 from vae_lightning.launch.command_line import remove_unused_folder
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.launch.sweep.engines import check_extras
-from vae_lightning.launch.sweep.job import finished_metrics, has_checkpoint, release_memory, run_job, run_recorded
 from vae_lightning.launch.sweep.plan import Check, SweepPlan, plan_sweep
-from vae_lightning.launch.sweep.progress import look, shown
+from vae_lightning.launch.sweep.progress import read_progress, shown
 from vae_lightning.runs.layout import TRAIN_LOG, RunError
 from vae_lightning.runs.status import read_status
-
-__all__ = ["conduct", "finished_metrics", "has_checkpoint", "release_memory", "run_job", "run_recorded"]
 
 FAILED_EXIT_CODE = 1
 REFUSED_EXIT_CODE = 2
 INTERRUPTED_EXIT_CODE = 130
 
 
-def conduct(
+def run_sweep(
     arguments: Sequence[str], typed: Sequence[str], conf_dir: Path, check: Check, start_hydra: Callable[[], object]
 ) -> int:
     """Runs a whole sweep and ends with its report.
@@ -42,22 +39,22 @@ def conduct(
         _say(str(error))
         remove_unused_folder(arguments, typed)
         return REFUSED_EXIT_CODE
-    now = look(sweep.folder)
+    now = read_progress(sweep.folder)
     _say(
         f"Sweep of {now.total} jobs in {sweep.folder} ({sweep.engine.name}, {sweep.engine.jobs_at_once} at once): {now}"
     )
-    _say(f"Stopped or changed, it goes on with:  {sweep.command}")
+    _say(f"To resume or extend it:  {sweep.command}")
     sys.argv[1:] = sweep.arguments
     ended_badly: object = None
     try:
         with shown(sweep.folder, sweep.engine.name):
             start_hydra()
     except KeyboardInterrupt:
-        _say(f"\nInterrupted. Go on with:  {sweep.command}")
+        _say(f"\nInterrupted. Resume it with:  {sweep.command}")
         return INTERRUPTED_EXIT_CODE
     except SystemExit as stopped:  # hydra has said why
         if stopped.code not in (None, 0, FAILED_EXIT_CODE):  # a signal: stop at once
-            _say(f"\n{look(sweep.folder)}. Go on with:  {sweep.command}")
+            _say(f"\n{read_progress(sweep.folder)}. Resume it with:  {sweep.command}")
             raise
         ended_badly = stopped.code
     return summarise(sweep) or int(bool(ended_badly))
@@ -65,7 +62,7 @@ def conduct(
 
 def summarise(sweep: SweepPlan) -> int:
     """Lists what failed, writes the report; 0 where nothing failed."""
-    now = look(sweep.folder)
+    now = read_progress(sweep.folder)
     failed = [name for name, state in now.states.items() if state == "failed"]
     lost = {name: state for name, state in now.states.items() if state in ("interrupted", "not started")}
     _say(f"\n{now}")

@@ -23,7 +23,7 @@ from omegaconf import OmegaConf, open_dict
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.launch.sweep.engine import Engine
 from vae_lightning.launch.sweep.engines import choose_engine, refuse_several_devices
-from vae_lightning.launch.sweep.progress import look
+from vae_lightning.launch.sweep.progress import read_progress
 from vae_lightning.runs.identity import identity_of
 from vae_lightning.runs.layout import SWEEP_JSON
 from vae_lightning.runs.status import FORMAT, read_plan
@@ -54,7 +54,7 @@ class SweepPlan:
 
     @property
     def command(self) -> str:
-        """What to type to go on with this sweep."""
+        """What to type to resume this sweep."""
         is_named = any(word.startswith(("sweep=", "hydra.sweep.dir=")) for word in self.typed)
         named = () if is_named else (f"sweep={self.folder.name}",)
         return command(shlex.join(["python", "train.py", *self.typed, *named]))
@@ -174,4 +174,4 @@ def _write_plan(folder: Path, jobs: Sequence[PlannedJob], engine: Engine) -> Non
         "jobs": [*earlier, *new],
     }
     write_json(folder / SWEEP_JSON, plan)
-    write_json(folder / SWEEP_JSON, {**plan, "work_at_start": look(folder).work_left})
+    write_json(folder / SWEEP_JSON, {**plan, "work_at_start": read_progress(folder).work_left})

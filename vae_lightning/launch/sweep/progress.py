@@ -1,5 +1,6 @@
 """How far a sweep is, read from its folder: done, running, failed, to go, time left."""
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -18,10 +19,11 @@ from vae_lightning.runs.status import State, read_plan, read_status, state_of
 from vae_lightning.system.plain_files import read_plain
 
 LOOK_EVERY_SECONDS = 1.0
+log = logging.getLogger("vae_lightning")
 
 
 @dataclass(frozen=True)
-class Progression:
+class SweepProgress:
     """A sweep at one moment, as far as one command is concerned."""
 
     states: dict[str, State]  # of each job, by folder
@@ -49,7 +51,7 @@ class Progression:
         )
 
 
-def look(folder: Path) -> Progression:
+def read_progress(folder: Path) -> SweepProgress:
     """Reads the states of the jobs that the newest command has planned, or that its search has started."""
     plan = read_plan(folder)
     if plan.get("trials") is None:
@@ -62,7 +64,7 @@ def look(folder: Path) -> Progression:
         total = max(plan["trials"], len(names))
     states = {name: state_of(folder / name) for name in names}
     shares = {name: 1.0 if state == "done" else share_done(folder / name) for name, state in states.items()}
-    return Progression(states, shares, total)
+    return SweepProgress(states, shares, total)
 
 
 def share_done(run: Path) -> float:
@@ -79,7 +81,7 @@ def share_done(run: Path) -> float:
         return 0.0
 
 
-def time_left(folder: Path, now: Progression) -> str:
+def time_left(folder: Path, now: SweepProgress) -> str:
     """` · about 12 min left`, from the work done since the command started; empty as long as there is none."""
     plan = read_plan(folder)
     done = plan.get("work_at_start", 0.0) - now.work_left
@@ -95,6 +97,21 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def announce_job(run_dir: Path) -> None:
+    """One line at the start of a job that runs in the sweep's own process."""
+    plan = read_plan(run_dir.parent)
+    if plan.get("engine") != "basic":
+        return
+    now = read_progress(run_dir.parent)
+    others = {name: state for name, state in now.states.items() if name != run_dir.name}
+    before = SweepProgress(others, now.shares, now.total)
+    number = before.count("done") + before.count("failed") + 1
+    log.info(
+        f"\nJob {number} of {now.total} · {run_dir.name} · {before.count('done')} done, {before.count('failed')} failed"
+        f"{time_left(run_dir.parent, now)}"
+    )
 
 
 @contextmanager
@@ -130,7 +147,7 @@ def _show_bars(console: Console, folder: Path, stop: threading.Event) -> None:
         stopped = False
         while not stopped:
             stopped = stop.wait(LOOK_EVERY_SECONDS)
-            now = look(folder)
+            now = read_progress(folder)
             done = 1 - now.work_left / max(1, now.total)
             bars.update(overall, description=f"{now}{time_left(folder, now)}", completed=done)
             running = {name for name, state in now.states.items() if state == "running"}
@@ -148,7 +165,7 @@ def _show_lines(console: Console, folder: Path, stop: threading.Event) -> None:
     stopped = False
     while not stopped:
         stopped = stop.wait(LOOK_EVERY_SECONDS)
-        now = look(folder)
+        now = read_progress(folder)
         changed = [name for name, state in now.states.items() if shown_states.get(name, "not started") != state]
         if changed:
             what = ", ".join(f"{name} {now.states[name]}" for name in changed)

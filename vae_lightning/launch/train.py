@@ -1,0 +1,324 @@
+"""Trains one VAE, or one for each job of a sweep: what `python train.py` and `vae train` start."""
+
+import gc
+import logging
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException, HydraException, InstantiationException
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from vae_lightning.launch.building import build_module, build_trainer, try_trainer
+from vae_lightning.launch.command_line import help_page, is_sweep, prepare_command_line, remove_unused_folder
+from vae_lightning.launch.configuration import CONF_DIR, first_cause, optimized_metrics, swept_overrides, to_plain
+from vae_lightning.launch.signatures import ConfigError
+from vae_lightning.runs.identity import identity_of
+from vae_lightning.system.interruption import sigterm_of_the_system, stop_by_exception
+from vae_lightning.system.terminal import command, show_what_can_be_shown
+from vae_lightning.system.whole_files import storage_error
+
+if TYPE_CHECKING:  # torch and numpy are imported inside the functions: --help and shell completion answer at once
+    import lightning as L
+
+    from vae_lightning.data import FaceDataModule
+    from vae_lightning.training.run_module import RunModule
+
+CTRL_C_EXIT_CODE = 130
+log = logging.getLogger("vae_lightning")
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")
+def main(config: DictConfig) -> Any:
+    """One run, or one job of a sweep. Returns the metrics that a searching sweep optimises.
+
+    Raises:
+        CompactHydraException: a setting or the data cannot be used; hydra prints the message without a traceback.
+            A job of a grid only logs it, because hydra would end the sweep.
+    """
+    from callbacks import NonFiniteLossError, quieten_event_writer
+    from vae_lightning.data import DataError
+    from vae_lightning.launch.job import has_checkpoint
+    from vae_lightning.runs.layout import RunError
+    from vae_lightning.runs.status import describe_error
+
+    hydra_config = HydraConfig.get()
+    in_sweep = hydra_config.mode == RunMode.MULTIRUN
+    if "BasicLauncher" not in hydra_config.launcher._target_:
+        config.trainer.enable_progress_bar = False  # nobody sees it: the sweep shows one for all its jobs
+    os.chdir(hydra_config.runtime.cwd)  # a Ray worker on another machine starts somewhere else
+    quieten_event_writer()
+    stuck = None
+    try:
+        return values_to_optimize(config, train_unless_done(config, in_sweep))
+    except (ConfigError, DataError, RunError, NonFiniteLossError) as error:
+        message = str(error)
+    except Exception as error:
+        stuck = storage_error(error, Path(config.run_dir))
+        if stuck is None and not in_sweep:
+            raise
+        if stuck is None:
+            log.exception("The job failed")
+        message = str(stuck or describe_error(error))
+    if stuck and not in_sweep and has_checkpoint(Path(config.run_dir)):
+        message += f". Then resume it with: {resume_command(config.run_dir)}"
+    # after the handlers, where nothing holds the error's frames and their tensors any more
+    release_memory()
+    if in_sweep and "BasicSweeper" in hydra_config.sweeper._target_:
+        log.error(message)
+        if stuck and "BasicLauncher" in hydra_config.launcher._target_:
+            sys.exit(1)  # no other job could write there either
+        return None
+    raise CompactHydraException(message)
+
+
+def train_unless_done(config: DictConfig, in_sweep: bool) -> dict[str, Any]:
+    """Trains with the run folder to itself. An interrupted run is resumed, a finished one is kept as it is.
+
+    Raises:
+        RunError: another process, or another run, is in the folder.
+    """
+    from lightning.pytorch.utilities import rank_zero_only
+
+    from vae_lightning.launch.job import finished_metrics, has_checkpoint, say_where_it_starts, session_of
+    from vae_lightning.runs.status import claimed, recorded
+    from vae_lightning.runs.versions import made_with
+
+    run_dir, identity = Path(config.run_dir), identity_of(config)
+    is_first = rank_zero_only.rank == 0  # of several processes the first keeps the record for all
+    with claimed(run_dir) if is_first else nullcontext():
+        if in_sweep or not is_own_checkpoint(config.ckpt_path, run_dir):
+            metrics = finished_metrics(run_dir, identity)
+            if metrics is not None:
+                if is_first:
+                    say_done(config, metrics, in_sweep)
+                return metrics
+            if is_first:
+                say_where_it_starts(run_dir, in_sweep)
+            if has_checkpoint(run_dir):
+                config.ckpt_path = "last"  # also where the job once started from a named checkpoint
+        with recorded(run_dir, identity, session_of(run_dir), made_with()) if is_first else nullcontext():
+            return train(config)
+
+
+def is_own_checkpoint(ckpt_path: str | None, run_dir: Path) -> bool:
+    """Whether it is a checkpoint of this very run: then the run is resumed, also with other settings than before."""
+    from vae_lightning.runs.layout import CHECKPOINTS
+
+    own = (run_dir / CHECKPOINTS).resolve()
+    return ckpt_path == "last" or (ckpt_path is not None and Path(ckpt_path).expanduser().resolve().parent == own)
+
+
+def say_done(config: DictConfig, metrics: dict[str, Any], in_sweep: bool) -> None:
+    """The last words about a run that was finished before."""
+    from callbacks import say_where_to_look
+    from vae_lightning.launch.job import has_checkpoint, warn_of_changes
+
+    run_dir = Path(config.run_dir)
+    log.info(f"{run_dir.name} is done already")
+    warn_of_changes(run_dir, lambda: dict(instantiate(to_plain(config)["data"]).marks_now()))
+    if not in_sweep:
+        say_where_to_look(run_dir, metrics)
+        if has_checkpoint(run_dir):
+            log.info(f"Go further  {resume_command(run_dir)} trainer.max_epochs=…")
+
+
+def values_to_optimize(config: DictConfig, metrics: dict[str, Any]) -> Any:
+    """The metric, or a tuple of several, that a sweep searches by."""
+    values = tuple(metrics.get(name) for name in optimized_metrics(config))
+    if None in values:
+        log.warning("Training ended before its first validation: there is nothing that a sweep could search by")
+    return values[0] if len(values) == 1 else values
+
+
+def release_memory() -> None:
+    """Leaves the next job of this process the whole device."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def train(config: DictConfig) -> dict[str, Any]:
+    """Builds everything and runs it.
+
+    Raises:
+        ConfigError: parts that do not fit each other, or an argument that its class refuses.
+    """
+    plain = to_plain(config)
+    try:
+        built = build(config, plain)
+    except (ValueError, InstantiationException) as error:
+        raise ConfigError(first_cause(error)) from error
+    return run(config, plain, *built)
+
+
+def check(config: DictConfig, runs_here: bool) -> None:
+    """Builds a job's parts and throws them away; `config` is without hydra's node.
+
+    Raises:
+        ConfigError: the job cannot work.
+    """
+    from callbacks import quieten_lightning
+
+    try:
+        plain = to_plain(config, runs_here=runs_here)
+        instantiate(plain["data"])
+        quieten_lightning()
+        module = build_module(plain)
+        try_trainer(plain["trainer"], module, make_callbacks(plain["callbacks"], module), runs_here=runs_here)
+    except (ValueError, InstantiationException) as error:
+        raise ConfigError(first_cause(error)) from error
+
+
+def build(config: DictConfig, plain: dict[str, Any]) -> "tuple[RunModule, FaceDataModule, L.Trainer]":
+    """Instantiates everything and checks what must fit each other; no data is read.
+
+    Raises:
+        ValueError: parts that do not fit each other, or an argument that its class refuses.
+    """
+    from callbacks import Continuation, LastValidation, ProgressBar, WholeCheckpoints, quieten_lightning
+
+    quieten_lightning()
+    module = build_module(plain)
+    datamodule = instantiate(plain["data"])
+    callbacks = [Continuation(), LastValidation(), *make_callbacks(plain["callbacks"], module)]
+    if plain["trainer"].get("enable_progress_bar", True):
+        callbacks.append(ProgressBar())
+    loggers = [instantiate(node) for node in plain["logger"].values()]
+    trainer = build_trainer(plain["trainer"], module, callbacks, loggers, [WholeCheckpoints()], config.run_dir)
+    return module, datamodule, trainer
+
+
+def make_callbacks(nodes: dict[str, Any], module: "RunModule") -> "list[L.Callback]":
+    """The callbacks that fit what is trained, in the order in which they have to be called."""
+    from callbacks import select_callbacks
+
+    for name in (name for name, node in nodes.items() if "_target_" not in node):
+        log.warning(f"callbacks.{name} is set and not chosen, so it does nothing: add it to callbacks=[…]")
+    chosen = {name: instantiate(node) for name, node in nodes.items() if "_target_" in node}
+    return select_callbacks(chosen, module)
+
+
+def run(
+    config: DictConfig,
+    plain: dict[str, Any],
+    module: "RunModule",
+    datamodule: "FaceDataModule",
+    trainer: "L.Trainer",
+) -> dict[str, Any]:
+    """Fits, tests the best checkpoint, writes what the run folder holds; returns the final metrics."""
+    from callbacks import describe, log_hyperparameters, say_where_to_look, times_of_fit
+    from vae_lightning.runs.checkpoints import checkpoint_to_resume, data_of
+    from vae_lightning.runs.layout import CONFIG_YAML, DATA_JSON, METRICS_JSON, checkpoint_path
+    from vae_lightning.system.whole_files import replacing, write_json
+    from vae_lightning.training.resuming import check_position
+
+    run_dir = Path(config.run_dir)
+    resume_from = checkpoint_to_resume(config.ckpt_path, run_dir)
+    if resume_from is not None:
+        check_position(resume_from, plain)
+    if trainer.is_global_zero:
+        with replacing(run_dir / CONFIG_YAML) as unfinished:
+            unfinished.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    if trainer.local_rank == 0:
+        datamodule.prepare_data()  # before Lightning announces the training: it may take a minute, and may fail
+        if resume_from is not None:
+            datamodule.check_unchanged(data_of(resume_from), resume_from, is_same_run=config.ckpt_path == "last")
+        describe(module, datamodule, trainer, run_dir)
+    if trainer.is_global_zero:
+        write_json(run_dir / DATA_JSON, datamodule.record())
+    started = time.perf_counter()
+    with stoppable(trainer, run_dir), sigterm_of_the_system():
+        trainer.fit(module, datamodule, ckpt_path=resume_from, weights_only=True)
+    metrics: dict[str, Any] = {"seconds": time.perf_counter() - started, "epochs": trainer.current_epoch}
+    metrics |= {**times_of_fit(trainer), **module.best_validation}
+    if config.test:
+        best = checkpoint_path(run_dir, "best")
+        has_best = best.is_file() and bool(module.best_validation)  # else it is that of another objective
+        with stoppable(trainer, run_dir):
+            trainer.test(module, datamodule, str(best) if has_best else None, verbose=False, weights_only=True)
+        tested = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics |= {name: value for name, value in tested.items() if name.startswith("test/")}
+    if trainer.is_global_zero:
+        write_json(run_dir / METRICS_JSON, metrics)
+        log_hyperparameters(plain, swept_overrides(), trainer, metrics)
+        say_where_to_look(run_dir, metrics)
+    return metrics
+
+
+def resume_command(run_dir: Path | str) -> str:
+    """What to type to resume a run."""
+    return command(shlex.join(["python", "train.py", "ckpt_path=last", f"hydra.run.dir={run_dir}"]))
+
+
+@contextmanager
+def stoppable(trainer: "L.Trainer", run_dir: Path) -> Iterator[None]:
+    """Says how to resume after Ctrl-C or SIGTERM, and ends with the exit code that shells give these."""
+    from callbacks import StopAfterBatch, requeue, under_submitit
+    from vae_lightning.runs.layout import checkpoint_path
+
+    try:
+        yield
+    except SystemExit as stopped:
+        if not trainer.interrupted:
+            raise
+        last = checkpoint_path(run_dir)
+        alone = not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN
+        how = f"Resume it with: {resume_command(run_dir)}" if last.is_file() and alone else ""
+        log.warning(f"Interrupted after {trainer.global_step} steps. {how}")
+        asked_by = [each.asked_by for each in trainer.callbacks if isinstance(each, StopAfterBatch) and each.asked_by]  # type: ignore[attr-defined]
+        # Lightning ends with 1 after Ctrl-C and with 0 after SIGTERM
+        signum = asked_by[0] if asked_by else signal.SIGINT if stopped.code == 1 else signal.SIGTERM
+        if signum != signal.SIGINT and under_submitit():
+            requeue()
+        raise SystemExit(128 + signum) from None
+
+
+def start(typed: list[str]) -> int:
+    """The whole program: a run, a sweep, or what Hydra prints about them. Returns the exit code."""
+    stop_by_exception()
+    show_what_can_be_shown()
+    try:
+        return run_command_line(typed)
+    except KeyboardInterrupt:  # before or after the fit, which handles it itself
+        sys.stderr.write("Interrupted; what was half done is thrown away, the same command starts again.\n")
+        return CTRL_C_EXIT_CODE
+    except OSError as error:
+        stuck = storage_error(error, Path())
+        if stuck is None:
+            raise
+        sys.stderr.write(f"{stuck}\n")
+        return 1
+
+
+def run_command_line(typed: list[str]) -> int:
+    sys.argv[1:] = prepare_command_line(typed, CONF_DIR)
+    if {"-h", "--help"} & set(typed):
+        try:
+            sys.stdout.write(help_page(typed, CONF_DIR))
+        except HydraException as error:
+            sys.stderr.write(f"{error}\n")
+            return 1
+        return 0
+    if is_sweep(typed):
+        from vae_lightning.launch.sweep import run_sweep
+
+        return run_sweep(sys.argv[1:], typed, CONF_DIR, check, main)
+    try:
+        main()
+    finally:
+        remove_unused_folder(sys.argv[1:], typed)
+    return 0
