@@ -1,6 +1,6 @@
 """An export made with everything installed gives the same faces where only the core dependencies are.
 
-Called twice by .ci/run: `core_only.py export FOLDER`, then in the other environment `core_only.py load FOLDER`.
+Called twice by .ci/run: `core_only.py export FOLDER`, then with only the wheel installed `core_only.py load FOLDER`.
 """
 
 import importlib.util

@@ -1,6 +1,7 @@
 """Variational autoencoders on CelebA faces: train, sweep, compare, edit, show."""
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ PLACES = {
 
 def __getattr__(name: str) -> Any:
     """Imports torch when a run is asked for, not with the package: `--help` answers at once."""
+    if name == "__version__":
+        return version("vae-lightning")
     if name not in PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"vae_lightning.{PLACES[name]}"), name)

@@ -1,5 +1,6 @@
 """What a run folder says before a run starts in it: done, interrupted, failed, or that it belongs to another run."""
 
+import gc
 import json
 import logging
 import uuid
@@ -57,6 +58,15 @@ def finished_metrics(run_dir: Path, identity: str) -> dict[str, Any] | None:
         log.warning(f"{run_dir} says that it is done and its metrics.json cannot be read: its end is run again")
         return None
     return metrics if isinstance(metrics, dict) else None
+
+
+def release_memory() -> None:
+    """Leaves the next job of this process the whole device."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def session_of(run_dir: Path) -> str:

@@ -1,6 +1,5 @@
 """Trains one VAE, or one for each job of a sweep: what `python train.py` and `vae train` start."""
 
-import gc
 import logging
 import os
 import shlex
@@ -18,7 +17,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, HydraException, InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig
 
 from vae_lightning.launch.building import build_module, build_trainer, try_trainer
 from vae_lightning.launch.command_line import help_page, is_sweep, prepare_command_line, remove_unused_folder
@@ -40,7 +38,7 @@ log = logging.getLogger("vae_lightning")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")
-def main(config: DictConfig) -> Any:
+def main(config: Any) -> Any:
     """One run, or one job of a sweep. Returns the metrics that a searching sweep optimises.
 
     Raises:
@@ -49,7 +47,7 @@ def main(config: DictConfig) -> Any:
     """
     from callbacks import NonFiniteLossError, quieten_event_writer
     from vae_lightning.data import DataError
-    from vae_lightning.launch.job import has_checkpoint
+    from vae_lightning.launch.job import has_checkpoint, release_memory
     from vae_lightning.runs.layout import RunError
     from vae_lightning.runs.status import describe_error
 
@@ -83,7 +81,7 @@ def main(config: DictConfig) -> Any:
     raise CompactHydraException(message)
 
 
-def train_unless_done(config: DictConfig, in_sweep: bool) -> dict[str, Any]:
+def train_unless_done(config: Any, in_sweep: bool) -> dict[str, Any]:
     """Trains with the run folder to itself. An interrupted run is resumed, a finished one is kept as it is.
 
     Raises:
@@ -120,7 +118,7 @@ def is_own_checkpoint(ckpt_path: str | None, run_dir: Path) -> bool:
     return ckpt_path == "last" or (ckpt_path is not None and Path(ckpt_path).expanduser().resolve().parent == own)
 
 
-def say_done(config: DictConfig, metrics: dict[str, Any], in_sweep: bool) -> None:
+def say_done(config: Any, metrics: dict[str, Any], in_sweep: bool) -> None:
     """The last words about a run that was finished before."""
     from callbacks import say_where_to_look
     from vae_lightning.launch.job import has_checkpoint, warn_of_changes
@@ -134,7 +132,7 @@ def say_done(config: DictConfig, metrics: dict[str, Any], in_sweep: bool) -> Non
             log.info(f"Go further  {resume_command(run_dir)} trainer.max_epochs=…")
 
 
-def values_to_optimize(config: DictConfig, metrics: dict[str, Any]) -> Any:
+def values_to_optimize(config: Any, metrics: dict[str, Any]) -> Any:
     """The metric, or a tuple of several, that a sweep searches by."""
     values = tuple(metrics.get(name) for name in optimized_metrics(config))
     if None in values:
@@ -142,16 +140,7 @@ def values_to_optimize(config: DictConfig, metrics: dict[str, Any]) -> Any:
     return values[0] if len(values) == 1 else values
 
 
-def release_memory() -> None:
-    """Leaves the next job of this process the whole device."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def train(config: DictConfig) -> dict[str, Any]:
+def train(config: Any) -> dict[str, Any]:
     """Builds everything and runs it.
 
     Raises:
@@ -165,7 +154,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     return run(config, plain, *built)
 
 
-def check(config: DictConfig, runs_here: bool) -> None:
+def check(config: Any, runs_here: bool) -> None:
     """Builds a job's parts and throws them away; `config` is without hydra's node.
 
     Raises:
@@ -183,7 +172,7 @@ def check(config: DictConfig, runs_here: bool) -> None:
         raise ConfigError(first_cause(error)) from error
 
 
-def build(config: DictConfig, plain: dict[str, Any]) -> "tuple[RunModule, FaceDataModule, L.Trainer]":
+def build(config: Any, plain: dict[str, Any]) -> "tuple[RunModule, FaceDataModule, L.Trainer]":
     """Instantiates everything and checks what must fit each other; no data is read.
 
     Raises:
@@ -213,7 +202,7 @@ def make_callbacks(nodes: dict[str, Any], module: "RunModule") -> "list[L.Callba
 
 
 def run(
-    config: DictConfig,
+    config: Any,
     plain: dict[str, Any],
     module: "RunModule",
     datamodule: "FaceDataModule",
