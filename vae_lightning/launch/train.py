@@ -94,7 +94,7 @@ def train_unless_done(config: Any, in_sweep: bool) -> dict[str, Any]:
     from vae_lightning.runs.versions import made_with
 
     run_dir, identity = Path(config.run_dir), identity_of(config)
-    is_first = rank_zero_only.rank == 0  # of several processes the first keeps the record for all
+    is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # of several processes the first keeps the record for all
     with claimed(run_dir) if is_first else nullcontext():
         if in_sweep or not is_own_checkpoint(config.ckpt_path, run_dir):
             metrics = finished_metrics(run_dir, identity)
