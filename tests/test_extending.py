@@ -14,8 +14,8 @@ from conftest import TINY_RUN, write_images
 from hydra import compose, initialize_config_dir
 from processes import ROOT, run
 
-from train import CONF_DIR, build
 from vae_lightning.launch.configuration import to_plain
+from vae_lightning.launch.train import CONF_DIR, build
 from vae_lightning.losses import AnalyticKL, BinaryCrossEntropy
 from vae_lightning.models import LinearVAE
 from vae_lightning.runs.layout import RunError
@@ -70,7 +70,7 @@ print(json.dumps({
 # run in the copy for each command line of train.py: the first job of a sweep
 BUILT = """
 import sys
-import train
+from vae_lightning.launch import train
 from hydra import compose, initialize_config_dir
 from vae_lightning.launch.configuration import to_plain
 

@@ -39,7 +39,9 @@ def test_tab_knows_runs_and_sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert completions("vae report m") == ["multirun/beta"]
     assert "multirun/beta" in completions("vae evaluate mul")
     assert completions("vae sample last --checkpoint b") == ["best"]
-    assert completions("vae tra") == ["traverse"]
+    assert set(completions("vae tra")) == {"train", "traverse"}
+    assert {"model=conv", "model=residual"} <= set(completions("vae train model="))
+    assert "beta=" in completions("vae train -m bet")
 
 
 def test_traverse_sets_the_latents_that_are_asked_for(tmp_path: Path) -> None:
