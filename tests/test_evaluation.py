@@ -242,7 +242,7 @@ def test_the_accelerator_gives_the_same_card(trained: Path, tmp_path: Path) -> N
     ("arguments", "message"),
     [
         ({"metrics": ("likelyhood",)}, "did you mean likelihood"),
-        ({"split": "tset"}, "split=tset: allowed are train, val, test"),
+        ({"split": "tset"}, "split=tset.*train, val, test"),
         ({"reference": "all"}, "reference=all"),
         ({"importance_samples": 1}, "importance_samples=1"),
         ({"weights": "/nowhere"}, "weights=/nowhere"),
@@ -338,7 +338,8 @@ def test_the_command_prints_the_card_and_where_it_lies(trained: Path, tmp_path: 
     assert str(tmp_path / "card.md") in result.stdout
     wrong = CliRunner().invoke(app, ["evaluate", str(trained), "--metrics", "fdi"])
     assert wrong.exit_code == 2
-    assert "allowed are likelihood" in wrong.stderr
+    assert "metrics=fdi" in wrong.stderr
+    assert "likelihood" in wrong.stderr
 
 
 def test_a_sweep_is_evaluated_run_by_run_and_joins_the_report(tmp_path: Path, tiny_celeba: Callable[..., Path]) -> None:

@@ -137,7 +137,7 @@ def test_transfer_refuses_what_cannot_be(make_faces: MakeFaces) -> None:
     anchors, rows = [find_person(subject, "test", 100, 6)], np.array([12])
     with pytest.raises(ValueError, match="components=64: this model has 16 latents"):
         transfer(subject, anchors, rows)
-    with pytest.raises(ValueError, match=r"basis='identities': allowed are pca, identity \(did you mean identity\?\)"):
+    with pytest.raises(ValueError, match=r"basis=identities .*did you mean identity"):
         transfer(subject, anchors, rows, 2, "identities")
     with pytest.raises(ValueError, match="10 training images cannot tell 16 latents apart"):
         transfer(subject, anchors, rows, 2, "pca", fitting_images=10)

@@ -7,7 +7,7 @@ from vae_lightning.data.sources.source import SPLITS
 from vae_lightning.evaluation import METRIC_NAMES
 from vae_lightning.evaluation.metric import EvaluationError, Metric
 from vae_lightning.system.found import classes_in
-from vae_lightning.system.names import did_you_mean
+from vae_lightning.system.names import not_allowed
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,10 @@ class Request:
     def __post_init__(self) -> None:
         for name, value in (("split", self.split), ("reference", self.reference)):
             if value not in (*SPLITS, *([None] if name == "reference" else [])):
-                raise EvaluationError(f"{name}={value}: allowed are {', '.join(SPLITS)}")
+                raise EvaluationError(not_allowed(name, value, SPLITS))
         for metric in self.metrics:
             if metric not in METRIC_NAMES:
-                raise EvaluationError(
-                    f"metrics={metric}{did_you_mean(metric, METRIC_NAMES)}: allowed are {', '.join(METRIC_NAMES)}"
-                )
+                raise EvaluationError(not_allowed("metrics", metric, METRIC_NAMES))
         if self.weights is not None and not Path(self.weights).expanduser().exists():
             raise EvaluationError(f"weights={self.weights}: there is no such file or folder")
         if self.batch_size is not None and self.batch_size < 1:

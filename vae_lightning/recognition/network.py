@@ -12,6 +12,7 @@ from torchvision.models import ResNet18_Weights, resnet18
 
 from vae_lightning.data.rendering.factors import FACTOR_RANGES
 from vae_lightning.losses.perceptual import IMAGENET_MEAN, IMAGENET_STD
+from vae_lightning.system.names import not_allowed
 from vae_lightning.system.tensor_files import UNREADABLE, read_tensors
 
 log = logging.getLogger("vae_lightning")
@@ -41,7 +42,7 @@ class Recognizer(nn.Module, ABC):
     def __init__(self, image_size: int, color: str = "rgb", target: str = "attributes") -> None:
         super().__init__()
         if target not in TARGETS:
-            raise ValueError(f"recognizer.target={target}: allowed are {', '.join(TARGETS)}")
+            raise ValueError(not_allowed("recognizer.target", target, TARGETS))
         if image_size < SMALLEST_IMAGE:
             raise ValueError(f"data.image_size={image_size}: a recognizer needs {SMALLEST_IMAGE} pixels or more")
         self.image_size = image_size

@@ -16,7 +16,7 @@ from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.pictures.heat_map import draw_signed
 from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.result import Result, Row
-from vae_lightning.system.names import did_you_mean
+from vae_lightning.system.names import did_you_mean, not_allowed
 
 ORDERS = ("variance", "kl", "correlation")
 COUNT_IMAGES = 1_000  # training images that latents are ranked by
@@ -97,7 +97,7 @@ def rank_dimensions(
 
 def _check_order(subject: Subject, by: str, attribute: str | None) -> None:
     if by not in ORDERS:
-        raise ValueError(f"by={by}{did_you_mean(by, ORDERS)}: allowed are {', '.join(ORDERS)}")
+        raise ValueError(not_allowed("by", by, ORDERS))
     if by == "kl" and not subject.model.has_prior:
         raise ValueError("by=kl: posterior=deterministic has no KL; take by=variance")
     if by != "correlation" and attribute is not None:

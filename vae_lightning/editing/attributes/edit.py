@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vae_lightning.runs.subject import Subject
 from vae_lightning.system.found import classes_in, files_in, stem_of
-from vae_lightning.system.names import did_you_mean
+from vae_lightning.system.names import not_allowed
 
 Latents = Float[Tensor, "images latent"]
 Method = Callable[[Latents, float], Latents]  # latents and a strength -> edited latents
@@ -57,6 +57,5 @@ def attribute_edit(name: str, others: Sequence[str]) -> type[AttributeEdit]:
     """
     edits = attribute_edits()
     if name not in edits:
-        allowed = [*others, *edits]
-        raise ValueError(f"method={name}{did_you_mean(name, allowed)}: allowed are {', '.join(allowed)}")
+        raise ValueError(not_allowed("method", name, [*others, *edits]))
     return edits[name]

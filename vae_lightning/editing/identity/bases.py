@@ -16,7 +16,7 @@ from vae_lightning.data.sources.source import SPLITS, Split
 from vae_lightning.pictures.charts import COLORS, Chart, figure_pixels
 from vae_lightning.pictures.face_grids import encode_mean
 from vae_lightning.runs.subject import Subject
-from vae_lightning.system.names import did_you_mean
+from vae_lightning.system.names import not_allowed
 
 BASES = ("pca", "identity")
 FITTING_IMAGES = 5_000
@@ -217,7 +217,7 @@ def fit_basis(subject: Subject, name: str = "pca", at_most: int = FITTING_IMAGES
         ValueError: no such basis, too few images, or nobody knows who is on them.
     """
     if name not in BASES:
-        raise ValueError(f"basis={name!r}: allowed are {', '.join(BASES)}{did_you_mean(name, BASES)}")
+        raise ValueError(not_allowed("basis", name, BASES))
     if name == "pca":
         return pca_basis(subject.posterior("train", at_most).mean.numpy())
     identities = identities_of(subject, "train")

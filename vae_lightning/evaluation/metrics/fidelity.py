@@ -27,6 +27,7 @@ from vae_lightning.evaluation.metrics.reconstructions import UNIT_RANGE, decode_
 from vae_lightning.models.pixels import to_uint8
 from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.result import Result, Value
+from vae_lightning.system.names import not_allowed
 
 FEWEST_IMAGES = 16
 KID_SUBSETS = 100
@@ -58,7 +59,7 @@ class Fidelity(Metric):
         if self.kid_subset_size < 2:
             raise EvaluationError(f"kid_subset_size={self.kid_subset_size}: at least 2, and 1000 are usual")
         if self.reference not in (*SPLITS, None):
-            raise EvaluationError(f"reference={self.reference}: allowed are {', '.join(SPLITS)}")
+            raise EvaluationError(not_allowed("reference", self.reference, SPLITS))
 
     def settings(self) -> dict[str, Any]:
         """The weights by what they are, not by where they lie."""
