@@ -41,7 +41,7 @@ def test_an_autoencoders_run_has_and_does_all_but_what_needs_a_prior(
     faces = run.held_out_faces("test", 3)
     assert run.reconstruct(faces).shape == faces.shape
     assert run.interpolate(faces[:1], faces[1:2]).shape == (1, 9, 3, 32, 32)
-    with pytest.raises(RunError, match="without a prior of its own"):
+    with pytest.raises(RunError, match="plain autoencoder, which has no prior"):
         run.sample(2)
 
 

@@ -151,7 +151,7 @@ def test_interpolation_moves_and_stands_still(workshop: Path) -> None:
         (["attribute", "{vae}", "Attribute_03", "{vae}/config.yaml"], "config.yaml"),
         (["amplify", "{vae}", "--dimensions", "6"], "latents 0 to 5"),
         (["amplify", "{vae}", "--by", "size"], "allowed are variance, kl, correlation"),
-        (["amplify", "{judge}"], "a network that reads faces, no autoencoder"),
+        (["amplify", "{judge}"], "not an autoencoder"),
         (["guide", "{vae}", "Attribute_03"], "--classifier RUN is needed"),
         (["guide", "{vae}", "Attribute_03=maybe", "--classifier", "{guide}"], "expected Attribute_03=yes"),
         (["guide", "{vae}", "Attribute_03", "--classifier", "{vae}"], "holds an autoencoder"),

@@ -3,9 +3,9 @@
 import io
 import re
 import struct
+import sys
 import zlib
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -347,10 +347,7 @@ def test_a_page_that_others_see_names_no_folder_of_this_machine(tmp_path: Path, 
 
 
 def test_without_gradio_the_extra_is_named_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    def version(name: str) -> str:
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr("vae_lightning.cli.explore.version", version)
+    monkeypatch.setitem(sys.modules, "gradio", None)
     result = CliRunner().invoke(app, ["explore", "no/such/run"])
     assert result.exit_code == 2
     assert "pip install -e '.[explore]'" in result.output

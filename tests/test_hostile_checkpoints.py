@@ -108,7 +108,7 @@ def test_a_configuration_that_names_a_program_is_refused(
     if place == "target of data":  # whatever it says, the data module is ours
         assert "_target_" not in data_settings(load_run(run).record)
     else:
-        with pytest.raises(RunError, match=r"asks for|cannot be built|describes no data"):
+        with pytest.raises(RunError, match=r"asks for|cannot be built|cannot open"):
             load_run(run)
     assert not ran
 

@@ -17,8 +17,8 @@ from vae_lightning import load_run
 from vae_lightning.cli.app import app
 from vae_lightning.launch import train
 from vae_lightning.launch.configuration import to_plain
-from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.launch.sweep.engines import check_extras
+from vae_lightning.system.extras import MissingExtraError
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "multirun/README.md"]
@@ -57,7 +57,7 @@ def test_train_commands_compose_and_build(command: str, tmp_path: Path) -> None:
     ]
     try:
         check_extras(words)
-    except ConfigError as error:
+    except MissingExtraError as error:
         pytest.skip(str(error))
     on_any_machine = ["trainer.accelerator=cpu"] if "trainer=gpu" in overrides else []
     with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):

@@ -210,7 +210,7 @@ def test_what_cannot_be_trained_is_refused_at_the_start(overrides: list[str], me
 
 def test_a_vae_is_no_recognizer_and_the_other_way_round(trained: Path, run_training: RunTraining) -> None:
     vae = run_training("vae", "trainer.max_epochs=1", "test=false", "callbacks=[checkpoint]")
-    with pytest.raises(RunError, match="a network that reads faces, no autoencoder"):
+    with pytest.raises(RunError, match="attribute classifier.*not an autoencoder"):
         load_run(trained)
     with pytest.raises(ValueError, match="holds an autoencoder"):
         load_recognizer(vae)
@@ -241,7 +241,7 @@ def test_last_is_the_newest_run_of_its_kind(trained: Path, tmp_path: Path, monke
             os.utime(run / "checkpoints" / name, (2_000 - age, 2_000 - age))
     assert newest_run() == Path("outputs/classifier")
     assert checkpoint_file(Path("last")) == Path("outputs/vae/checkpoints/best.ckpt")
-    assert checkpoint_file(Path("last"), reads_faces=True) == Path("outputs/classifier/checkpoints/best.ckpt")
+    assert checkpoint_file(Path("last"), recognizer=True) == Path("outputs/classifier/checkpoints/best.ckpt")
     (vae / "checkpoints" / "last.ckpt").unlink()
     with pytest.raises(RunError, match="no run of an autoencoder"):
         checkpoint_file(Path("last"))

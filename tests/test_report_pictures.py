@@ -140,7 +140,7 @@ def test_damaged_jobs_do_not_stop_the_rest(sweep: Path) -> None:
     assert "metrics.json is damaged" in rows["10"]["problems"]
     assert float(rows["10"]["elbo_nats"]) < 0  # of metrics.csv
     assert "reconstructions by 2 runs" in " ".join(alt for alt, _ in page.pictures)
-    assert re.search(r"beta=4: .*best\.ckpt is no checkpoint that can be read safely", page.text)
+    assert re.search(r"beta=4: .*best\.ckpt is not a checkpoint that can be read safely", page.text)
     assert "posterior=deterministic: no checkpoint" in page.text
 
 
@@ -210,7 +210,7 @@ def test_recognizers_stand_below_vaes_and_are_in_no_picture_of_faces(tmp_path: P
     assert sum(tag == "tr" and attributes.get("class") == "best" for tag, attributes in page.elements) == 3
     assert "comparisons" not in page.text  # a loss is compared with no ELBO
     assert set(re.findall(r"x=(\w+): no checkpoint", page.text)) == {"vae", "plain"}
-    assert "no checkpoint that can be read" not in page.text
+    assert "checkpoint that can be read" not in page.text
 
 
 def test_curves_of_recognizers_show_their_loss(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_an_exported_folder_is_loaded_like_a_run(tmp_path: Path) -> None:
     expected = load_run(tmp_path / "run").sample(3, seed=0)
     for path in (folder, folder / "model.safetensors"):
         assert load_run(path).sample(3, seed=0).equal(expected)
-    with pytest.raises(RunError, match="only the one"):
+    with pytest.raises(RunError, match="checkpoint=last: .*only one model"):
         load_run(folder, "last")
     (folder / "config.json").write_text(json.dumps({**description, "format": EXPORT_FORMAT + 1}))
     with pytest.raises(RunError, match="update vae-lightning"):
@@ -125,7 +125,7 @@ def test_what_to_start_from_is_refused_in_words(tmp_path: Path) -> None:
     last.parent.mkdir(parents=True)
     last.touch()
     for path, words in {
-        "notes.txt": r"notes\.txt is no checkpoint that can be read safely: it is no PyTorch file",
+        "notes.txt": r"notes\.txt is not a checkpoint that can be read safely: it is no PyTorch file",
         "empty": r"empty is a folder; there is no last\.ckpt in it",
         "run": rf"run is a folder; name the checkpoint in it, ckpt_path={re.escape(str(last))}",
         "gone": r"there is no file",

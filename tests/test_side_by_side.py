@@ -77,7 +77,7 @@ def test_one_trains_in_a_folder_and_the_others_say_who(
     codes = [process.returncode for process in started]
     for code, words in zip(codes, said, strict=True):
         assert "Traceback" not in words
-        assert code == 0 or "is being worked on by" in words, words
+        assert code == 0 or "is in use by" in words, words
     trained = [words for words in said if "validation, best epoch" in words and "is done already" not in words]
     assert len(trained) == 1
     run = tmp_path / "run"

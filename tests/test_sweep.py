@@ -1,6 +1,7 @@
 """Sweeps without training: identity and folders of jobs, plans, refusals, states, progress."""
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from vae_lightning.launch.sweep.progress import read_progress
 from vae_lightning.launch.sweep.ray_engine import ray_engine
 from vae_lightning.runs.identity import identity_of, job_folder
 from vae_lightning.runs.status import read_plan
+from vae_lightning.system.extras import MissingExtraError
 
 
 def composed(*overrides: str) -> Any:
@@ -216,10 +218,12 @@ def find_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("find_spec", [lambda name: None, find_nothing], ids=["plugin missing", "all plugins missing"])
 def test_missing_extras_are_named(find_spec: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines.importlib.util, "find_spec", find_spec)
-    with pytest.raises(ConfigError, match=r"hydra/launcher=slurm needs the extra slurm.*\[slurm\]"):
+    monkeypatch.setattr("importlib.util.find_spec", find_spec)
+    for name in ("hydra_submitit_launcher", "hydra_ray_launcher"):
+        monkeypatch.delitem(sys.modules, f"hydra_plugins.{name}", raising=False)
+    with pytest.raises(MissingExtraError, match=r"hydra/launcher=slurm needs the extra `slurm`.*\[slurm\]"):
         check_extras(["-m", "hydra/launcher=slurm"])
-    with pytest.raises(ConfigError, match="uv sync --extra ray"):
+    with pytest.raises(MissingExtraError, match="uv sync --extra ray"):
         check_extras(["-m", "hydra/launcher=local_gpus"])
     check_extras(["-m", "beta=1,4"])
 
@@ -292,7 +296,7 @@ def test_every_launcher_composes(choice: str) -> None:
     argument = f"hydra/launcher={choice}"
     try:
         check_extras([argument])
-    except ConfigError as error:
+    except MissingExtraError as error:
         pytest.skip(str(error))
     launcher = composed(argument).hydra.launcher
     assert launcher._target_.endswith("SlurmLauncher" if choice == "slurm" else "RayLauncher")

@@ -1,15 +1,11 @@
 """`vae explore`: trained runs to play with, on a page in the browser."""
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
 
 from vae_lightning.cli.arguments import Device, RunOrSweep, Which, ends_with_one_line
-
-
-class MissingExtraError(ValueError):
-    """A library that only this verb needs is not installed."""
+from vae_lightning.system.extras import check_extra
 
 
 @ends_with_one_line
@@ -27,13 +23,7 @@ def explore(
     device: Device = "auto",
 ) -> None:
     """Samples, reconstructions, edits, interpolations, and the runs of a sweep side by side, with sliders."""
-    try:
-        version("gradio")  # where Gradio was removed, its folder stays, with a file that it wrote there
-    except PackageNotFoundError as error:
-        raise MissingExtraError(
-            "vae explore needs Gradio, which is not installed: pip install -e '.[explore]' or uv sync --extra explore; "
-            f"or start it as: uv run --extra explore vae explore {run}"
-        ) from error
+    check_extra("explore", "vae explore", "gradio")
     import webbrowser
 
     from vae_lightning.explorer.listening import is_for_this_machine, open_socket

@@ -41,6 +41,7 @@ def prepare(
 ) -> None:
     """Check CelebA (or --download it, or draw --faces), and decode it for training. Exit code 1: the data are wrong."""
     from vae_lightning.data.sources.source import DataError
+    from vae_lightning.system.extras import MissingExtraError
 
     forms = _forms(image_size, crop, color)
     _refuse_what_does_not_go_together(folder, download, faces, count, seed, sample)
@@ -51,7 +52,7 @@ def prepare(
             _prepare_faces(FACES_COUNT if count is None else count, seed or 0, forms, data_dir, cache)
         else:
             _prepare_celeba(root, forms, data_dir, download=download, sample=sample, cache=cache)
-    except DataError as error:
+    except (DataError, MissingExtraError) as error:
         typer.secho(str(error), fg="red", err=True)
         raise typer.Exit(1) from error
 

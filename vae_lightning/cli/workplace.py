@@ -163,6 +163,6 @@ def check_judge(judge: str, classifier: str) -> None:
 
 def made_by(**runs: str) -> dict[str, str]:
     """For the settings: of each network that took part, the checkpoint and its digest; empty names are left out."""
-    files = {role: checkpoint_file(Path(run).expanduser(), reads_faces=True) for role, run in runs.items() if run}
+    files = {role: checkpoint_file(Path(run).expanduser(), recognizer=True) for role, run in runs.items() if run}
     digests = {f"{role}_digest": digest_of(file) for role, file in files.items()}
     return {role: str(file) for role, file in files.items()} | digests

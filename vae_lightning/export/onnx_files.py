@@ -1,6 +1,5 @@
 """Writes encoder and decoder as ONNX files, with images in [0, 1], and keeps them only if they agree with PyTorch."""
 
-import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,16 +68,6 @@ class OnnxFile:
     outputs: dict[str, list[str | int]]
     opset: int
     largest_difference: float
-
-
-def require_onnx() -> None:
-    """
-    Raises:
-        ValueError: the extra is not installed.
-    """
-    missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
-    if missing:
-        raise ValueError(f"ONNX files need {', '.join(missing)}: pip install -e '.[export]', or uv sync --extra export")
 
 
 def write_onnx(model: Autoencoder, file: Path) -> OnnxFile:

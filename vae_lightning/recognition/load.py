@@ -35,7 +35,7 @@ def load_recognizer(
         RunError: no run there, or a file that is no checkpoint of ours.
         ValueError: it is an autoencoder's, or it was trained on other crops or sizes.
     """
-    file = checkpoint_file(Path(path).expanduser(), checkpoint, reads_faces=True)
+    file = checkpoint_file(Path(path).expanduser(), checkpoint, recognizer=True)
     content = read_checkpoint(file)
     config = content[RECORD_KEY]["config"].get("recognizer")
     if not config:

@@ -33,26 +33,27 @@ def build_model(config: Any) -> Autoencoder:
     """The model that a run's configuration names, with fresh weights.
 
     Raises:
-        RunError: it names a class that is no model of ours, or none, or arguments that the class refuses.
+        RunError: the class is missing, is not one of the package's models, or refuses its arguments.
     """
     if config is None:
         raise RunError(
-            "the run trained a network that reads faces, no autoencoder: use it as vae edit … --classifier or --judge"
+            "the run trained an attribute classifier or factor regressor, not an autoencoder: name it with "
+            "--classifier or --judge of vae edit"
         )
     return build_part(Autoencoder, config)
 
 
 def load_model(content: dict[str, Any]) -> Autoencoder:
-    """The model of a checkpoint. Nothing is allocated before its weights are known to fit what it says of itself.
+    """The model of a checkpoint. Its memory is allocated only after names and shapes of the weights were checked.
 
     Raises:
-        RunError: as `build_model`, or the weights are others.
+        RunError: as `build_model`, or the weights are not those of the model.
     """
     with torch.device("meta"):
         model = build_model(content[RECORD_KEY]["config"].get("model"))
     load_weights(model, MODEL_PREFIX, content["state_dict"])
     if "epoch" not in content:
-        raise RunError("it does not say after which epoch it was written")
+        raise RunError("it does not hold the number of its epoch")
     return model
 
 
@@ -60,7 +61,7 @@ def build_reconstruction(content: dict[str, Any]) -> ReconstructionLoss:
     """The pixel term that a checkpoint was trained with, in the state it has there (a learned sigma).
 
     Raises:
-        RunError: it names a class that is no pixel term of ours, or its state is missing.
+        RunError: the class is not one of the package's pixel terms, or the checkpoint does not hold its state.
     """
     term = build_part(ReconstructionLoss, content[RECORD_KEY]["config"].get("reconstruction"))
     load_weights(term, RECONSTRUCTION_PREFIX, content["state_dict"])
@@ -68,17 +69,17 @@ def build_reconstruction(content: dict[str, Any]) -> ReconstructionLoss:
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
-    """A checkpoint or an exported model of ours, read without running any code that may be in it.
+    """Reads a checkpoint or an exported model without running code that may be in it.
 
     Raises:
-        RunError: not a checkpoint, not ours, or of a newer format.
+        RunError: the file is not a checkpoint of this framework, or has a newer format.
     """
     if file.suffix == ".safetensors":
         return _read_exported(file)
     try:
         content = read_tensors(file)
     except TensorFileError as error:
-        raise RunError(f"{file} is no checkpoint that can be read safely: {error}") from error
+        raise RunError(f"{file} is not a checkpoint that can be read safely: {error}") from error
     if not isinstance(content, dict) or RECORD_KEY not in content:
         raise RunError(f"{file} is not a checkpoint of this framework: it does not say how its model is built")
     _check_content(file, content)
@@ -86,7 +87,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
 
 
 def _read_exported(file: Path) -> dict[str, Any]:
-    """What `vae export` wrote: weights, and beside them what says how the model is built."""
+    """Reads what `vae export` wrote: the weights, and beside them the settings that build the model."""
     described = file.with_name(EXPORTED_CONFIG)
     try:
         config = read_plain(described)
@@ -98,7 +99,7 @@ def _read_exported(file: Path) -> dict[str, Any]:
         raise
     except (SafetensorError, OSError, *UNREADABLE) as error:
         raise RunError(
-            f"{file.parent} is no exported model that can be read ({type(error).__name__}: {first_line(error)}): "
+            f"{file.parent} is not an exported model that can be read ({type(error).__name__}: {first_line(error)}): "
             f"{file.name} and {described.name}, as written by `vae export`, belong together"
         ) from error
     _check_content(described, content)
@@ -106,10 +107,10 @@ def _read_exported(file: Path) -> dict[str, Any]:
 
 
 def _check_content(file: Path, content: dict[str, Any]) -> None:
-    """What all readers rely on: a format, a configuration by name, weights by name.
+    """Checks what all readers rely on: the format, a configuration by name, weights by name.
 
     Raises:
-        RunError: says which is not there.
+        RunError: the message names what is missing.
     """
     record = content[RECORD_KEY]
     if isinstance(record, dict):
@@ -132,31 +133,31 @@ def _is_by_name(value: Any) -> bool:
 
 def _check_format(file: Path, found: Any, newest: int) -> None:
     if not isinstance(found, int):
-        raise RunError(f"{file} is not a checkpoint of this framework: its format is no number")
+        raise RunError(f"{file} is not a checkpoint of this framework: its format is not a number")
     if found > newest:
         raise RunError(f"{file} has format {found}, this version reads up to {newest}: update vae-lightning")
 
 
 def record_of(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """What every checkpoint of a run with this resolved configuration says about itself."""
+    """What every checkpoint of a run with this resolved configuration records about the run."""
     config = {name: value for name, value in plain.items() if name not in ("callbacks", "logger")}
     return {"format": FORMAT, "config": config, "versions": made_with()["libraries"]}
 
 
 def data_of(file: Path) -> dict[str, Any]:
-    """What a checkpoint says about the data that it was trained on; empty where it says nothing.
+    """What a checkpoint records about its training data; empty where it records nothing.
 
     Raises:
-        RunError: no checkpoint of ours.
+        RunError: the file is not a checkpoint of this framework.
     """
     return read_checkpoint(file)[RECORD_KEY].get("data") or {}
 
 
 def checkpoint_to_resume(ckpt_path: str | None, run_dir: Path) -> Path | None:
-    """The checkpoint that training starts from. `last` is the one in this run's own folder.
+    """The checkpoint that training starts from; `last` is the one in this run's own folder.
 
     Raises:
-        RunError: the file is not there, or is no checkpoint of ours.
+        RunError: the file does not exist, or is not a checkpoint of this framework.
     """
     if ckpt_path is None:
         return None

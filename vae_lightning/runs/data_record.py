@@ -1,4 +1,4 @@
-"""The data that a run was trained on, found again."""
+"""Finds the data that a run was trained on, by what its checkpoint records about them."""
 
 import logging
 import os
@@ -12,19 +12,19 @@ from vae_lightning.system.names import shown
 
 log = logging.getLogger("vae_lightning")
 DATA_DIR = "data"  # train.py's default
-AS_SEEN = ("crop", "image_size", "color")  # what decides how a model sees an image
+AS_SEEN = ("crop", "image_size", "color")  # the settings that decide which pixels of an image a model gets
 LARGEST_NUMBER = 2**53
 
 
 def check_record(record: dict[str, Any], file: Path) -> None:
-    """Refuses a checkpoint that does not say from which data, and how cut, the images of its training came.
+    """Refuses a checkpoint that does not record the source, crop and size of its training images.
 
     Raises:
-        RunError: something is missing, unknown, or of another type.
+        RunError: an entry is missing, unknown, or of another type.
     """
     settings, used = record["config"].get("data"), record.get("data")
     if not isinstance(settings, dict) or not isinstance(used, dict):
-        raise RunError(f"{file} does not say which data it was trained on")
+        raise RunError(f"{file} does not record which data it was trained on")
     size = settings.get("image_size")
     is_right = {
         "crop": "crop" in settings and isinstance(settings["crop"], int | list | tuple | None),
@@ -36,14 +36,14 @@ def check_record(record: dict[str, Any], file: Path) -> None:
     }
     wrong = [name for name, right in is_right.items() if not right]
     if wrong:
-        raise RunError(f"{file} describes no data that this version can open: see {wrong[0]!r} in its record")
+        raise RunError(f"{file} records data that this version cannot open: see {wrong[0]!r} in its record")
 
 
 def _check_settings(settings: dict[str, Any]) -> None:
-    """Compares what a record says with the signature of the data module.
+    """Compares recorded settings with the signature of the data module.
 
     Raises:
-        RunError: an unknown argument, or a value of another type.
+        RunError: an argument is unknown, or its value has another type.
     """
     from vae_lightning.data import FaceDataModule  # with Lightning, which takes longer to import than a model to load
 
@@ -59,15 +59,15 @@ def _check_settings(settings: dict[str, Any]) -> None:
 
 
 def has_same_images(record: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two records of data are of the same images."""
+    """Whether two records describe the same images."""
     return bool(record["content"] == other["content"])
 
 
 def data_settings(record: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of the data module that open the data that a run used.
+    """Arguments with which the data module opens the data that a run used.
 
-    Where CelebA has gone from the place that it was trained from (another machine), CELEBA_ROOT says where it is now.
-    Rendered faces are taken from where they were drawn, if they are still there.
+    Where CelebA no longer lies at the recorded place (on another machine), the environment variable CELEBA_ROOT is
+    used. Rendered faces are read from the folder that they were drawn into, as long as it exists.
     """
     settings = {name: value for name, value in record["config"]["data"].items() if name != "_target_"}
     _check_settings(settings)
@@ -81,12 +81,12 @@ def data_settings(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _place_for_data(data_dir: str) -> str:
-    """Where images may be decoded to: below the working folder, or where such images lie already.
+    """The folder to decode images into: below the working folder, or one that already holds decoded images.
 
-    A stranger's checkpoint could name any folder.
+    A checkpoint from somebody else could name any folder.
     """
     place = Path(data_dir).expanduser()
     if place.resolve().is_relative_to(Path.cwd()) or (place / "cache").is_dir() or any(place.glob("faces-*")):
         return data_dir
-    log.info(f"The run kept its decoded images in {data_dir}, where there are none: they go to {DATA_DIR}/ here")
+    log.info(f"The run kept its decoded images in {data_dir}, which holds none now; they are written to {DATA_DIR}/")
     return DATA_DIR

@@ -1,4 +1,4 @@
-"""Files beside a checkpoint with what was fitted to its latents: valid only for this checkpoint and these data."""
+"""Files beside a checkpoint: priors, directions and statistics of its latents, valid for it and its data only."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,17 +12,17 @@ from vae_lightning.latents.priors.file import PriorFile
 from vae_lightning.latents.statistics import LatentStatisticsFile
 from vae_lightning.runs.data_record import AS_SEEN
 
-Record = Mapping[str, Any]  # what a run writes down about its data
+Record = Mapping[str, Any]  # what a run records about its data
 
 
 def prior_file(checkpoint: Path, trained_on: Record | None = None, at_hand: Record | None = None) -> PriorFile:
-    """Its priors, which are fitted to training images."""
+    """The file of a checkpoint's priors, which are fitted to training images."""
     marks = (_mark(record, "train") for record in (at_hand, trained_on))
     return PriorFile(checkpoint.with_suffix(".priors.pt"), digest_of(checkpoint), *marks)
 
 
 def direction_file(checkpoint: Path, trained_on: Record | None = None, at_hand: Record | None = None) -> DirectionFile:
-    """Its attribute directions, which are fitted to training images and their attributes."""
+    """The file of a checkpoint's attribute directions, which are fitted to training images and their attributes."""
     marks = (_mark(record, "train", "annotation") for record in (at_hand, trained_on))
     return DirectionFile(checkpoint.with_suffix(".directions.pt"), digest_of(checkpoint), *marks)
 
@@ -30,7 +30,7 @@ def direction_file(checkpoint: Path, trained_on: Record | None = None, at_hand: 
 def statistics_file(
     checkpoint: Path, trained_on: Record | None = None, at_hand: Record | None = None
 ) -> LatentStatisticsFile:
-    """Where the latents of validation images lie."""
+    """The file of a checkpoint's statistics of the latents of validation images."""
     marks = (_mark(record, "val") for record in (at_hand, trained_on))
     return LatentStatisticsFile(checkpoint.with_suffix(".latents.pt"), digest_of(checkpoint), *marks)
 
@@ -42,9 +42,9 @@ def _mark(record: Record | None, split: str, *others: str) -> Mark | None:
 
 
 def digest_of(file: Path) -> str:
-    """A hash of a file's content; read once as long as the file does not change."""
+    """A hash of a file's content; the file is read again only after it has changed."""
     status = file.stat()
-    return _digest(file, status.st_ino, status.st_mtime_ns, status.st_size)  # a clock may say the same twice
+    return _digest(file, status.st_ino, status.st_mtime_ns, status.st_size)  # two writes may have the same time
 
 
 @lru_cache(64)

@@ -1,4 +1,4 @@
-"""Which run a configuration stands for, and in which folder of a sweep it lies."""
+"""The identity of a run, a hash of its configuration, and the folder of a sweep that the run goes into."""
 
 import hashlib
 import json
@@ -11,13 +11,13 @@ from omegaconf import OmegaConf
 from vae_lightning.runs.layout import CHECKPOINTS, STATUS_JSON
 from vae_lightning.runs.status import read_plan, read_status
 
-# where a run lies, how it is shown and what it is searched by: the same run with others is the same run
+# keys that do not change the result of a run
 NOT_OF_THE_RESULT = ("run_dir", "sweep", "logger", "optimized_metric", "hydra")
-ONLY_SHOWN = (
+WITHOUT_EFFECT = (
     *(("trainer", "enable_progress_bar"), ("trainer", "enable_model_summary")),
     *(("data", "data_dir"), ("data", "residence")),
 )
-# of Lightning's, where 1 is a number of batches and 1.0 all of them
+# settings of Lightning in which 1 is one batch and 1.0 all batches
 COUNT_OR_SHARE = (
     "limit_train_batches",
     "limit_val_batches",
@@ -35,10 +35,10 @@ def identity_of(config: Any) -> str:
     assert isinstance(settings, dict)
     for name in NOT_OF_THE_RESULT:
         settings.pop(name, None)
-    for group, name in ONLY_SHOWN:
+    for group, name in WITHOUT_EFFECT:
         settings.get(group, {}).pop(name, None)
     start = settings.pop("ckpt_path", None)
-    if start not in (None, "last"):  # `last` is this run's own
+    if start not in (None, "last"):  # `last` is a checkpoint of this run
         settings["starts_from"] = str(Path(start).expanduser().absolute())
     resolved = OmegaConf.to_container(OmegaConf.create({**settings, "run_dir": ""}), resolve=True)
     assert isinstance(resolved, dict)
@@ -47,7 +47,7 @@ def identity_of(config: Any) -> str:
 
 
 def _alike(value: Any) -> Any:
-    """1.0 as 1, wherever it stands."""
+    """Writes 1.0 as 1, at every level."""
     if isinstance(value, dict):
         return {str(name): _alike(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -70,10 +70,10 @@ def folder_name(overrides: str, identity: str) -> str:
 
 
 def job_folder(overrides: str, _root_: Any) -> str:
-    """The folder of a job below that of its sweep; hydra asks for it as `${job_folder:…}`.
+    """The name of a job's folder in its sweep; a resolver of Hydra, `${job_folder:…}`.
 
-    The one that holds this very run already, or is planned for it; else one named by the overrides, and where
-    another run lies there (the same command with other settings), by the start of its identity as well.
+    It is the folder that already holds this run or is planned for it, else one named by the overrides. Where another
+    run has that name (the same command with other settings), the start of the identity is added.
     """
     sweep_dir, identity = Path(_root_.hydra.sweep.dir), identity_of(_root_)
     planned = {job.get("identity"): job["name"] for job in read_plan(sweep_dir).get("jobs", [])}

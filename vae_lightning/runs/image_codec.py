@@ -1,4 +1,4 @@
-"""A trained model between images as people have them and latents."""
+"""Encodes images of any size and type into latents, and decodes latents into images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,16 +19,15 @@ Pictures = Any  # a tensor of floats in [0, 1], or with as_pil=True a list of PI
 
 
 class ImageCodec:
-    """Encodes, decodes, reconstructs.
+    """A trained model that takes and gives images as people have them.
 
-    Images go in as PIL images or tensors of any size: uint8 [0, 255] or float [0, 1], (C, H, W) or (B, C, H, W). Those
-    that have the model's size and channels are taken as they are, others are cropped and resized as in training (see
-    `preprocess`). Images come out as float tensors in [0, 1] on the model's device, whatever its own pixel range,
-    or with as_pil=True as PIL images.
+    Input: PIL images, or tensors of any size, uint8 [0, 255] or float [0, 1], (C, H, W) or (B, C, H, W). Images of the
+    model's size and channels are taken as they are, others are cropped and resized as in training (see `preprocess`).
+    Output: float tensors in [0, 1] on the model's device, or PIL images with as_pil=True.
 
     Args:
         model: trained; it is set to eval mode, without gradients.
-        record: of the run that trained it: its resolved configuration, and what its data were.
+        record: what the checkpoint records: the run's resolved configuration, and which data it used.
     """
 
     def __init__(self, model: Autoencoder, record: dict[str, Any]) -> None:
@@ -47,7 +46,7 @@ class ImageCodec:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights; what comes out is always float32."""
+        """The type of the weights; outputs are always float32."""
         return next(self.model.parameters()).dtype
 
     @torch.inference_mode()
@@ -86,14 +85,13 @@ class ImageCodec:
     def preprocess(self, images: Image.Image | Sequence[Image.Image]) -> UInt8[Tensor, "batch channels height width"]:
         """PIL images of any size and mode -> uint8, cropped and resized as in training.
 
-        What a model of CelebA's or rendered faces knows is an upright portrait: the face centred, the eyes at half the
-        height and a fifth of the width apart. These models were trained on pictures of 178x218 pixels, of which the
-        run's crop was taken. A picture of another size is first scaled to cover 178x218 and cut to it, centred, so
-        that the face takes the place of those in training. A run with crop=null takes the largest centred square.
+        Models of CelebA and of rendered faces were trained on upright portraits of 178x218 pixels: the face centred,
+        the eyes at half the height and a fifth of the width apart. A picture of another size is first scaled to cover
+        178x218 and cut to it, centred; then the run's crop is taken. With crop=null it is the largest centred square.
 
         Raises:
             DataError: an image is smaller than the crop of a run on a folder of images.
-            ValueError: an image that has no colours to show, see `upright_rgb`.
+            ValueError: an image without colours, see `upright_rgb`.
         """
         several = [images] if isinstance(images, Image.Image) else images
         return as_in_training(several, self.config["data"], self.record["data"]["source"])

@@ -1,4 +1,4 @@
-"""The names in a run folder and in a sweep folder, and where runs lie. Nothing here imports torch or hydra."""
+"""The names of files in run folders and sweep folders, and finding runs. Imports neither torch nor Hydra."""
 
 import re
 import sys
@@ -14,7 +14,7 @@ CHECKPOINTS, IMAGES, EVALUATION, EDITS = "checkpoints", "images", "evaluation", 
 LOSS_CURVES_PNG, RATE_DISTORTION_PNG = "loss_curves.png", "rate_distortion.png"
 HYDRA = ".hydra"
 OVERRIDES_YAML = f"{HYDRA}/overrides.yaml"
-CARD_JSON = "card.json"  # of an evaluation
+CARD_JSON = "card.json"  # in the folder of an evaluation
 # in a sweep folder, beside one run folder for each job
 SWEEP_JSON = "sweep.json"
 # in an exported folder
@@ -28,51 +28,51 @@ SIGNS_OF_A_RUN = (CHECKPOINTS, HYDRA, METRICS_JSON)
 
 
 class RunError(ValueError):
-    """What was named is no run, or not one that this version reads."""
+    """A path does not name a run, or names one that this version cannot read."""
 
 
 def checkpoint_path(run_dir: Path, name: str = "last") -> Path:
-    """Where a run keeps its checkpoint: `best` is that of the epoch with the lowest val/loss, `last` the newest."""
+    """The path of a run's checkpoint: `best` is that of the epoch with the lowest val/loss, `last` the newest."""
     return run_dir / CHECKPOINTS / f"{name}.ckpt"
 
 
 def runs_here(file: str = CHECKPOINTS) -> list[Path]:
-    """The run folders below outputs/ and multirun/ in which there is such a file or folder."""
+    """The run folders below outputs/ and multirun/ that hold a file or folder of this name."""
     candidates = [*Path("outputs").glob("*/"), *Path("multirun").glob("*/*/")]
     return [folder for folder in candidates if (folder / file).exists()]
 
 
-def newest_run(reads_faces: bool | None = None) -> Path:
+def newest_run(recognizer: bool | None = None) -> Path:
     """The run folder below outputs/ and multirun/ whose last checkpoint is the newest.
 
     Args:
-        reads_faces: of networks that read faces, or else of autoencoders; None takes both.
+        recognizer: True takes attribute classifiers and factor regressors only, False autoencoders only, None all runs.
 
     Raises:
-        RunError: there is none.
+        RunError: no such run exists.
     """
     checkpoints = [
         checkpoint_path(folder)
         for folder in runs_here()
-        if checkpoint_path(folder).is_file() and reads_faces in (None, is_recognizer(folder))
+        if checkpoint_path(folder).is_file() and recognizer in (None, has_recognizer(folder))
     ]
     if not checkpoints:
-        kind = {None: "run", False: "run of an autoencoder", True: "run of a network that reads faces"}[reads_faces]
+        kind = {None: "run", False: "run of an autoencoder", True: "run of an attribute classifier"}[recognizer]
         raise RunError(f"last: no {kind} with a checkpoint in outputs/ or multirun/ here; name its folder instead")
     return _newest(checkpoints, 1)
 
 
-def is_recognizer(folder: Path) -> bool:
-    """Whether a run has trained a network that reads faces, by its config.yaml; without one it has not."""
+def has_recognizer(folder: Path) -> bool:
+    """Whether a run's config.yaml names an attribute classifier or a factor regressor."""
     file = folder / CONFIG_YAML
     return file.is_file() and bool(re.search(r"^recognizer:\s*\n +\w", file.read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def newest_sweep() -> Path:
-    """The sweep folder in multirun/ whose last job was started the latest.
+    """The sweep folder in multirun/ in which a job was started most recently.
 
     Raises:
-        RunError: there is none.
+        RunError: multirun/ holds no sweep.
     """
     started = list(Path("multirun").glob(f"*/*/{OVERRIDES_YAML}"))  # a report written later does not touch these
     if not started:
@@ -84,30 +84,25 @@ def newest_sweep() -> Path:
 
 
 def _newest(files: Sequence[Path], levels: int) -> Path:
-    """The folder so many levels above the newest file. Says which: a clock that was set back may have lied.
-
-    Files of one moment count by their names.
-    """
+    """Prints and returns the folder so many levels above the newest file; among files of one moment names decide."""
     folder = max(files, key=lambda path: (path.stat().st_mtime_ns, path.as_posix())).parents[levels]
     sys.stderr.write(f"last: {folder}\n")
     return folder
 
 
-def checkpoint_file(path: Path, checkpoint: str = "best", *, reads_faces: bool = False) -> Path:
-    """The checkpoint that a path names: itself, one in a run folder, or for `last` one of the newest run of its kind.
-
-    An exported folder has one model, whatever it was exported from.
+def checkpoint_file(path: Path, checkpoint: str = "best", *, recognizer: bool = False) -> Path:
+    """The checkpoint file that a path stands for.
 
     Args:
-        path: a run folder, an exported folder, a checkpoint file, or `last`.
-        checkpoint: `best`, `last`, or a file of its own, in the folder or anywhere.
-        reads_faces: whether `last` is the newest network that reads faces, or else the newest autoencoder.
+        path: a checkpoint file, a run folder, an exported folder (which holds one model), or `last`, the newest run.
+        checkpoint: `best`, `last`, or another file, in the folder or anywhere.
+        recognizer: `last` is the newest attribute classifier or factor regressor instead of the newest autoencoder.
 
     Raises:
-        RunError: says what is there instead.
+        RunError: the message says which checkpoints exist instead.
     """
     if str(path) == "last" and not path.exists():
-        path = newest_run(reads_faces)
+        path = newest_run(recognizer)
     if path.is_file():
         return path
     if checkpoint not in ("best", "last"):
@@ -122,7 +117,9 @@ def checkpoint_file(path: Path, checkpoint: str = "best", *, reads_faces: bool =
     if (path / EXPORTED_WEIGHTS).is_file():
         if checkpoint == "best":
             return path / EXPORTED_WEIGHTS
-        raise RunError(f"checkpoint={checkpoint}: {path} is an exported model, there is only the one; leave it out")
+        raise RunError(
+            f"checkpoint={checkpoint}: {path} is an exported folder, which holds only one model; leave it out"
+        )
     if not path.exists():
         raise RunError(f"{path}: there is no such file or folder; a run is a folder in outputs/ or multirun/<sweep>/")
     others = sorted(str(other.relative_to(path)) for other in path.glob("**/*.ckpt"))[:5]
@@ -133,12 +130,12 @@ def checkpoint_file(path: Path, checkpoint: str = "best", *, reads_faces: bool =
 
 
 def run_folder(file: Path) -> Path:
-    """The folder of the run that a checkpoint belongs to: where pictures of it go."""
+    """The folder of the run that a checkpoint belongs to."""
     return file.parent.parent if file.parent.name == CHECKPOINTS else file.parent
 
 
 def is_sweep(path: Path) -> bool:
-    """Whether a folder holds runs and is none itself."""
+    """Whether a folder holds run folders and is not a run folder itself."""
     return (
         path.is_dir()
         and not any((path / sign).exists() for sign in SIGNS_OF_A_RUN)

@@ -22,7 +22,7 @@ def load_run(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Run:
-    """A trained model, in eval mode, without gradients; the running mean of its weights where the run kept one.
+    """Loads a trained model in eval mode, without gradients; with the EMA weights where the run has them.
 
     >>> from vae_lightning import load_run
     >>> vae = load_run("outputs/2026-11-20_12-00-00")
@@ -32,14 +32,13 @@ def load_run(
 
     Args:
         path: a run folder (`outputs/…`, a job of a sweep), a `.ckpt` file, a folder that `vae export` wrote, or `last`.
-        checkpoint: which of a folder's checkpoints, "best", "last" or a file; without a best one yet, ask for "last".
-        device: where the model goes: "cpu", "cuda", "mps", or "auto", the best there is.
-        dtype: of the weights; bfloat16 and float16 halve the memory, what comes out is float32 all the same.
+        checkpoint: of a folder: "best", "last" (also while there is no best one yet), or a file.
+        device: "cpu", "cuda", "mps", or "auto", which takes an accelerator if there is one.
+        dtype: of the weights; bfloat16 and float16 halve the memory, outputs are float32 in any case.
 
     Raises:
-        RunError: no run there, a file that is no checkpoint of ours, or one of a newer version.
-        ValueError: no such device here.
-        ValueError: no such dtype.
+        RunError: the path is not a run, the file is not a checkpoint of this framework, or a newer version wrote it.
+        ValueError: this machine does not have the device, or the dtype is not allowed.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype}: allowed are {', '.join(map(str, DTYPES))}")
@@ -51,16 +50,16 @@ def load_run(
 def build_run(
     file: Path, content: dict[str, Any], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Run:
-    """What `load_run` gives, from a checkpoint that has been read.
+    """What `load_run` returns, from a checkpoint that has been read.
 
     Raises:
-        RunError: the checkpoint does not hold an autoencoder of ours.
+        RunError: the checkpoint does not hold one of the package's autoencoders.
     """
     try:
         model = load_model(content)
     except RunError as error:
         raise RunError(f"{file}: {error}") from error
     if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
-        log.warning(f"{file}: its weights hold nan or inf, the training diverged")
+        log.warning(f"{file}: its weights hold nan or inf; the training has diverged")
     check_record(content[RECORD_KEY], file)
     return Run(model.to(device, dtype), file, content)

@@ -1,14 +1,14 @@
-"""Reading of `metrics.csv`, which a run's logger (callbacks.MetricsCsv) writes."""
+"""Reads `metrics.csv`, which a run's logger (callbacks.MetricsCsv) writes."""
 
 import csv
 from pathlib import Path
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows of a `metrics.csv`, empty cells left out; no rows where there is no file.
+    """The rows of a `metrics.csv` without their empty cells; an empty list where the file does not exist.
 
     Raises:
-        ValueError: a cell is no number, or belongs to no column.
+        ValueError: a cell is not a number, or has no column.
     """
     if not path.is_file():
         return []
@@ -17,4 +17,4 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     try:
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(whole)]
     except (TypeError, csv.Error) as error:  # more cells than columns; a quote that is never closed
-        raise ValueError(f"a row of another kind than the header ({error})") from error
+        raise ValueError(f"a row does not fit the header ({error})") from error

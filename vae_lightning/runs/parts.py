@@ -1,7 +1,7 @@
-"""Builds the parts of a run, its model for example, from what the run's configuration says.
+"""Builds the parts of a run, for example its model, from the run's configuration.
 
-A stranger's checkpoint may name any class, so only subclasses of a base class that live in the room of that base class
-(vae_lightning.models, vae_lightning.losses, vae_lightning.recognition) are built, and no other module is imported.
+A checkpoint from somebody else may name any class. Therefore only subclasses of a base class that live in the room of
+that base class (vae_lightning.models, .losses, .recognition) are built, and no other module is imported.
 """
 
 import importlib
@@ -53,7 +53,7 @@ def build_part(base: type[Part], config: Any, **others: Any) -> Part:
     Args:
         base: which kind of part.
         config: `_target_` and the arguments.
-        others: arguments that count more than those of `config`.
+        others: arguments that replace those of `config`.
 
     Raises:
         RunError: the class may not be built, or it refuses the arguments.
@@ -69,10 +69,10 @@ def build_part(base: type[Part], config: Any, **others: Any) -> Part:
 
 
 def load_weights(part: nn.Module, prefix: str, weights: Mapping[str, Tensor]) -> None:
-    """Gives a part, which may be on the meta device, its weights out of a checkpoint.
+    """Loads the weights of a part, which may be on the meta device, from a checkpoint.
 
     Raises:
-        RunError: names, shapes or types differ, or several weights share bytes to grow beyond them.
+        RunError: names, shapes or types differ, or several weights share the same bytes of the file.
     """
     own = {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}
     expected = part.state_dict()
@@ -87,28 +87,28 @@ def load_weights(part: nn.Module, prefix: str, weights: Mapping[str, Tensor]) ->
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in own.values()}
     if sum(tensor.nbytes for tensor in own.values()) > sum(storages.values()):
         raise RunError("several of the weights are the same part of the file, which no model of this framework has")
-    # copied, because the parts of a safetensors file lie at any address, from which sums come out another way
+    # copied: tensors of a safetensors file start at any address, and sums depend on the alignment
     copies = {name: own[name].clone(memory_format=torch.contiguous_format).to(expected[name].dtype) for name in own}
     part.load_state_dict(copies, assign=True)
 
 
 def _fits(tensor: Tensor, expected: Tensor) -> bool:
-    """Floats may be of another precision: trainer.precision=bf16-true writes them so."""
+    """Floats may have another precision, as trainer.precision=bf16-true writes them."""
     is_float = tensor.is_floating_point() and expected.is_floating_point()
     return tensor.shape == expected.shape and (is_float or tensor.dtype == expected.dtype)
 
 
 def check_can_be_loaded(part: nn.Module, base: type[Part], config: Any, *, on_meta: bool = False) -> None:
-    """Refuses a part that could be trained and then not be loaded from its checkpoint.
+    """Refuses a part that could be trained but not loaded from its checkpoint.
 
     Args:
-        part: that is to be trained.
+        part: will be trained.
         base: which kind of part.
-        config: what it was built from.
-        on_meta: whether it is loaded without memory for its first weights, as a model is.
+        config: that it was built from.
+        on_meta: it is built on the meta device when it is loaded, as models are.
 
     Raises:
-        RunError: with the reason.
+        RunError: the message says why it could not be loaded.
     """
     name = type(part).__name__
     try:

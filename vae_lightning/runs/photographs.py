@@ -1,4 +1,4 @@
-"""Pictures that people bring, whatever their cameras and programs made of them."""
+"""Reads pictures of any size and format, and crops them as a run did with its training images."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -19,10 +19,10 @@ ALIGNED_SOURCES = ("celeba", "faces", "noise")  # their images have ALIGNED_SIZE
 
 
 def open_photographs(paths: Sequence[Path]) -> list[Image.Image]:
-    """Decoded upright RGB images of any size, of an animation the first frame; see `Run.preprocess` for what to give.
+    """Decoded upright RGB images of any size; of an animation the first frame.
 
     Raises:
-        DataError: a file that is not there, is a folder, is no image, is damaged or is too large; it names the file.
+        DataError: a file is missing, not an image, damaged or too large; the message names the file.
     """
     return [_open(path) for path in paths]
 
@@ -39,7 +39,7 @@ def as_in_training(
 
     Raises:
         DataError: an image is smaller than the crop of a run on a folder of images.
-        ValueError: an image that has no colours to show, see `upright_rgb`.
+        ValueError: an image without colours, see `upright_rgb`.
     """
     preprocess = Preprocessing(as_crop(data["crop"]), data["image_size"], data["color"])
     fits = preprocess.crop is not None and source in ALIGNED_SOURCES
@@ -57,7 +57,7 @@ def as_in_training(
 def _open(path: Path) -> Image.Image:
     try:
         encoded = path.read_bytes()
-    except OSError as error:  # not there, a folder, not ours to read
+    except OSError as error:  # missing, a folder, no permission
         raise DataError(f"{path} cannot be read: {error.strerror}. Name an image file.") from error
     try:
         with opened_image(encoded) as image:

@@ -35,7 +35,7 @@ FACES_AT_ONCE = 128
 
 
 class Run(ImageCodec):
-    """A trained model with the settings that made it, and with what was fitted to it since.
+    """A trained model with its settings, its data, and the priors, directions and statistics that were fitted to it.
 
     >>> from vae_lightning import load_run
     >>> vae = load_run("outputs/2026-11-20_12-00-00")
@@ -66,16 +66,16 @@ class Run(ImageCodec):
         """The pixel term that the model was trained with.
 
         Raises:
-            RunError: the checkpoint names a class that is not one of ours, or does not hold the term's state.
+            RunError: the class is not one of the package's pixel terms, or the checkpoint does not hold its state.
         """
         return build_reconstruction(self._term).to(self.device)
 
     @cached_property
     def data(self) -> "FaceDataModule":
-        """The data that the run was trained on, opened when they are first asked for.
+        """The data that the run was trained on, opened on first use.
 
         Raises:
-            DataError: the data are not where they were.
+            DataError: the data have moved.
         """
         from vae_lightning.data import FaceDataModule  # Lightning, which takes longer to import than a model to load
 
@@ -85,7 +85,7 @@ class Run(ImageCodec):
 
     @property
     def _marks(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """The data of the training, and those at hand now where they have been opened."""
+        """Records of the training's data, and of the data as they are now, if they have been opened."""
         return self.record["data"], self.data.record() if "data" in vars(self) else None
 
     @property
@@ -103,11 +103,11 @@ class Run(ImageCodec):
     def sample_latents(
         self, num_samples: int = 16, temperature: float = 1.0, seed: int | None = None, prior: str = "normal"
     ) -> Float[Tensor, "samples latent"]:
-        """Samples of a prior, on the CPU; arguments and errors as of `sample`."""
+        """Samples of a prior, on the CPU; arguments and errors as in `sample`."""
         if temperature < 0 or num_samples < 1:
             raise ValueError(
-                f"temperature={temperature}, num_samples={num_samples}: needed are a temperature of 0 or more "
-                "and at least 1 sample"
+                f"temperature={temperature}, num_samples={num_samples}: allowed are a temperature of 0 or "
+                "more and at least 1 sample"
             )
         generator = torch.Generator()
         if seed is None:
@@ -130,13 +130,13 @@ class Run(ImageCodec):
         Args:
             num_samples: how many.
             temperature: factor on the spread of the latents; 1 is the prior, less is closer to the average face.
-            seed: the same seed gives the same faces, on every device; None draws new ones.
-            prior: "normal", what the run was trained with, or one fitted since: "gaussian", "gmm", "flow".
+            seed: the same seed gives the same faces on every device; None draws new ones.
+            prior: "normal", the prior of the training, or a fitted one: "gaussian", "gmm", "flow".
             as_pil: PIL images instead of a tensor.
 
         Raises:
-            RunError: the run is a plain autoencoder and no prior was named, or that one is not fitted yet.
-            ValueError: no such prior, a temperature below 0, or fewer than 1 sample.
+            RunError: the prior is not fitted yet, or it is "normal" and the run is a plain autoencoder.
+            ValueError: there is no prior of this name, a temperature below 0, or fewer than 1 sample.
         """
         latents = self.sample_latents(num_samples, temperature, seed, prior)
         return self.decode(latents, as_pil=as_pil)
@@ -145,43 +145,43 @@ class Run(ImageCodec):
         """A density of the latents to sample from.
 
         Raises:
-            RunError: a plain autoencoder has no "normal" one, or this one was not fitted to this checkpoint.
-            ValueError: no such prior.
+            RunError: a plain autoencoder has no "normal" prior, or the prior was not fitted to this checkpoint.
+            ValueError: there is no prior of this name.
         """
         if name == "normal":
             if not self.model.has_prior:
                 raise RunError(
-                    f"{self.path}: posterior=deterministic made this a plain autoencoder, without a prior of its own "
-                    f"to sample from. Fit one ({command('vae evaluate RUN --metrics samplers')}), then take "
-                    "prior=gmm, or reconstruct"
+                    f"{self.path}: posterior=deterministic makes this a plain autoencoder, which has no prior to "
+                    f"sample from. Fit one with {self._fit_priors}, then use prior=gmm"
                 )
             return StandardNormal(self.model.latent_dim)
         prior = prior_file(self.path, self.record["data"]).read(name)
         if prior is None:
-            raise RunError(
-                f"prior={name}: not fitted to {self.path} yet; "
-                f"this does it: {command(f'vae evaluate {run_folder(self.path)} --metrics samplers')}"
-            )
+            raise RunError(f"prior={name} is not fitted to {self.path} yet; fit it with {self._fit_priors}")
         return prior
+
+    @property
+    def _fit_priors(self) -> str:
+        return command(f"vae evaluate {run_folder(self.path)} --metrics samplers")
 
     def interpolate(
         self, first: Images, second: Images, num_steps: int = 9, path: str = "linear", *, as_pil: bool = False
     ) -> Pictures:
-        """Decoded ways from each image of `first` to the one at its place in `second`, both ends counted.
+        """Decoded paths from each image of `first` to the image at the same place in `second`.
 
         Args:
-            first: where the ways begin.
+            first: where the paths begin.
             second: as many images, where they end.
-            num_steps: 2 or more.
-            path: "linear", or "spherical": round the origin at a length that changes linearly.
-            as_pil: for each way a list of PIL images, instead of one tensor.
+            num_steps: images on a path with both ends, 2 or more.
+            path: "linear", or "spherical": round the origin, with a length that changes linearly.
+            as_pil: for each path a list of PIL images, instead of one tensor.
 
         Raises:
-            ValueError: no such path, or fewer than 2 steps.
+            ValueError: an unknown path, or fewer than 2 steps.
         """
         latents = latents_between(self.encode(first).mean, self.encode(second).mean, num_steps, path)
-        ways = self.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
-        return [to_pil(way) for way in ways] if as_pil else ways
+        paths = self.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
+        return [to_pil(images) for images in paths] if as_pil else paths
 
     def edit(
         self,
@@ -198,45 +198,45 @@ class Run(ImageCodec):
 
         Args:
             images: of people.
-            attribute: as the data call it: Smiling, Eyeglasses, …
-            strength: 1 reaches the mean of those who have it, with unit="std" one standard deviation of the latents.
+            attribute: its name in the data: Smiling, Eyeglasses, …
+            strength: 1 moves by the difference of the class means, with unit="std" by one standard deviation.
             method: "means", the difference of the class means, or "probe", the normal of a linear probe.
-            orthogonal_to: attributes that shall stay as they are.
-            unit: of the strength.
+            orthogonal_to: attributes that should not change.
+            unit: of the strength, "class" or "std".
             as_pil: PIL images instead of a tensor.
 
         Raises:
-            RunError: no directions were fitted to this checkpoint yet.
-            ValueError: no such attribute, method or unit.
+            RunError: no directions are fitted to this checkpoint yet.
+            ValueError: an unknown attribute, method or unit.
         """
         shift = self.directions().direction(attribute, method, orthogonal_to).shift(strength, unit)
         latents = self.encode(images).mean + shift.to(self.device)
         return self.decode(latents, as_pil=as_pil)
 
     def directions(self) -> Directions:
-        """What was fitted to the latents of this checkpoint: ways that add an attribute.
+        """The attribute directions that were fitted to the latents of this checkpoint.
 
         Raises:
-            RunError: nothing yet.
+            RunError: none are fitted yet.
         """
         directions = direction_file(self.path, self.record["data"]).read()
         if directions is None:
             raise RunError(
-                f"no directions were fitted to {self.path} yet; this does it: "
+                f"no attribute directions are fitted to {self.path} yet; fit them with "
                 + command(f"vae edit directions {run_folder(self.path)}")
             )
         return directions
 
     def latent_statistics(self, track: Track = untracked) -> LatentStatistics:
-        """Where the latents of held-out faces lie; measured on the first call, and kept beside the checkpoint.
+        """Mean, spread and KL of the latents of validation faces; measured on the first call, then kept in a file.
 
-        Measured again where the data have been opened (`held_out_faces`) and are others than those measured.
+        They are measured again if the data have been opened (`held_out_faces`) and have changed since.
 
         Args:
             track: shows progress.
 
         Raises:
-            DataError: not measured yet, and the data is not where it was.
+            DataError: they are not measured yet, and the data have moved.
         """
         statistics = self.statistics_file.read()
         if statistics is None:
@@ -246,14 +246,16 @@ class Run(ImageCodec):
             file = self.statistics_file
             try:
                 file.write(statistics)
-            except OSError as error:  # a folder of somebody else's
-                log.warning(f"{file.path} cannot be written ({error.strerror}): they are measured anew each time")
+            except OSError as error:  # no permission to write there
+                log.warning(
+                    f"{file.path} cannot be written ({error.strerror}): these statistics are measured again every time"
+                )
         return statistics
 
     def held_out_faces(self, split: Literal["val", "test"], count: int) -> UInt8[Tensor, "batch channels height width"]:
-        """Faces of the data that the run was trained on, evenly spaced over a split that it never saw.
+        """Faces of the run's data, evenly spaced over a split that it was not trained on.
 
         Raises:
-            DataError: the data is not where it was.
+            DataError: the data have moved.
         """
         return self.data.held_out_faces(split, count)

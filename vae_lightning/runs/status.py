@@ -1,4 +1,4 @@
-"""How far a run has come, in its own folder: `status.json`, and a lock that only a living process holds."""
+"""The state of a run: `status.json` in its folder, and a lock that a living process holds."""
 
 import os
 import socket
@@ -18,31 +18,31 @@ from vae_lightning.system.whole_files import write_json
 State = Literal["done", "running", "interrupted", "failed", "not started"]
 LOCK = ".lock"
 FORMAT = 1  # of status.json and sweep.json
-MOST_CRASHES = 3  # starts in one session that got no further than the one before
-LATEST = 1e11  # seconds since 1970, in a plan
-PATIENCE_SECONDS = 2.0  # somebody who only looks holds the lock for an instant
+MOST_CRASHES = 3  # of one session, without a newer checkpoint in between
+LATEST = 1e11  # seconds since 1970; no plan has a later time
+PATIENCE_SECONDS = 2.0  # `state_of` in another process holds the lock for an instant
 
 
 class RunIsTakenError(RunError):
-    """Another process works in the folder."""
+    """Another process is using the run folder."""
 
 
 class KeepsCrashingError(RunError):
-    """The run's process was killed again and again at the same place."""
+    """The run's process was killed several times without a newer checkpoint in between."""
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """What `status.json` of a run says; empty where there is none, or a damaged one.
+    """The content of a run's `status.json`; empty where it is missing or damaged.
 
     Raises:
-        RunError: a newer version wrote it, so that nobody knows here whether the run is done.
+        RunError: a newer version wrote it.
     """
     status = _read(folder / STATUS_JSON)
     return status if status.get("state", "done") in get_args(State) else {}
 
 
 def read_plan(sweep_dir: Path) -> dict[str, Any]:
-    """What the command that started a sweep wrote down about its jobs; empty where there is nothing to be read.
+    """The content of a sweep's `sweep.json`, which lists its jobs; empty where it is missing or damaged.
 
     Raises:
         RunError: a newer version wrote it.
@@ -83,7 +83,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def state_of(folder: Path) -> State:
-    """What can be said now. A run whose process was killed still says `running`, but nobody holds its lock."""
+    """The state of a run. The status file of a killed process still says `running`, but nobody holds its lock."""
     state: State = read_status(folder).get("state", "not started")
     if state == "running" and not _is_held(folder / LOCK):
         return "interrupted"
@@ -98,7 +98,7 @@ def _is_held(path: Path) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return True
-    except OSError:  # somebody else's folder: a lock that cannot be tried is not known to be held
+    except OSError:  # no permission, so that it is not known whether the lock is held
         return False
     lock.release()
     return False
@@ -106,10 +106,10 @@ def _is_held(path: Path) -> bool:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Keeps every other process out of a run folder; a killed process lets go by itself.
+    """Keeps other processes out of a run folder during the block; a killed process releases the folder.
 
     Raises:
-        RunIsTakenError: somebody is in there.
+        RunIsTakenError: another process is using the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
@@ -118,7 +118,7 @@ def claimed(folder: Path) -> Iterator[None]:
     except Timeout:
         status = read_status(folder)
         who = f"process {status.get('process')} on {status.get('host')}" if status else "another process"
-        raise RunIsTakenError(f"{folder} is being worked on by {who}") from None
+        raise RunIsTakenError(f"{folder} is in use by {who}") from None
     try:
         yield
     finally:
@@ -132,11 +132,11 @@ def recorded(folder: Path, identity: str, session: str, made_with: dict[str, Any
     Args:
         folder: of the run, claimed.
         identity: of its resolved configuration.
-        session: names the command that starts it, the same in all attempts that an engine makes by itself.
-        made_with: versions of what computes.
+        session: names the command that starts the run; an engine that starts it again keeps the name.
+        made_with: versions of libraries and code.
 
     Raises:
-        KeepsCrashingError: this session's attempts end without a trace and without a new checkpoint.
+        KeepsCrashingError: the process was killed several times in this session without a newer checkpoint.
     """
     status = _begin(folder, identity, session, made_with)
 
@@ -160,7 +160,7 @@ def recorded(folder: Path, identity: str, session: str, made_with: dict[str, Any
 
 
 def _begin(folder: Path, identity: str, session: str, made_with: dict[str, Any]) -> dict[str, Any]:
-    """The status of a run that starts; attempts of one session that ended without a trace or progress are counted."""
+    """The status of a run that starts; it counts the attempts of one session that were killed at one checkpoint."""
     earlier = read_status(folder)
     checkpoint = checkpoint_path(folder)
     position = {"session": session, "saved_at": checkpoint.stat().st_mtime if checkpoint.is_file() else None}
@@ -182,7 +182,7 @@ def _begin(folder: Path, identity: str, session: str, made_with: dict[str, Any])
 
 
 def describe_error(error: BaseException) -> str:
-    """An error in one line: the words of a message that we have written for people, else with its type."""
+    """An error in one line: the message of one of the package's own errors, or type and message of any other."""
     words = " ".join(str(error).split())
     is_ours = type(error).__module__.split(".")[0] in ("vae_lightning", "callbacks")
     return words if is_ours and words else f"{type(error).__name__}: {words}"

@@ -1,4 +1,4 @@
-"""What is evaluated: a model with its data. What several metrics need is computed once."""
+"""The class Subject: a trained model with its data, as metrics and edits use it; shared results are computed once."""
 
 from collections.abc import Iterator
 from copy import deepcopy
@@ -26,21 +26,21 @@ BATCH_PIXELS = 2**20  # of images decoded at once: 256 at 64x64
 
 
 class Subject:
-    """A model, its data, and how they are looked at.
+    """A model with its data.
 
-    Everything is computed in float32 on `device` and kept on the host; noise is drawn on the host, row by row of a
-    split, so that results depend neither on the device nor on the batch size but for rounding.
+    Everything is computed in float32 on `device` and kept in CPU memory. Noise is drawn on the CPU, row by row of a
+    split, so that results depend on device and batch size by rounding only.
 
     Args:
         model: in eval mode.
-        data: opened, of which `split` is evaluated; the training split fits what has to be fitted.
+        data: opened; `split` is evaluated, and priors, probes and directions are fitted to the training split.
         reconstruction: the pixel term that the model was trained with, for its likelihood.
         split: of `data`.
         device: where the model is.
         seed: of all noise, resampling and fitting.
         batch_size: images at once; None = as many as have 2^20 pixels.
         track: shows progress.
-        prior_file: where fitted priors are kept; None keeps them in memory only.
+        prior_file: keeps fitted priors; None keeps them in memory only.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Subject:
         prior_file: PriorFile | None = None,
     ) -> None:
         if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: at least 1 image at once")
+            raise ValueError(f"batch_size={batch_size}: at least 1 is allowed")
         self.model = model
         self.data = data
         self.reconstruction = reconstruction.eval()
@@ -71,13 +71,13 @@ class Subject:
         self._priors: dict[str, Prior] = {"normal": StandardNormal(model.latent_dim)}
 
     def rows(self, split: Split, at_most: int | None = None) -> Int64[np.ndarray, " rows"]:
-        """All rows of a split, or so many of them, evenly spaced."""
+        """All rows of a split, or at most so many, evenly spaced."""
         count = len(self.data.split(split))
         kept = count if at_most is None else min(count, at_most)
         return np.linspace(0, count - 1, kept).round().astype(np.int64)
 
     def batches(self, count: int, description: str) -> Iterator[slice]:
-        """Parts of `count` things, with progress."""
+        """Slices that divide `count` rows into batches; shows progress."""
         firsts = range(0, count, self.batch_size)
         for first in self.track(firsts, description, len(firsts)):
             yield slice(first, min(first + self.batch_size, count))
@@ -91,7 +91,7 @@ class Subject:
 
     @torch.inference_mode()
     def posterior(self, split: Split | None = None, at_most: int | None = None) -> Posterior:
-        """q(z|x) of `rows(split, at_most)`, on the host."""
+        """q(z|x) of `rows(split, at_most)`, on the CPU."""
         split = split or self.split
         rows = self.rows(split, at_most)
         key = (split, len(rows))
@@ -106,12 +106,12 @@ class Subject:
         return self._posteriors[key]
 
     def noise(self, count: int, purpose: str, *numbers: int) -> Float[Tensor, "count latent"]:
-        """Standard normal noise on the host: a function of the seed, the purpose and the numbers alone."""
+        """Standard normal noise on the CPU; it depends on the seed, the purpose and the numbers only."""
         generator = torch.Generator().manual_seed(self.seed_of(purpose, *numbers))
         return torch.randn(count, self.model.latent_dim, generator=generator)
 
     def seed_of(self, purpose: str, *numbers: int) -> int:
-        """A seed for each purpose, so that no two of them share their random numbers."""
+        """A seed for each purpose, so that no two purposes share random numbers."""
         entropy = [self.seed, *purpose.encode(), *numbers]
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
@@ -120,7 +120,7 @@ class Subject:
 
     @torch.inference_mode()
     def decode(self, latents: Float[Tensor, "batch latent"]) -> Images:
-        """Latents on any device -> images in [0, 1] on the subject's."""
+        """Latents on any device -> images in [0, 1] on `device`."""
         return to_unit_range(self.model.decode(latents.to(self.device)), self.model.pixel_range)
 
     def decode_uint8(self, latents: Float[Tensor, "batch latent"]) -> UInt8[Tensor, "batch channels height width"]:
@@ -128,19 +128,19 @@ class Subject:
         return to_uint8(self.decode(latents), (0.0, 1.0))
 
     def fitting_latents(self) -> Float[Tensor, "images latent"]:
-        """One sample of q(z|x) for each training image that priors are fitted to: what the decoder has learned to read.
+        """One sample of q(z|x) for each training image that priors are fitted to.
 
-        Whatever the subject's seed, so that a checkpoint has one set of fitted priors.
+        It does not depend on `seed`, so that a checkpoint has one set of fitted priors.
         """
         posterior = self.posterior("train", MOST_FITTED)
         generator = torch.Generator().manual_seed(PRIOR_SEED)
         return posterior.sample(torch.randn(posterior.mean.shape, generator=generator))
 
     def prior(self, name: str) -> Prior:
-        """A prior over the latents, fitted where nobody has yet.
+        """A prior over the latents, fitted if it is not yet.
 
         Raises:
-            ValueError: no such prior.
+            ValueError: there is no prior of this name.
         """
         if name not in self._priors:
             kept = self.prior_file.read(name) if self.prior_file else None
@@ -154,19 +154,19 @@ class Subject:
         return prior
 
     def attributes(self, split: Split, at_most: int | None = None) -> Bool[np.ndarray, "rows attributes"] | None:
-        """Of `rows(split, at_most)`; None where the data have none."""
+        """Attributes of `rows(split, at_most)`; None where the data have no attributes."""
         attributes = self.data.split(split).attributes
         return None if attributes is None else attributes[self.rows(split, at_most)]
 
     def people(self, split: Split, at_most: int | None = None) -> Int64[np.ndarray, " rows"]:
-        """Who is on `rows(split, at_most)`; where nobody knows, everybody is somebody else."""
+        """Identities on `rows(split, at_most)`; data without identities count as one person per image."""
         rows, identities = self.rows(split, at_most), self.data.identities(split)
         return np.arange(len(rows)) if identities is None else identities[rows]
 
     def factors(
         self, split: Split, at_most: int | None = None
     ) -> tuple[tuple[str, ...], Float[np.ndarray, "rows factors"]] | None:
-        """Names and values of the factors that drew `rows(split, at_most)`; None but for rendered faces."""
+        """Names and values of the factors of `rows(split, at_most)`; only rendered faces have them, else None."""
         known = self.data.factors(split)
         return None if known is None else (known[0], known[1][self.rows(split, at_most)])
 
@@ -174,10 +174,10 @@ class Subject:
 def open_subject(
     run: Run, *, split: Split = "test", seed: int = 0, batch_size: int | None = None, track: Track = untracked
 ) -> Subject:
-    """A run with its data; the run's own model stays as it is.
+    """A run with its data; the model is a copy of the run's.
 
     Raises:
-        DataError: the data are not where they were.
+        DataError: the data have moved or changed.
         RunError: the checkpoint does not hold the state of its pixel term.
     """
     return Subject(

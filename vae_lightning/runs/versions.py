@@ -1,4 +1,4 @@
-"""Versions of everything that a run's numbers come from, and what has changed since."""
+"""Versions of the libraries and hashes of the code that a run's numbers depend on, and what has changed since."""
 
 import hashlib
 from functools import cache
@@ -23,7 +23,7 @@ def made_with() -> dict[str, Any]:
 
 
 def changes_since(earlier: dict[str, Any]) -> list[str]:
-    """What is not as it was, in words; empty where the same run would give the same numbers."""
+    """Sentences about what has changed; empty where the same run would give the same numbers."""
     now = made_with()
     libraries = earlier.get("libraries", {})
     changed = [

@@ -14,6 +14,7 @@ from vae_lightning.data.preparation.layouts import ARCHIVE
 from vae_lightning.data.preparation.official import ARCHIVE_BYTES, OfficialFile, md5_of, official_files
 from vae_lightning.data.sources.celeba import ATTRIBUTES, CELEBA_PAGE, DOWNLOAD, IDENTITIES, IMAGES, PARTITION
 from vae_lightning.data.sources.source import DataError
+from vae_lightning.system.extras import check_extra
 from vae_lightning.system.terminal import command
 
 # with their folders in CelebA's Google Drive; small files first: Google's quota usually stops the images
@@ -32,8 +33,8 @@ def download_celeba(root: Path, say: Callable[[str], None]) -> None:
 
     `say` prints the licence before the download. An interrupted file is resumed.
 
-    Raises: DataError for a file of that name with another content, too little space on the disk, no gdown, no network,
-    Google's quota, or a wrong checksum.
+    Raises: MissingExtraError without gdown; DataError for a file of that name with another content, too little space
+    on the disk, no network, Google's quota, or a wrong checksum.
     """
     missing = _missing_files(root)
     unfinished = root / UNFINISHED
@@ -41,7 +42,9 @@ def download_celeba(root: Path, say: Callable[[str], None]) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)  # of a download that was finished by hand
         say(f"CelebA is in {root} already: nothing to download.")
         return
-    gdown = _require_gdown(root, missing)
+    check_extra("download", "--download", "gdown", otherwise=f"\n{_by_hand(root, missing)}")
+    import gdown
+
     say(LICENCE)
     root.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(root).free
@@ -72,15 +75,6 @@ def _missing_files(root: Path) -> list[OfficialFile]:
                 "Move it away, or download into another folder. Nothing was downloaded."
             )
     return missing
-
-
-def _require_gdown(root: Path, missing: list[OfficialFile]) -> Any:
-    try:
-        import gdown
-    except ImportError as error:
-        reason = "Downloads from Google Drive need gdown: pip install -e '.[download]' or uv sync --extra download"
-        raise DataError(f"{reason}\n{_by_hand(root, missing)}") from error
-    return gdown
 
 
 def _fetch(gdown: Any, file: OfficialFile, root: Path, missing: list[OfficialFile]) -> None:

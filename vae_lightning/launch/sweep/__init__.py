@@ -11,6 +11,7 @@ from vae_lightning.launch.sweep.plan import Check, SweepPlan, plan_sweep
 from vae_lightning.launch.sweep.progress import read_progress, shown
 from vae_lightning.runs.layout import TRAIN_LOG, RunError
 from vae_lightning.runs.status import read_status
+from vae_lightning.system.extras import MissingExtraError
 
 FAILED_EXIT_CODE = 1
 REFUSED_EXIT_CODE = 2
@@ -35,7 +36,7 @@ def run_sweep(
     try:
         check_extras(arguments)
         sweep = plan_sweep(arguments, typed, conf_dir, check)
-    except (ConfigError, RunError) as error:
+    except (ConfigError, MissingExtraError, RunError) as error:
         _say(str(error))
         remove_unused_folder(arguments, typed)
         return REFUSED_EXIT_CODE

@@ -1,6 +1,5 @@
 """What runs the jobs of a sweep: can it be used here, how many jobs at once, what hydra has to be told for it."""
 
-import importlib.util
 import shutil
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.launch.sweep.engine import Engine, num_gpus
 from vae_lightning.launch.trainer_settings import check_devices
+from vae_lightning.system.extras import check_extra
 from vae_lightning.system.terminal import command
 
 EXTRAS = {"ray": "hydra_ray_launcher", "slurm": "hydra_submitit_launcher", "optuna": "hydra_optuna_sweeper"}
@@ -28,21 +28,11 @@ def check_extras(arguments: Sequence[str]) -> None:
     """Refuses an engine that is not installed.
 
     Raises:
-        ConfigError: with the extra that brings it.
+        MissingExtraError: with the extra that installs it.
     """
     for choice, extra in NEEDED_BY.items():
-        if choice in arguments and not _is_installed(f"hydra_plugins.{EXTRAS[extra]}"):
-            raise ConfigError(
-                f"{choice} needs the extra {extra}, which is not installed: "
-                f"pip install -e '.[{extra}]', or uv sync --extra {extra}"
-            )
-
-
-def _is_installed(plugin: str) -> bool:
-    try:
-        return importlib.util.find_spec(plugin) is not None
-    except ModuleNotFoundError:  # not even hydra_plugins, which all plugins share
-        return False
+        if choice in arguments:
+            check_extra(extra, choice, f"hydra_plugins.{EXTRAS[extra]}")
 
 
 def choose_engine(base: Any, num_jobs: int | None, typed: Sequence[str]) -> Engine:
