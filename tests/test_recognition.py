@@ -210,7 +210,7 @@ def test_what_cannot_be_trained_is_refused_at_the_start(overrides: list[str], me
 
 def test_a_vae_is_no_recognizer_and_the_other_way_round(trained: Path, run_training: RunTraining) -> None:
     vae = run_training("vae", "trainer.max_epochs=1", "test=false", "callbacks=[checkpoint]")
-    with pytest.raises(RunError, match="attribute classifier.*not an autoencoder"):
+    with pytest.raises(RunError, match=r"attribute classifier.*not an autoencoder"):
         load_run(trained)
     with pytest.raises(ValueError, match="holds an autoencoder"):
         load_recognizer(vae)

@@ -39,7 +39,7 @@ def test_an_exported_folder_is_loaded_like_a_run(tmp_path: Path) -> None:
     expected = load_run(tmp_path / "run").sample(3, seed=0)
     for path in (folder, folder / "model.safetensors"):
         assert load_run(path).sample(3, seed=0).equal(expected)
-    with pytest.raises(RunError, match="checkpoint=last: .*only one model"):
+    with pytest.raises(RunError, match=r"checkpoint=last: .*only one model"):
         load_run(folder, "last")
     (folder / "config.json").write_text(json.dumps({**description, "format": EXPORT_FORMAT + 1}))
     with pytest.raises(RunError, match="update vae-lightning"):
