@@ -13,16 +13,16 @@ from typer.testing import CliRunner
 
 from vae_lightning.cli.app import app
 from vae_lightning.cli.bench import bench, compare, limits, tables
+from vae_lightning.cli.bench.benched import Benched
 from vae_lightning.cli.bench.parts import bare_loop_speed, loader
 from vae_lightning.cli.bench.peer import PeerVAE
-from vae_lightning.cli.bench.subject import Subject
 from vae_lightning.data import FaceDataModule
 from vae_lightning.data.loading import BatchLoader, DeviceBatchLoader
 
 
 @pytest.fixture
-def subject(tiny_celeba: Callable[..., Path], tmp_path: Path) -> Callable[..., Subject]:
-    def make(residence: str = "host", **model: Any) -> Subject:
+def benched(tiny_celeba: Callable[..., Path], tmp_path: Path) -> Callable[..., Benched]:
+    def make(residence: str = "host", **model: Any) -> Benched:
         data = FaceDataModule(root=str(tiny_celeba(30)), data_dir=str(tmp_path), image_size=32, residence=residence)
         data.prepare_data()
         model = {"_target_": "vae_lightning.models.ConvVAE", "image_size": 32, "latent_dim": 6, **model}
@@ -32,15 +32,15 @@ def subject(tiny_celeba: Callable[..., Path], tmp_path: Path) -> Callable[..., S
             "trainer": {"precision": "32-true"},
             "optimizer": {"lr": 1e-3},
         }
-        return Subject((), config, data, torch.device("cpu"))
+        return Benched((), config, data, torch.device("cpu"))
 
     return make
 
 
-def test_flops_are_those_worked_out_by_hand(subject: Callable[..., Subject]) -> None:
+def test_flops_are_those_worked_out_by_hand(benched: Callable[..., Benched]) -> None:
     """A fully connected network: 2 for each weight forward, and twice that backward but for the pixels' gradient."""
     target = "vae_lightning.models.LinearVAE"
-    flops = subject(_target_=target, hidden_dim=16).count_flops()
+    flops = benched(_target_=target, hidden_dim=16).count_flops()
     pixels, hidden, latents = 3 * 32 * 32, 16, 6
     encoder, decoder = pixels * hidden + hidden * 2 * latents, latents * hidden + hidden * pixels
     assert flops["decoding"] == 2 * decoder
@@ -48,22 +48,22 @@ def test_flops_are_those_worked_out_by_hand(subject: Callable[..., Subject]) -> 
     assert flops["training"] == 3 * flops["forward"] - 2 * pixels * hidden
 
 
-def test_the_loader_is_the_one_that_training_uses(subject: Callable[..., Subject]) -> None:
-    assert isinstance(loader(subject()), BatchLoader)
-    assert isinstance(loader(subject(residence="device")), DeviceBatchLoader)
+def test_the_loader_is_the_one_that_training_uses(benched: Callable[..., Benched]) -> None:
+    assert isinstance(loader(benched()), BatchLoader)
+    assert isinstance(loader(benched(residence="device")), DeviceBatchLoader)
 
 
-def test_the_bare_loop_trains(subject: Callable[..., Subject], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bare_loop_trains(benched: Callable[..., Benched], monkeypatch: pytest.MonkeyPatch) -> None:
     models = []
-    new_model = Subject.new_model
+    new_model = Benched.new_model
 
-    def remember(self: Subject, *, channels_last: bool = True) -> Any:
+    def remember(self: Benched, *, channels_last: bool = True) -> Any:
         models.append(new_model(self, channels_last=channels_last))
         models.append([parameter.clone() for parameter in models[-1].parameters()])
         return models[-2]
 
-    monkeypatch.setattr(Subject, "new_model", remember)
-    assert bare_loop_speed(subject(), 0.01) > 0
+    monkeypatch.setattr(Benched, "new_model", remember)
+    assert bare_loop_speed(benched(), 0.01) > 0
     model, before = models
     assert not any(torch.equal(one, other) for one, other in zip(model.parameters(), before, strict=True))
 

@@ -253,4 +253,4 @@ def test_a_pixel_term_that_is_not_ours_is_refused(tmp_path: Path) -> None:
 def test_a_push_without_its_extra_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     output = vae("export", tmp_path / "no run", tmp_path / "exported", "--push", "somebody/faces", code=2)
-    assert "--push needs the extra `export` (huggingface_hub is missing)" in output.replace("\n", " ")
+    assert "--push needs the extra `export` (missing: huggingface_hub)" in output.replace("\n", " ")

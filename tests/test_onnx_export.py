@@ -84,7 +84,7 @@ def test_a_file_that_computes_something_else_is_not_left(tmp_path: Path, monkeyp
 def test_a_missing_extra_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vae_lightning.export.folder.PACKAGES", ("onnx", "no_such_package"))
     output = vae("export", tmp_path / "no run", tmp_path / "exported", "--onnx", code=2)
-    assert "--onnx needs the extra `export` (no_such_package is missing): uv sync" in output
+    assert "--onnx needs the extra `export` (missing: no_such_package): uv sync" in output
     assert not (tmp_path / "exported").exists()
 
 

@@ -125,7 +125,7 @@ def test_what_to_start_from_is_refused_in_words(tmp_path: Path) -> None:
     last.parent.mkdir(parents=True)
     last.touch()
     for path, words in {
-        "notes.txt": r"notes\.txt is not a checkpoint that can be read safely: it is no PyTorch file",
+        "notes.txt": r"notes\.txt is not a checkpoint that can be read safely: it is not a PyTorch file",
         "empty": r"empty is a folder; there is no last\.ckpt in it",
         "run": rf"run is a folder; name the checkpoint in it, ckpt_path={re.escape(str(last))}",
         "gone": r"there is no file",

@@ -95,13 +95,13 @@ def test_too_little_memory_ends_in_one_line(
     ("words", "message"),
     [
         ("sample run --out run", "is a directory"),
-        ("sample run --out file/x.png", "file is a file and no folder"),
+        ("sample run --out file/x.png", "file is a file, not a folder"),
         ("traverse run --out file", "is a file"),
         ("edit amplify run --out file", "is a file"),
         ("evaluate run --out file", "is a file"),
         ("bench --out run", "is a directory"),
         ("prepare --faces --data-dir file", "is a file"),
-        ("prepare --faces --data-dir file/x", "file is a file and no folder"),
+        ("prepare --faces --data-dir file/x", "file is a file, not a folder"),
         ("prepare --faces --image-size ²", "--image-size ²: expected pixels"),
         ("interpolate run --frames 100000000", "--frames"),
         ("traverse run --steps 100000", "--steps"),
@@ -110,7 +110,7 @@ def test_too_little_memory_ends_in_one_line(
         ("edit amplify run --steps 0", "--steps"),
         ("edit amplify run --images 0", "--images"),
         ("edit amplify run --range nan", "--range"),
-        ("bench data=noise --sharing abc", "--sharing abc: whole numbers by comma"),
+        ("bench data=noise --sharing abc", "--sharing abc: allowed are whole numbers"),
     ],
 )
 def test_what_cannot_be_is_refused_by_the_name_that_was_typed(

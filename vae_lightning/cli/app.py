@@ -1,4 +1,4 @@
-"""`vae VERB RUN`: what can be done with a run after training. A verb knows the model from the run alone."""
+"""The command `vae VERB RUN`. A verb needs only the run: its checkpoint describes the model."""
 
 import signal
 import sys

@@ -1,4 +1,4 @@
-"""What all verbs of `vae` share: arguments by the same names, and how they end on an error."""
+"""Arguments that several verbs of `vae` share, and errors that end a verb with one line."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -14,13 +14,20 @@ from vae_lightning.system.terminal import command, show_what_can_be_shown
 from vae_lightning.system.whole_files import storage_error
 
 P = ParamSpec("P")
-PLACES = ("out", "data_dir", "folder")  # arguments that something is written to
-SIZES = ("count", "samples", "batch_size", "images", "frames", "steps")  # arguments that memory grows with
-TYPED_OTHERWISE = {"limit": "range"}  # arguments whose options have other names
-NAMELESS = Path("standard output, or a file of the result,")  # where an error names no file
+PLACES = ("out", "data_dir", "folder")  # arguments that name where results are written
+SIZES = (
+    "count",
+    "samples",
+    "batch_size",
+    "images",
+    "frames",
+    "steps",
+)  # arguments that memory depends on
+TYPED_OTHERWISE = {"limit": "range"}  # arguments whose options have another name
+NAMELESS = Path("standard output, or a file of the result,")  # if an error names no file
 SIGNS_OF_THE_CPU = (
     *("DefaultCPUAllocator", "alloc_cpu", "std::bad_alloc"),
-    *("Storage size calculation overflowed", "integer multiplication overflow"),  # more than there are addresses
+    *("Storage size calculation overflowed", "integer multiplication overflow"),  # more than the address space holds
 )
 SIGNS_OF_NO_MEMORY = (
     *SIGNS_OF_THE_CPU,
@@ -29,7 +36,7 @@ SIGNS_OF_NO_MEMORY = (
 
 
 def _starting(incomplete: str, candidates: Iterable[str]) -> list[str]:
-    """What Tab offers; where this is nothing, shells offer files."""
+    """The candidates that Tab offers; shells offer files if the list is empty."""
     return [candidate for candidate in candidates if candidate.startswith(incomplete)]
 
 
@@ -92,14 +99,14 @@ def example(line: str) -> str:
 
 
 def ends_with_one_line(verb: Callable[P, None]) -> Callable[P, None]:
-    """Errors that a person can mend end the program with their message, without a traceback."""
+    """Makes errors that a user can correct end the program with their message, without a traceback."""
 
     @wraps(verb)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
         show_what_can_be_shown()
         try:
             for name, value in kwargs.items():
-                kwargs[name] = _at_home(value)  # shells leave the ~ of --out=~/x
+                kwargs[name] = _at_home(value)  # shells do not expand the ~ of --out=~/x
                 _check_argument(name, kwargs[name])
             verb(*args, **kwargs)
         except (ValueError, OSError) as error:
@@ -119,10 +126,10 @@ def ends_with_one_line(verb: Callable[P, None]) -> Callable[P, None]:
 
 
 def _at_home(value: Any) -> Any:
-    """Paths with the home folder in place of `~`; anything else as it is.
+    """A path with the home folder in place of `~`; any other value unchanged.
 
     Raises:
-        ValueError: the home of a user who is not there.
+        ValueError: there is no user of this name.
     """
     if isinstance(value, list | tuple):
         return type(value)(_at_home(each) for each in value)
@@ -138,23 +145,23 @@ def _at_home(value: Any) -> Any:
 def _check_argument(name: str, value: Any) -> None:
     """
     Raises:
-        ValueError: a number that is none, or a place in a file.
+        ValueError: a number is nan or infinite, or a file stands in the way of a folder.
     """
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{_option(name)} {value}: a finite number is expected")
     if name in PLACES and isinstance(value, Path):
         for parent in value.absolute().parents:
             if parent.exists() and not parent.is_dir():
-                raise ValueError(f"{value}: {parent} is a file and no folder")
+                raise ValueError(f"{value}: {parent} is a file, not a folder")
 
 
 def _option(name: str) -> str:
-    """How a person types an argument."""
+    """The option of an argument, as a user types it."""
     return f"--{TYPED_OTHERWISE.get(name, name).replace('_', '-')}"
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether memory ran out, of the machine or of an accelerator; asked without torch, which may not be loaded."""
+    """Whether the machine or an accelerator ran out of memory; found without torch, which may not be imported."""
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in SIGNS_OF_NO_MEMORY)
 
 
@@ -174,9 +181,9 @@ def split_by_comma(text: str) -> list[str]:
 def whole_numbers(name: str, text: str) -> list[int]:
     """
     Raises:
-        ValueError: something in it is no whole number.
+        ValueError: a part of the text is not a whole number.
     """
     try:
         return [int(part) for part in split_by_comma(text)]
     except ValueError as error:
-        raise ValueError(f"--{name} {text}: whole numbers by comma are expected, as in --{name} 8,25") from error
+        raise ValueError(f"--{name} {text}: allowed are whole numbers by comma, as in --{name} 8,25") from error

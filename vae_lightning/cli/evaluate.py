@@ -1,4 +1,4 @@
-"""`vae evaluate` as a person sees it: progress, the card or the table of a sweep, where they lie."""
+"""`vae evaluate`: shows progress, then the card of a run or the table of a sweep, and where they were written."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ from vae_lightning.system.progress import Observer, progress
 
 
 def show_evaluation(run: str, request: Request, checkpoint: str, out: Path | None) -> None:
-    """Evaluates a run, or every run of a sweep, and prints what came out.
+    """Evaluates a run, or every run of a sweep, and prints the results.
 
     Raises:
         ValueError: see `evaluate_run`, and `--out` for a sweep.
@@ -51,7 +51,7 @@ def show_evaluation(run: str, request: Request, checkpoint: str, out: Path | Non
 def evaluate_sweep(
     sweep: Sweep, request: Request, checkpoint: str, observer: Observer
 ) -> tuple[list[tuple[str, Card]], list[str]]:
-    """The cards of all runs with their labels, which may be equal; of those that cannot be evaluated the reason."""
+    """The cards of all runs with their labels (which may be equal), and why the other runs could not be evaluated."""
     cards: list[tuple[str, Card]] = []
     problems: list[str] = []
     for number, job in enumerate(sweep.jobs, start=1):
@@ -70,11 +70,11 @@ def _tell(observer: Observer, at: str, title: str) -> None:
 
 
 def comparison(cards: Sequence[tuple[str, Card]]) -> Table:
-    """A row per number, a column per run."""
+    """One row for each number, one column for each run."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
     for label, _ in cards:
-        table.add_column(Text(label), justify="right")  # brackets of a list are no markup
+        table.add_column(Text(label), justify="right")  # brackets of a list are not markup
     by_name = [{value.name: value for section in card.sections for value in section.values} for _, card in cards]
     for name in dict.fromkeys(name for values in by_name for name in values):
         cells = [shown(values[name])[0] if name in values else "" for values in by_name]

@@ -1,4 +1,4 @@
-"""`vae explore`: trained runs to play with, on a page in the browser."""
+"""`vae explore`: a page in the browser on which trained runs can be tried with sliders."""
 
 from typing import Annotated
 
@@ -49,6 +49,6 @@ def explore(
 
 
 def address_for_browsers(host: str, port: int) -> str:
-    """On this machine, also where the server listens at all of its addresses."""
+    """The address of the page on this machine, also if the server listens at all addresses."""
     here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{here}]:{port}/" if ":" in here else f"http://{here}:{port}/"

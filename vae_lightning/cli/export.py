@@ -1,4 +1,4 @@
-"""`vae export`: a run as a folder that others can use."""
+"""`vae export`: writes a run as a folder that other people and programs can use."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -38,7 +38,7 @@ def export(
         bool, typer.Option("--overwrite", help="Replace an earlier export in DIR, with all that lies there.")
     ] = False,
 ) -> None:
-    """Weights, what builds the model, what was fitted to it and a card, as a folder that every verb takes as RUN."""
+    """Write weights, settings, fitted priors and directions, and a card, into a folder that every verb takes as RUN."""
     from vae_lightning.export import export_run, hub
 
     if public and not push:

@@ -1,4 +1,4 @@
-"""The verbs that make faces: sample, reconstruct, traverse, interpolate."""
+"""The verbs that draw faces: sample, reconstruct, traverse, interpolate."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

@@ -1,4 +1,4 @@
-"""The verbs of `vae edit` at work: a run and faces -> an edit, written with its settings, and told to the person."""
+"""Shared by the verbs of `vae edit`: opens a run and faces, writes an edit with its settings, and prints it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,30 +36,30 @@ LEAST_WIDTH = 8
 
 @dataclass(frozen=True)
 class Workplace:
-    """A run that is open for editing."""
+    """A run with its data, opened for editing."""
 
     run: Run
     subject: Subject
 
     def recognizer(self, run: str) -> Recognizer:
-        """A network that reads this run's faces.
+        """An attribute classifier or factor regressor for this run's faces.
 
         Raises:
-            RunError, ValueError: no such run, or one that was trained on other crops or sizes.
+            RunError, ValueError: the run does not exist, or was trained on other crops or sizes.
         """
         return load_recognizer(run, device=self.subject.device, sees=self.run.config["data"])
 
     def faces(self, photographs: Sequence[Path] | None, count: int, **of_class: bool) -> tuple[Faces, list[str]]:
-        """Pictures of the person's, or evenly spaced ones of the split, and what to call them.
+        """The user's pictures, or evenly spaced images of the split, and their names.
 
         Args:
-            photographs: files.
-            count: of the split.
-            of_class: attribute=whether they have it.
+            photographs: image files.
+            count: how many images of the split.
+            of_class: attribute=value, which the images of the split must have.
 
         Raises:
-            DataError: a file that is no image.
-            ValueError: the split has no such images.
+            DataError: a file is not an image.
+            ValueError: the split has no images with these attributes.
         """
         if photographs:
             return self.run.preprocess(open_photographs(photographs)), [path.stem for path in photographs]
@@ -80,12 +80,12 @@ class Workplace:
 
 @contextmanager
 def opened(run: str, checkpoint: str, device: str, *, split: str = "test", seed: int = 0) -> Iterator[Workplace]:
-    """With a progress bar for all that happens inside.
+    """Opens a run with its data, and shows a progress bar during the block.
 
     Raises:
-        ValueError: no such run, device or split, or the data are not where they were.
+        ValueError: run, device or split do not exist, or the data have moved.
     """
-    Request(split=split, device=device, seed=seed)  # refuses what is not allowed
+    Request(split=split, device=device, seed=seed)  # checks the values
     with progress() as observer:
         loaded = load_run(run, checkpoint, device)
         yield Workplace(loaded, open_subject(loaded, split=cast(Split, split), seed=seed, track=observer.track))
@@ -99,7 +99,7 @@ def finish(
     settings: Mapping[str, Any],
     show: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
-    """Writes everything, shows these columns of these tables, says where all lies; returns the folder."""
+    """Writes the result, prints these columns of these tables and the paths of all files; returns the folder."""
     folder = out or run_folder(workplace.run.path) / EDITS / name
     files = outcome.write(folder, {**settings, **_made_from(workplace)})
     console = Console()
@@ -128,7 +128,7 @@ def _made_from(workplace: Workplace) -> dict[str, Any]:
 
 
 def as_table(title: str, rows: Sequence[Row], columns: Sequence[str]) -> Table:
-    """The first rows; all of them, and all columns, are in the CSV file of that name."""
+    """The first rows of a table; its CSV file has all rows and columns."""
     table = Table(title=title.replace("_", " "), caption=f"more: {title}.csv", box=box.SIMPLE_HEAD)
     table.title_justify = table.caption_justify = "left"
     for number, name in enumerate(columns):
@@ -137,7 +137,7 @@ def as_table(title: str, rows: Sequence[Row], columns: Sequence[str]) -> Table:
             Text(name.replace("_", " ")), justify="left" if is_word else "right", min_width=LEAST_WIDTH, overflow="fold"
         )
     for row in rows[:ROWS_SHOWN]:
-        table.add_row(*(Text(_shown(row[name])) for name in columns))  # brackets in a file's name are no markup
+        table.add_row(*(Text(_shown(row[name])) for name in columns))  # brackets in a file's name are not markup
     return table
 
 
@@ -148,10 +148,10 @@ def _shown(cell: Cell) -> str:
 
 
 def check_judge(judge: str, classifier: str) -> None:
-    """A network that guided an edit sees what it asked for; it cannot say whether anybody else does.
+    """Refuses a judge that guided the edit, because it would find the change that it asked for itself.
 
     Raises:
-        ValueError: both are the same.
+        ValueError: judge and classifier are the same network.
     """
     made = made_by(judge=judge, classifier=classifier)
     if classifier and made["judge_digest"] == made["classifier_digest"]:
@@ -162,7 +162,7 @@ def check_judge(judge: str, classifier: str) -> None:
 
 
 def made_by(**runs: str) -> dict[str, str]:
-    """For the settings: of each network that took part, the checkpoint and its digest; empty names are left out."""
+    """Checkpoint and digest of each network that took part, for the settings; empty names are left out."""
     files = {role: checkpoint_file(Path(run).expanduser(), recognizer=True) for role, run in runs.items() if run}
     digests = {f"{role}_digest": digest_of(file) for role, file in files.items()}
     return {role: str(file) for role, file in files.items()} | digests

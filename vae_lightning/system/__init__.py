@@ -1,1 +1,1 @@
-"""Files, names, progress bars, terminal, signals and devices; nothing here knows of VAEs."""
+"""Files, names, progress bars, terminal, signals and devices; nothing here depends on VAEs."""

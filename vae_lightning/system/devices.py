@@ -1,17 +1,17 @@
-"""Chooses the device that was asked for."""
+"""Chooses the device that a model runs on."""
 
 import torch
 
 
 def choose_device(name: str | torch.device) -> torch.device:
-    """The device of that name; "auto" is the accelerator that PyTorch sees, else the CPU.
+    """The device of this name; "auto" is the accelerator that PyTorch finds, else the CPU.
 
     Raises:
-        ValueError: no such device here.
+        ValueError: this machine does not have the device.
     """
     if name == "auto":
-        there = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return there or torch.device("cpu")
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return found or torch.device("cpu")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -27,7 +27,7 @@ def check_extra(extra: str, what: str, *modules: str, otherwise: str = "") -> No
     if missing:
         in_a_clone = f"uv sync --extra {extra}, or pip install -e '.[{extra}]'"
         how = in_a_clone if PROJECT.is_file() else f"pip install 'vae-lightning[{extra}]'"
-        raise MissingExtraError(f"{what} needs the extra `{extra}` ({', '.join(missing)} is missing): {how}{otherwise}")
+        raise MissingExtraError(f"{what} needs the extra `{extra}` (missing: {', '.join(missing)}): {how}{otherwise}")
 
 
 def _is_installed(module: str) -> bool:

@@ -1,4 +1,4 @@
-"""Parts that are found by the name of their file: a class in a file of its own is all that a new one needs."""
+"""Finds classes by the names of their files, so that a new one needs no entry in a list."""
 
 import inspect
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ T = TypeVar("T")
 
 
 def stem_of(part: type) -> str:
-    """The name of the file that a class stands in."""
+    """The name of the file that holds a class, without its suffix."""
     return part.__module__.rpartition(".")[2]
 
 
 def files_in(folder: Path) -> tuple[str, ...]:
-    """Names of the modules in a package's folder, in the order of the alphabet; nothing is imported."""
+    """Names of the modules in a package's folder, sorted; nothing is imported."""
     return tuple(sorted(file.stem for file in folder.glob("*.py") if not file.stem.startswith("_")))
 
 
 def classes_in(package: str, names: Sequence[str], base: type[T]) -> list[type[T]]:
-    """The concrete subclasses of `base` that stand in these modules of a package."""
+    """The concrete subclasses of `base` that these modules of a package define."""
     modules = [import_module(f"{package}.{name}") for name in names]
     return [
         part

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a key that is held down counts once, and a program that does not train ends at once."""
+"""Ctrl-C and SIGTERM: a key that is held down counts as one signal, and each signal raises an exception."""
 
 import os
 import signal
@@ -15,21 +15,21 @@ _last_signal_at = -HELD_KEY_SECONDS
 
 
 def is_repeated() -> bool:
-    """Whether the signal that is being handled repeats the one before; call it once for each signal."""
+    """Whether the current signal repeats the one before it; call this once for each signal."""
     global _last_signal_at
     before, _last_signal_at = _last_signal_at, time.monotonic()
     return _last_signal_at - before < HELD_KEY_SECONDS
 
 
 def stop_by_exception() -> None:
-    """From now on both signals raise an exception, so that unfinished work is cleaned up; repeats are ignored."""
+    """Makes both signals raise an exception, so that unfinished work is cleaned up; repeats are ignored."""
     for signum in SIGNALS:
         signal.signal(signum, _stop)
     sys.unraisablehook = _raise_again
 
 
 def _raise_again(swallowed: "sys.UnraisableHookArgs") -> None:
-    """Python drops exceptions raised while it deletes an object, also that of a signal which arrives just then."""
+    """Python drops exceptions raised while it deletes an object; this sends the signal of such an exception again."""
     global _last_signal_at
     signals = {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}
     if swallowed.exc_type in signals:
@@ -49,7 +49,7 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def sigterm_of_the_system() -> Iterator[None]:
-    """Undoes what `stop_by_exception` does to SIGTERM, for a block that handles it in its own way."""
+    """Restores the system's SIGTERM during a block that handles this signal in its own way."""
     if signal.getsignal(signal.SIGTERM) is not _stop:
         yield
         return

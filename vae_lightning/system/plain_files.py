@@ -1,4 +1,4 @@
-"""Reads JSON and YAML files that may come from anybody, within limits of size, depth and numbers."""
+"""Reads JSON and YAML files from untrusted sources, within limits of size, depth and numbers."""
 
 import datetime
 import json
@@ -10,19 +10,19 @@ import yaml
 from vae_lightning.system.names import LONGEST_REASON, shown
 
 MOST_BYTES = {".json": 64 * 2**20, ".yaml": 2 * 2**20}  # a card with large tables; a resolved configuration has 5 KB
-MOST_VALUES = {".json": 10_000_000, ".yaml": 20_000}  # in YAML a few lines can stand for any number of them
+MOST_VALUES = {".json": 10_000_000, ".yaml": 20_000}  # in YAML, aliases let a few lines stand for any number
 DEEPEST = 100
 LARGEST_NUMBER = 2**64
-LARGEST_MEASURED = 1e100  # no sum of float32 comes near; of larger ones sums and axes overflow
+LARGEST_MEASURED = 1e100  # far above every sum of float32; sums and axes of larger numbers overflow
 
 
 def read_plain(path: Path) -> Any:
-    """Dicts with words for keys, lists, words, numbers, booleans and None.
+    """The file's content: dicts with str keys, lists, str, numbers, booleans and None.
 
     Raises:
-        ValueError: damaged, too large, nested too deeply, or grown beyond bounds by YAML's aliases. The reason in one
-            line, without the file's name.
-        OSError: it cannot be opened.
+        ValueError: the file is damaged, too large, nested too deeply, or too large after YAML's aliases are expanded.
+            The message is the reason in one line, without the file's name.
+        OSError: the file cannot be opened.
     """
     size, most = path.stat().st_size, MOST_BYTES[path.suffix]
     if size > most:
@@ -37,7 +37,7 @@ def read_plain(path: Path) -> Any:
 
 
 class _Copy:
-    """Copies a value, counting what YAML's aliases repeat."""
+    """Copies a value and counts its parts; what YAML's aliases repeat counts each time."""
 
     def __init__(self, most_values: int) -> None:
         self._most_values = most_values

@@ -1,8 +1,8 @@
-"""How many processors this process may use."""
+"""Counts the processor cores that this process may use."""
 
 import os
 
 
 def num_cores() -> int:
-    """Where the system does not say it (macOS), all of the machine."""
+    """The cores that this process may use; all of the machine where the system does not tell (macOS)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

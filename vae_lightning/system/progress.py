@@ -1,4 +1,4 @@
-"""Progress bars for long work, on stderr."""
+"""Progress bars for long work, written to stderr."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -7,25 +7,25 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-Track = Callable[[Iterable[int], str, int], Iterable[int]]  # steps, what is done, how many -> the same steps
+Track = Callable[[Iterable[int], str, int], Iterable[int]]  # steps, description, their number -> the same steps
 
 
 def untracked(steps: Iterable[int], description: str, total: int) -> Iterable[int]:
-    """Shows no progress."""
+    """Returns the steps and shows no progress."""
     return steps
 
 
 @dataclass(frozen=True)
 class Observer:
-    """Functions that long work calls to report how far it is."""
+    """Functions that long work calls to report its progress."""
 
     track: Track = untracked
-    metric: Callable[[str], None] = lambda title: None  # called with the title of what is measured next
+    metric: Callable[[str], None] = lambda title: None  # called with the title of the next metric
 
 
 @contextmanager
 def progress() -> Iterator[Observer]:
-    """A bar for the work that is under way; it disappears with the end of that work."""
+    """An observer that shows a bar for the current work; the bar disappears when the work ends."""
     with _bars(transient=True) as bars:
 
         def track(steps: Iterable[int], description: str, total: int) -> Iterator[int]:
@@ -42,7 +42,7 @@ def progress() -> Iterator[Observer]:
 
 @contextmanager
 def progress_of(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar that stays; the function that it gives is called with how many steps were done."""
+    """A bar that stays on the screen; call the returned function with the number of steps that were just done."""
     with _bars(transient=False) as bars:
         task = bars.add_task(description, total=total)
         yield lambda count: bars.advance(task, count)

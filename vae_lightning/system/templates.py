@@ -1,4 +1,4 @@
-"""Pages from Jinja templates. Every value that is put into one is escaped, so that strangers' words stay words."""
+"""Jinja templates in which every value is escaped, so that text from files cannot add markup."""
 
 from collections.abc import Callable
 from functools import cache

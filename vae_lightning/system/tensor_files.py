@@ -1,4 +1,4 @@
-"""Reads PyTorch files that may come from anybody: runs no code of theirs, and takes no more memory than their size."""
+"""Reads PyTorch files from untrusted sources: runs no code in them, and takes no more memory than their size."""
 
 import errno
 import pickle
@@ -14,7 +14,7 @@ from torch import Tensor
 from vae_lightning.system.names import LONGEST_REASON, shown
 
 FIRST_BYTES = b"PK\x03\x04"  # of a zip file, which torch.save writes since PyTorch 1.6
-# all that torch.load and zipfile were seen to raise at damaged files
+# all errors that torch.load and zipfile are known to raise for damaged files
 UNREADABLE = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, EOFError, MemoryError, AssertionError, ImportError),
     *(RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError),
@@ -22,19 +22,19 @@ UNREADABLE = (
 
 
 class TensorFileError(ValueError):
-    """A file that cannot be read safely; the message is the reason, without the file's name."""
+    """A file cannot be read safely; the message is the reason, without the file's name."""
 
 
 def read_tensors(file: Path, *, may_repeat: bool = False) -> Any:
-    """Plain data and dense tensors on the CPU, none of them larger than the part of the file that it comes from.
+    """The file's plain data and dense tensors on the CPU, no tensor larger than its part of the file.
 
     Args:
-        file: as torch.save writes it.
-        may_repeat: whether tensors may be larger by repeating values; for callers that know their sizes beforehand.
+        file: written by torch.save.
+        may_repeat: allows tensors that are larger because they repeat values; for callers that check the sizes.
 
     Raises:
-        TensorFileError: it is damaged, or holds code or compressed parts, or claims more memory than it has bytes.
-        OSError: it cannot be opened, or the disk fails.
+        TensorFileError: the file is damaged, holds code or compressed parts, or would need more memory than its size.
+        OSError: the file cannot be opened, or the disk fails.
     """
     try:
         with file.open("rb") as opened:
@@ -47,20 +47,20 @@ def read_tensors(file: Path, *, may_repeat: bool = False) -> Any:
     except TensorFileError:
         raise
     except OSError as error:
-        if error.errno != errno.EINVAL:  # what torch makes of a place before the file's beginning
+        if error.errno != errno.EINVAL:  # torch raises it for a position before the start of the file
             raise
         raise TensorFileError("PyTorch finds no table of its parts") from error
     except UNREADABLE as error:
-        # torch's own words advise to read the file unsafely; a LookupError's are the number of a byte
+        # torch's message advises to read the file unsafely; that of a LookupError is only a number
         reason = shown(str(error).split("\n")[0], LONGEST_REASON)
         if isinstance(error, pickle.UnpicklingError | LookupError) or not reason:
-            reason = "it is no PyTorch file, or it holds more than plain data"
+            reason = "it is not a PyTorch file, or it holds more than plain data"
         raise TensorFileError(reason) from error
     return content
 
 
 def _check_parts(file: Path) -> None:
-    """Parts are stored as they are, so that together they have no more bytes than the file."""
+    """Checks that the parts are stored uncompressed, and together have no more bytes than the file."""
     with zipfile.ZipFile(file) as archive:
         parts = archive.infolist()
     packed = [part.filename for part in parts if part.compress_type != zipfile.ZIP_STORED or part.flag_bits & 1]
@@ -72,7 +72,7 @@ def _check_parts(file: Path) -> None:
 
 
 def tensors_in(content: Any) -> Iterator[Tensor]:
-    """All tensors in nested dicts, lists and tuples; each container is looked into once."""
+    """All tensors in nested dicts, lists, tuples and sets; each container is searched once."""
     seen: set[int] = set()
     waiting = [content]
     while waiting:
@@ -86,7 +86,7 @@ def tensors_in(content: Any) -> Iterator[Tensor]:
 
 def _check_tensor(tensor: Tensor, may_repeat: bool) -> None:
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_nested:
-        raise TensorFileError("it holds a tensor that is sparse, quantized or without content")
+        raise TensorFileError("it holds a sparse or quantized tensor, or one without values")
     if tensor.nbytes > tensor.untyped_storage().nbytes() and not may_repeat:
         raise TensorFileError(
             f"a tensor of shape {tuple(tensor.shape)} claims {tensor.nbytes:,} bytes, and the file has "

@@ -1,4 +1,4 @@
-"""What users see in a terminal: text that it can print, commands that work when they are pasted, log files."""
+"""Text for terminals: characters that they can print, commands that can be pasted, and log files."""
 
 import io
 import logging
@@ -13,23 +13,23 @@ from vae_lightning.system.repository import REPOSITORY
 
 
 def show_what_can_be_shown() -> None:
-    """Writes "?" for letters that the terminal, or the file that the output goes to, cannot encode.
+    """Makes stdout and stderr accept every text: characters that they cannot encode become "?".
 
-    Python would raise UnicodeEncodeError: a bullet in a progress bar would end a training. An output that the shell
-    has closed (`>&-`) is None in Python; it is replaced by one that drops what is written.
+    Otherwise Python raises UnicodeEncodeError, and a bullet in a progress bar would end a training. A stream that the
+    shell has closed (`>&-`) is None in Python; it is replaced by one that drops the text.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (until the end)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # sys.stderr is so already
+    if isinstance(sys.stdout, io.TextIOWrapper):  # sys.stderr replaces them by default
         sys.stdout.reconfigure(errors="replace")
 
 
 def command(line: str) -> str:
-    """A command as it works when it is pasted where this program was started.
+    """The command in a form that works when it is pasted into the terminal that started this program.
 
-    Under `uv run` it begins with `uv run`; where the environment is not activated, with the path of its scripts.
-    `python train.py` becomes `vae train` outside the folder of the repository.
+    It begins with `uv run` under `uv run`, and with the path of the scripts if the environment is not activated.
+    Outside the folder of the repository `python train.py` becomes `vae train`.
     """
     here = Path.cwd()
     if line.startswith("python train.py") and here != REPOSITORY:
@@ -46,7 +46,7 @@ def command(line: str) -> str:
 
 
 class LogFile(logging.FileHandler):
-    """A log file that reports once that it cannot be written; whether a full disk ends the run is decided elsewhere."""
+    """A log file that reports once that it cannot be written, and does not end the run."""
 
     def __init__(self, filename: str, **others: Any) -> None:
         super().__init__(filename, **others)
@@ -58,4 +58,4 @@ class LogFile(logging.FileHandler):
             super().handleError(record)
         elif not self._has_failed:
             self._has_failed = True
-            sys.stderr.write(f"{self.baseFilename}: {error.strerror}, so lines are missing in it\n")
+            sys.stderr.write(f"{self.baseFilename}: {error.strerror}, so that lines are missing in it\n")

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, since they are written beside their place and then moved; errors of full disks."""
+"""Writes files that are complete or absent: each is written beside its place, then moved. Explains full disks."""
 
 import errno
 import glob
@@ -20,11 +20,11 @@ REASONS = {
     errno.EACCES: f"no permission; {ANOTHER_PLACE}",
     errno.EPERM: f"not permitted; {ANOTHER_PLACE}",
 }
-PROBE_BYTES = 64 * 2**10  # what a run writes before it starts to train
+PROBE_BYTES = 64 * 2**10  # about what a run writes before its training starts
 
 
 class StorageError(OSError):
-    """Nothing can be written at a place; the message says why, how much room is left there, and the fix."""
+    """A file cannot be written; the message names the reason, the free space and what to do."""
 
     def __init__(self, code: int, strerror: str, path: str) -> None:
         super().__init__(code, strerror, path)
@@ -35,11 +35,11 @@ class StorageError(OSError):
 
 
 def storage_error(error: BaseException, place: Path) -> StorageError | None:
-    """The first error of a chain as a StorageError, if it says that something cannot be written; else None.
+    """The first error of a chain as a StorageError if the error says that a file cannot be written; else None.
 
     Args:
-        error: whatever was raised; what came up while it was handled hangs on it.
-        place: what to name where the error itself names no file.
+        error: with the chain of errors that were raised before it.
+        place: named in the message if the error itself names no file.
     """
     if not isinstance(error, OSError) or error.errno not in REASONS:
         return None
@@ -55,16 +55,16 @@ def storage_error(error: BaseException, place: Path) -> StorageError | None:
 
 
 def free_space(place: Path) -> str:
-    """Free space, in words, of the file system on which a file or folder lies or would lie."""
+    """Free space on the file system that holds a file or folder, or would hold it: `1,234.5 MB`."""
     there = next((parent for parent in (place, *place.absolute().parents) if parent.exists()), Path("/"))
     return f"{shutil.disk_usage(there).free / 1e6:,.1f} MB"
 
 
 def check_writable(folder: Path) -> None:
-    """Writes a small file where `folder` is or would be made, and deletes it.
+    """Writes and deletes a small file in `folder`, or in its nearest parent that exists.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the file cannot be written.
     """
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
     try:
@@ -76,12 +76,12 @@ def check_writable(folder: Path) -> None:
 
 
 def aside(path: Path) -> Path:
-    """The file that this process writes before it becomes `path`; each process on each machine has its own."""
+    """The temporary file that becomes `path`; each process on each machine has its own."""
     return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
 
 
 def leftovers(path: Path) -> list[Path]:
-    """Unfinished versions of `path` that killed processes of this machine have left."""
+    """Temporary files of `path` that killed processes of this machine have left."""
     beside = path.parent.glob(f"{glob.escape(aside(path).stem)}.*")
     return [found for found in beside if found.suffix[1:].isdecimal() and not _is_alive(int(found.suffix[1:]))]
 
@@ -91,14 +91,14 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except (PermissionError, OverflowError):  # somebody else's, or no number of a process
+    except (PermissionError, OverflowError):  # another user's process, or not a process number
         return True
     return True
 
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """Gives a path beside `path`; what is left there when the block ends is deleted."""
+    """Yields a temporary path beside `path`; a file that is left there when the block ends is deleted."""
     unfinished = aside(path)
     for leftover in leftovers(path):
         leftover.unlink(missing_ok=True)
@@ -108,13 +108,13 @@ def written_aside(path: Path) -> Iterator[Path]:
         error.filename = str(path) if error.filename in (None, str(unfinished)) else error.filename
         raise
     finally:
-        if unfinished.exists():  # asked first: on a read-only file system to remove nothing is an error too
+        if unfinished.exists():  # on a read-only file system, deleting a missing file is an error too
             unfinished.unlink()
 
 
 @contextmanager
 def naming(place: Path) -> Iterator[None]:
-    """Turns an error of the block about something that cannot be written into a StorageError."""
+    """Turns an error in the block that says that a file cannot be written into a StorageError."""
     try:
         yield
     except OSError as error:
@@ -126,10 +126,10 @@ def naming(place: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to; what is there when the block ends without an error becomes `path`.
+    """Yields a path to write to; the file there becomes `path` when the block ends without an error.
 
     Raises:
-        StorageError: there is no room, or no permission. What was at `path` before is still there.
+        StorageError: no space or no permission; an earlier file at `path` is unchanged.
     """
     with naming(path), written_aside(path) as unfinished:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,15 +138,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Raises: StorageError; see `replacing`."""
+    """Writes a JSON file. Raises: StorageError, see `replacing`."""
     with replacing(path) as unfinished:
         unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Returns when the bytes are on the disk itself: a power cut leaves the old file or this one.
+    """Returns when the bytes are on the disk: a power failure leaves the old file or the new one.
 
-    Raises: StorageError; see `replacing`.
+    Raises: StorageError, see `replacing`.
     """
     with replacing(path) as unfinished, unfinished.open("wb") as file:
         file.write(content)

@@ -1,4 +1,4 @@
-"""`vae bench`: how fast each part is, and how near to what the device can do."""
+"""`vae bench`: measures the speed of each part, and compares it with the limit of the device."""
 
 import os
 import platform
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from vae_lightning.cli.bench.benched import Benched, open_benched
 from vae_lightning.cli.bench.comparison import compare, read_report, tables
 from vae_lightning.cli.bench.full_stack import full_stack_speed, sharing_speeds
 from vae_lightning.cli.bench.limits import Limits, measure_limits
@@ -21,7 +22,6 @@ from vae_lightning.cli.bench.parts import (
     validation_speed,
 )
 from vae_lightning.cli.bench.peer import peer_speed
-from vae_lightning.cli.bench.subject import Subject, subject_of
 
 __all__ = ["FORMAT", "bench", "compare", "read_report", "tables"]
 FORMAT = 1
@@ -40,7 +40,7 @@ def bench(
 ) -> dict[str, Any]:
     """Measures everything and returns plain values.
 
-    Full stack and bare loop take turns, so that a machine's moods cancel in their ratio.
+    Full stack and bare loop alternate, so that changes of the machine's speed cancel in their ratio.
 
     Args:
         overrides: as for train.py.
@@ -49,13 +49,13 @@ def bench(
         seconds: of each measurement.
         with_peer: also measures the best-known repository's network with its own data loading.
         sharing: numbers of runs that train on the device at the same time.
-        progress: is told what is measured next.
+        progress: called with the name of the next measurement.
 
     Raises:
         ValueError: train.py refuses the overrides.
     """
-    subjects = {model: subject_of([*overrides, f"model={model}"]) for model in models}
-    first = next(iter(subjects.values()))
+    all_benched = {model: open_benched([*overrides, f"model={model}"]) for model in models}
+    first = next(iter(all_benched.values()))
     progress("limits of the device")
     limits = measure_limits(first.device, first.dtype)
     report: dict[str, Any] = {
@@ -67,8 +67,8 @@ def bench(
         "data": _measure_data(first, limits, repeats, seconds, progress),
         "models": {},
     }
-    for name, subject in subjects.items():
-        report["models"][name] = _measure_model(name, subject, limits, repeats, seconds, progress)
+    for name, benched in all_benched.items():
+        report["models"][name] = _measure_model(name, benched, limits, repeats, seconds, progress)
     if with_peer:
         progress("peer")
         speeds = [peer_speed(first, seconds) for _ in range(repeats)]
@@ -81,7 +81,7 @@ def bench(
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What the figures depend on."""
+    """Hardware and versions that the figures depend on."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "kind": device.type,
@@ -94,7 +94,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Linux names the model; others give what the platform module knows."""
+    """The processor's model from Linux, elsewhere what the platform module knows."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
             names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
@@ -104,45 +104,45 @@ def _processor() -> str:
 
 
 def _measure_data(
-    subject: Subject, limits: Limits, repeats: int, seconds: float, progress: Callable[[str], None]
+    benched: Benched, limits: Limits, repeats: int, seconds: float, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    bytes_per_image = subject.datamodule.split("train").images[0].nbytes
+    bytes_per_image = benched.datamodule.split("train").images[0].nbytes
     limit = limits.copied_bytes_per_second / bytes_per_image
     measured = {}
     for name, measure in (
-        ("cache_build", lambda: cache_build_speed(subject)),
-        ("loader", lambda: loader_speed(subject, seconds / 2)),
+        ("cache_build", lambda: cache_build_speed(benched)),
+        ("loader", lambda: loader_speed(benched, seconds / 2)),
     ):
         progress(name.replace("_", " "))
         measured[name] = _part([measure() for _ in range(repeats)], limit)
-    return {**subject.datamodule.record(), "bytes_per_image": bytes_per_image, "parts": measured}
+    return {**benched.datamodule.record(), "bytes_per_image": bytes_per_image, "parts": measured}
 
 
 def _measure_model(
-    name: str, subject: Subject, limits: Limits, repeats: int, seconds: float, progress: Callable[[str], None]
+    name: str, benched: Benched, limits: Limits, repeats: int, seconds: float, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    flops = subject.count_flops()
+    flops = benched.count_flops()
     in_training, forward, decoding = (
         limits.matrix_flops_per_second / flops[kind] for kind in ("training", "forward", "decoding")
     )
     speeds: dict[str, list[float]] = {"bare_loop": [], "full_stack": [], "whole_fit": [], "plain_loop": []}
     progress(f"{name}: bare loop")
-    batches = _num_batches(subject, _part([bare_loop_speed(subject, seconds)]), seconds)
+    batches = _num_batches(benched, _part([bare_loop_speed(benched, seconds)]), seconds)
     for pair in range(repeats):
         progress(f"{name}: full stack beside bare loop, {pair + 1} of {repeats}")
-        full = full_stack_speed(subject, batches)
+        full = full_stack_speed(benched, batches)
         speeds["full_stack"].append(full.training)
         speeds["whole_fit"] += [] if full.whole_fit is None else [full.whole_fit]
-        speeds["bare_loop"].append(bare_loop_speed(subject, seconds))
-        speeds["plain_loop"].append(bare_loop_speed(subject, seconds, as_pytorch_comes=True))
+        speeds["bare_loop"].append(bare_loop_speed(benched, seconds))
+        speeds["plain_loop"].append(bare_loop_speed(benched, seconds, as_pytorch_comes=True))
     parts = {part: _part(values, in_training) for part, values in speeds.items() if values}
     progress(f"{name}: validation and sampling")
-    parts["validation"] = _part([validation_speed(subject, seconds / 2) for _ in range(repeats)], forward)
-    parts["sampling"] = _part([sampling_speed(subject, seconds / 2) for _ in range(repeats)], decoding)
-    config = subject.config
+    parts["validation"] = _part([validation_speed(benched, seconds / 2) for _ in range(repeats)], forward)
+    parts["sampling"] = _part([sampling_speed(benched, seconds / 2) for _ in range(repeats)], decoding)
+    config = benched.config
     return {
-        "precision": subject.precision,
-        "batch_size": subject.batch_size,
+        "precision": benched.precision,
+        "batch_size": benched.batch_size,
         "compile": config["compile"],
         "image_size": config["data"]["image_size"],
         "flops_per_image": flops,
@@ -155,12 +155,12 @@ def _measure_model(
     }
 
 
-def _num_batches(subject: Subject, bare_loop: dict[str, Any], seconds: float) -> int:
-    return max(1, round(float(bare_loop["images_per_second"]) * seconds / subject.batch_size))
+def _num_batches(benched: Benched, bare_loop: dict[str, Any], seconds: float) -> int:
+    return max(1, round(float(bare_loop["images_per_second"]) * seconds / benched.batch_size))
 
 
 def _part(values: Sequence[float], limit: float | None = None) -> dict[str, Any]:
-    """Median, all values, and the share of what the device's limit allows, where there is one."""
+    """Median, all values, and the share of the device's limit, if there is one."""
     median = statistics.median(values)
     share = {} if limit is None else {"share_of_limit": median / limit}
     return {"images_per_second": median, "all": list(values), **share}

@@ -1,4 +1,4 @@
-"""A benchmark's figures as tables, by themselves or beside those of another one."""
+"""Shows the figures of one benchmark as a table, or those of two side by side."""
 
 import json
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def parts_of(report: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]
 
 
 def tables(report: dict[str, Any]) -> RenderableType:
-    """Everything measured, for people."""
+    """All measurements as a table, with sentences below it."""
     machine, limits = report["machine"], report["limits"]
     table = Table(
         title=f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}, {report['date'][:10]}",
@@ -70,15 +70,15 @@ def _sentences(report: dict[str, Any]) -> Iterator[str]:
 
 
 def read_report(file: Path) -> dict[str, Any]:
-    """The figures that `vae bench` wrote.
+    """Reads the figures that `vae bench` wrote.
 
     Raises:
-        ValueError: it holds none.
-        OSError: it cannot be opened.
+        ValueError: the file holds no such figures.
+        OSError: the file cannot be opened.
     """
     try:
         report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        compare(report, report)  # which reads all that a comparison with another one needs
+        compare(report, report)  # reads everything that a comparison needs
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {shown(reason_of(error), LONGEST_REASON)}"
         raise ValueError(f"{file} holds no figures that vae bench wrote with --out ({reason})") from error
@@ -86,7 +86,7 @@ def read_report(file: Path) -> dict[str, Any]:
 
 
 def compare(before: dict[str, Any], after: dict[str, Any]) -> RenderableType:
-    """Two benchmarks side by side; the ratio of the shares is what is left where the machines differ.
+    """Two benchmarks side by side; on different machines, compare the ratios of the shares.
 
     Raises:
         ValueError: they have no part in common, or one is of another format.
@@ -112,7 +112,7 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> RenderableType:
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
-    """What else is not the same, and may be the reason."""
+    """Other differences, which may be the reason."""
     for name in before["machine"].keys() & after["machine"].keys():
         one, other = before["machine"][name], after["machine"][name]
         if one != other:

@@ -1,4 +1,4 @@
-"""What the device can do at most: matrix products and copies, measured in the same run as everything else."""
+"""The limits of the device: speeds of matrix products and of copies, measured in the same run as all else."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ SECONDS = 0.5  # of each measurement
 
 @dataclass(frozen=True)
 class Limits:
-    """Measured, not from a data sheet."""
+    """Measured limits, not those of a data sheet."""
 
     matrix_flops_per_second: float  # the best of two sizes, in the precision of the training
     copied_bytes_per_second: float  # within the device's memory; a byte that is read and written counts once

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from vae_lightning.cli.bench.subject import Subject
+from vae_lightning.cli.bench.benched import Benched
 
 WIDTHS = (32, 64, 128, 256, 512)
 LATENT_DIM = 128
@@ -60,7 +60,7 @@ def _stage(convolution: nn.Module, channels: int) -> nn.Sequential:
 
 
 class JpegFiles(Dataset[Tensor]):
-    """Decoded when they are asked for."""
+    """Images that are decoded when they are read."""
 
     def __init__(self, folder: Path) -> None:
         self.paths = sorted(folder.iterdir())
@@ -83,13 +83,13 @@ class JpegFiles(Dataset[Tensor]):
         return pixels
 
 
-def peer_speed(subject: Subject, seconds: float) -> float:
-    """Images per second of the peer in a bare loop, on the subject's own images as files."""
-    source = subject.datamodule.image_source
+def peer_speed(benched: Benched, seconds: float) -> float:
+    """Images per second of the peer in a bare loop, on the run's own images as files."""
+    source = benched.datamodule.image_source
     with tempfile.TemporaryDirectory(prefix="vae-bench-") as folder:
         for number, row in enumerate(source.split_rows("train")[:NUM_FILES].tolist()):
             (Path(folder) / f"{number:06}.jpg").write_bytes(source.read(row))
-        model = PeerVAE().to(subject.device)
+        model = PeerVAE().to(benched.device)
         optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
         loader = DataLoader(JpegFiles(Path(folder)), BATCH_SIZE, shuffle=True, num_workers=NUM_WORKERS, drop_last=True)
         started, count, number = 0.0, 0, 0
@@ -97,7 +97,7 @@ def peer_speed(subject: Subject, seconds: float) -> float:
             for images in loader:
                 if number == WARM_UP_BATCHES:
                     started, count = time.perf_counter(), 0
-                loss = model.loss(images.to(subject.device))
+                loss = model.loss(images.to(benched.device))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

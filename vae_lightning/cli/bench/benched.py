@@ -1,4 +1,4 @@
-"""What is measured: the model, the data and the settings that a command line of train.py stands for."""
+"""The class Benched: the model, data and settings of a command line of train.py, which are measured."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ COUNTED_IMAGES = 2
 
 
 @dataclass(frozen=True)
-class Subject:
+class Benched:
     """One model with its data, on the device where train.py would train it."""
 
     overrides: tuple[str, ...]
@@ -52,7 +52,7 @@ class Subject:
         return model.to(memory_format=torch.channels_last) if channels_last else model
 
     def new_module(self) -> VAEModule:
-        """With squared errors and KL, whatever the run's objective is."""
+        """A module with squared error and KL, whatever the run's objective is."""
         return VAEModule(self.new_model(), Objective(SquaredError()), torch.optim.Adam).to(self.device)
 
     def count_flops(self) -> dict[str, float]:
@@ -73,8 +73,8 @@ class Subject:
         return {name: count / COUNTED_IMAGES for name, count in flops.items()}
 
 
-def subject_of(overrides: Sequence[str]) -> Subject:
-    """Opens the data, decoding them where nobody has.
+def open_benched(overrides: Sequence[str]) -> Benched:
+    """Opens the data, and decodes them if they are not yet.
 
     Raises:
         ValueError: train.py refuses the overrides.
@@ -88,7 +88,7 @@ def subject_of(overrides: Sequence[str]) -> Subject:
     if config["trainer"]["precision"] == "auto":
         config["trainer"]["precision"] = best_precision(accelerator)
     on_gpu = torch.cuda.is_available() and accelerator != "cpu"
-    return Subject(tuple(overrides), config, datamodule, torch.device("cuda" if on_gpu else "cpu"))
+    return Benched(tuple(overrides), config, datamodule, torch.device("cuda" if on_gpu else "cpu"))
 
 
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
@@ -99,10 +99,10 @@ def composed(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def run_train(arguments: Sequence[str], **environment: str) -> str:
-    """What train.py prints.
+    """Runs train.py and returns what it prints.
 
     Raises:
-        ValueError: it fails; the message has its last words.
+        ValueError: it fails; the message has the end of its output.
     """
     command = [sys.executable, str(TRAIN_SCRIPT), *arguments]
     finished = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
