@@ -128,7 +128,7 @@ def test_lines_that_are_missing_in_the_log_are_mentioned_once(
     filling.unlink()
     file.close()
     assert "first" in (disk.folder / "train.log").read_text()
-    assert capsys.readouterr().err == f"{disk.folder}/train.log: No space left on device, so that lines are missing in it\n"
+    assert capsys.readouterr().err == f"{disk.folder}/train.log: No space left on device, so lines are missing in it\n"
 
 
 def test_events_that_cannot_be_written_end_the_training_without_a_second_word(

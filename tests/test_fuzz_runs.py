@@ -1,7 +1,6 @@
 """Checkpoints, exported models and fitted files that are nearly right: tests/fuzzing.py."""
 
 import io
-import json
 from pathlib import Path
 
 import pytest
@@ -9,14 +8,12 @@ import torch
 from fuzzing import check_words, folder_of_all, fuzzed
 from mutations import mutated, mutated_plain, mutated_text, mutated_torch_file
 from PIL import Image
-from safetensors.torch import save
-from tiny_runs import checkpoint, fit_everything, write_run
+from tiny_runs import checkpoint, fit_everything, write_exported, write_run
 
 from vae_lightning import load_run
 from vae_lightning.data import DataError
-from vae_lightning.runs.checkpoints import EXPORT_FORMAT
 from vae_lightning.runs.fitted import direction_file, prior_file, statistics_file
-from vae_lightning.runs.layout import BEST_KEY, RECORD_KEY, RunError
+from vae_lightning.runs.layout import EXPORTED_CONFIG, EXPORTED_WEIGHTS, RECORD_KEY, RunError
 
 LINEAR = {"_target_": "vae_lightning.models.LinearVAE", "image_size": 8, "hidden_dim": 4, "latent_dim": 6}
 
@@ -60,16 +57,14 @@ def test_what_checkpoints_say_of_themselves(
 
 
 @fuzzed
-def test_exported_models(tmp_path_factory: pytest.TempPathFactory, trained: bytes, number: int) -> None:
+def test_exported_models(tmp_path_factory: pytest.TempPathFactory, run: Path, number: int) -> None:
     folder = folder_of_all(tmp_path_factory) / "exported"
-    folder.mkdir(exist_ok=True)
-    content = torch.load(io.BytesIO(trained))
-    described = {"format": EXPORT_FORMAT, "record": content[RECORD_KEY], "epoch": 3, BEST_KEY: None}
-    weights = save(content["state_dict"])
-    (folder / "model.safetensors").write_bytes(mutated(weights, number) if number % 2 else weights)
-    (folder / "config.json").write_bytes(
-        json.dumps(described).encode() if number % 2 else mutated_text(described, number)
-    )
+    described = write_exported(folder, run)
+    weights = folder / EXPORTED_WEIGHTS
+    if number % 2:
+        weights.write_bytes(mutated(weights.read_bytes(), number))
+    else:
+        (folder / EXPORTED_CONFIG).write_bytes(mutated_text(described, number))
     _use(folder)
 
 

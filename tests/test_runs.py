@@ -1,23 +1,21 @@
 """A run in four lines of Python: what goes in, what comes out, and from where it is loaded."""
 
 import doctest
-import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
-from tiny_runs import write_run
+from tiny_runs import write_exported, write_run
 
 from vae_lightning import load_run
 from vae_lightning.latents.statistics import LatentStatistics
 from vae_lightning.models.pixels import to_pil
 from vae_lightning.runs import load, run
-from vae_lightning.runs.checkpoints import EXPORT_FORMAT, checkpoint_to_resume
+from vae_lightning.runs.checkpoints import checkpoint_to_resume
 from vae_lightning.runs.fitted import statistics_file
-from vae_lightning.runs.layout import BEST_KEY, RECORD_KEY, RunError
+from vae_lightning.runs.layout import RunError
 
 
 def test_examples_in_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,23 +28,13 @@ def test_examples_in_the_documentation(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_an_exported_folder_is_loaded_like_a_run(tmp_path: Path) -> None:
     write_run(tmp_path / "run")
-    content = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt")
     folder = tmp_path / "exported"
-    folder.mkdir()
-    save_file(content["state_dict"], folder / "model.safetensors")
-    description = {"format": EXPORT_FORMAT, "record": content[RECORD_KEY], "epoch": 3, BEST_KEY: None}
-    (folder / "config.json").write_text(json.dumps(description))
+    write_exported(folder, tmp_path / "run")
     expected = load_run(tmp_path / "run").sample(3, seed=0)
     for path in (folder, folder / "model.safetensors"):
         assert load_run(path).sample(3, seed=0).equal(expected)
     with pytest.raises(RunError, match=r"checkpoint=last: .*only one model"):
         load_run(folder, "last")
-    (folder / "config.json").write_text(json.dumps({**description, "format": EXPORT_FORMAT + 1}))
-    with pytest.raises(RunError, match="update vae-lightning"):
-        load_run(folder)
-    (folder / "config.json").unlink()
-    with pytest.raises(RunError, match=r"config\.json"):
-        load_run(folder)
 
 
 def test_pictures_come_as_asked_for(tmp_path: Path) -> None:

@@ -1,17 +1,26 @@
 """Run folders with a checkpoint that nobody trained: any model and objective, in milliseconds."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
 from vae_lightning.latents.directions import Directions
 from vae_lightning.latents.priors import fit_prior
 from vae_lightning.latents.statistics import LatentStatistics
 from vae_lightning.losses import ReconstructionLoss
-from vae_lightning.runs.checkpoints import FORMAT, build_model
+from vae_lightning.runs.checkpoints import EXPORT_FORMAT, FORMAT, build_model
 from vae_lightning.runs.fitted import direction_file, prior_file, statistics_file
-from vae_lightning.runs.layout import BEST_KEY, MODEL_PREFIX, RECONSTRUCTION_PREFIX, RECORD_KEY
+from vae_lightning.runs.layout import (
+    BEST_KEY,
+    EXPORTED_CONFIG,
+    EXPORTED_WEIGHTS,
+    MODEL_PREFIX,
+    RECONSTRUCTION_PREFIX,
+    RECORD_KEY,
+)
 from vae_lightning.runs.parts import build_part
 
 MODEL = {
@@ -98,6 +107,16 @@ def write_run(
 
 def checkpoint(run: Path) -> Path:
     return run / "checkpoints" / "best.ckpt"
+
+
+def write_exported(folder: Path, run: Path) -> dict[str, Any]:
+    """The two files of an exported run that load it; returns what config.json holds."""
+    folder.mkdir(exist_ok=True)
+    content = torch.load(checkpoint(run))
+    save_file(content["state_dict"], folder / EXPORTED_WEIGHTS)
+    described = {"format": EXPORT_FORMAT, "record": content[RECORD_KEY], "epoch": 3, BEST_KEY: None}
+    (folder / EXPORTED_CONFIG).write_text(json.dumps(described))
+    return described
 
 
 def fit_everything(run: Path) -> tuple[Directions, LatentStatistics]:

@@ -58,4 +58,4 @@ class LogFile(logging.FileHandler):
             super().handleError(record)
         elif not self._has_failed:
             self._has_failed = True
-            sys.stderr.write(f"{self.baseFilename}: {error.strerror}, so that lines are missing in it\n")
+            sys.stderr.write(f"{self.baseFilename}: {error.strerror}, so lines are missing in it\n")
