@@ -30,7 +30,7 @@ from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.launch.sweep.progress import read_progress, time_left
 from vae_lightning.runs.fitted import digest_of
 from vae_lightning.runs.layout import newest_run, newest_sweep
-from vae_lightning.system.terminal import show_what_can_be_shown
+from vae_lightning.system.terminal import make_output_safe
 
 ODD = "o d=d, [é] 'q' %s $HOME #x e\N{COMBINING ACUTE ACCENT} 顔 (2) {a} \"z\" & ; 100%"
 PATHS = st.text(st.characters(exclude_characters="\n\r\0", exclude_categories=("Cs",)), min_size=1)
@@ -286,6 +286,6 @@ def test_a_closed_output_takes_words_that_nobody_reads(monkeypatch: pytest.Monke
     for name in ("stdout", "stderr"):
         with monkeypatch.context() as closed:
             closed.setattr(sys, name, None)
-            show_what_can_be_shown()
+            make_output_safe()
             with getattr(sys, name) as output:
                 assert output.write("é") == 1

@@ -10,7 +10,7 @@ import typer
 
 from vae_lightning.runs.layout import CHECKPOINTS, HYDRA, runs_here
 from vae_lightning.system.names import LONGEST_REASON, reason_of, shown
-from vae_lightning.system.terminal import command, show_what_can_be_shown
+from vae_lightning.system.terminal import command, make_output_safe
 from vae_lightning.system.whole_files import storage_error
 
 P = ParamSpec("P")
@@ -103,7 +103,7 @@ def ends_with_one_line(verb: Callable[P, None]) -> Callable[P, None]:
 
     @wraps(verb)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
-        show_what_can_be_shown()
+        make_output_safe()
         try:
             for name, value in kwargs.items():
                 kwargs[name] = _at_home(value)  # shells do not expand the ~ of --out=~/x

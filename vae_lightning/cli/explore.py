@@ -17,7 +17,10 @@ def explore(
     ] = None,
     browser: Annotated[bool, typer.Option("--open/--no-browser", help="Open the page in a browser.")] = True,
     fit: Annotated[
-        bool, typer.Option("--fit/--no-fit", help="Fit attribute directions where nobody has yet; kept with the run.")
+        bool,
+        typer.Option(
+            "--fit/--no-fit", help="Fit attribute directions that are not fitted yet, and keep them with the run."
+        ),
     ] = True,
     checkpoint: Which = "best",
     device: Device = "auto",

@@ -24,7 +24,7 @@ from vae_lightning.launch.configuration import CONF_DIR, first_cause, optimized_
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.runs.identity import identity_of
 from vae_lightning.system.interruption import sigterm_of_the_system, stop_by_exception
-from vae_lightning.system.terminal import command, show_what_can_be_shown
+from vae_lightning.system.terminal import command, make_output_safe
 from vae_lightning.system.whole_files import storage_error
 
 if TYPE_CHECKING:  # torch and numpy are imported inside the functions: --help and shell completion answer at once
@@ -279,7 +279,7 @@ def stoppable(trainer: "L.Trainer", run_dir: Path) -> Iterator[None]:
 def start(typed: list[str]) -> int:
     """The whole program: a run, a sweep, or what Hydra prints about them. Returns the exit code."""
     stop_by_exception()
-    show_what_can_be_shown()
+    make_output_safe()
     try:
         return run_command_line(typed)
     except KeyboardInterrupt:  # before or after the fit, which handles it itself

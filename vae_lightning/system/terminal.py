@@ -12,7 +12,7 @@ from typing import Any
 from vae_lightning.system.repository import REPOSITORY
 
 
-def show_what_can_be_shown() -> None:
+def make_output_safe() -> None:
     """Makes stdout and stderr accept every text: characters that they cannot encode become "?".
 
     Otherwise Python raises UnicodeEncodeError, and a bullet in a progress bar would end a training. A stream that the
