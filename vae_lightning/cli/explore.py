@@ -18,9 +18,7 @@ def explore(
     browser: Annotated[bool, typer.Option("--open/--no-browser", help="Open the page in a browser.")] = True,
     fit: Annotated[
         bool,
-        typer.Option(
-            "--fit/--no-fit", help="Fit attribute directions that are not fitted yet, and keep them with the run."
-        ),
+        typer.Option("--fit/--no-fit", help="Fit missing attribute directions, and keep them with the run."),
     ] = True,
     checkpoint: Which = "best",
     device: Device = "auto",
