@@ -178,7 +178,7 @@ def test_a_finished_job_says_that_its_annotation_has_changed(
     edit_line("list_attr_celeba.txt", 5, " -1", "  1")(root)
     warn_of_changes(job, data.marks_now)
     (said,) = warnings(caplog)
-    assert f"would not come out the same: the attributes or identities of {root} are others" in said
+    assert f"would not come out the same: the attributes or identities of {root} have changed" in said
 
 
 @pytest.fixture

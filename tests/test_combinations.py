@@ -85,9 +85,9 @@ CHANGED_PRESETS = [
 ]
 PRESETS_THAT_REFUSE = {
     # linear_ae's 2,048 hidden units are another model's
-    "experiment=linear_ae model=conv": "~model.hidden_dim takes it out",
-    "experiment=linear_ae model=patch": "~model.hidden_dim takes it out",
-    "experiment=linear_ae model=residual": "~model.hidden_dim takes it out",
+    "experiment=linear_ae model=conv": "~model.hidden_dim removes it",
+    "experiment=linear_ae model=patch": "~model.hidden_dim removes it",
+    "experiment=linear_ae model=residual": "~model.hidden_dim removes it",
     # conv_low_beta's clamp is one of log-variances
     "experiment=conv_low_beta posterior=deterministic": "set model.logvar_clamp=null or posterior=gaussian",
     # beta_vae_128's pixels are in [-1, 1]

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vae_lightning.data.rendering.factors import sample_pictures
 from vae_lightning.launch import train
-from vae_lightning.launch.command_line import continue_last_run, explain_unknown_key, name_jobs_by_what_is_swept
+from vae_lightning.launch.command_line import explain_unknown_key, name_jobs_by_what_is_swept, resume_last_run
 from vae_lightning.launch.configuration import first_cause, to_plain
 from vae_lightning.launch.signatures import ConfigError, check_arguments
 from vae_lightning.launch.sweep.engines import check_extras
@@ -186,20 +186,20 @@ def test_ckpt_path_last_goes_on_in_the_folder_of_the_newest_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RunError, match="no run with a checkpoint"):
-        continue_last_run(["ckpt_path=last"])
+        resume_last_run(["ckpt_path=last"])
     run = tmp_path / "outputs" / "2026-01-01_00-00-00"
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints" / "last.ckpt").touch()
     (run / ".hydra").mkdir()
     (run / ".hydra" / "overrides.yaml").write_text("- beta=4\n- trainer.max_epochs=5\n")
-    assert continue_last_run(["ckpt_path=last", "trainer.max_epochs=9"]) == [
+    assert resume_last_run(["ckpt_path=last", "trainer.max_epochs=9"]) == [
         "beta=4",
         "ckpt_path=last",
         "trainer.max_epochs=9",
         "hydra.run.dir='outputs/2026-01-01_00-00-00'",
     ]
     with pytest.raises(ConfigError, match="-m starts many"):
-        continue_last_run(["-m", "ckpt_path=last"])
+        resume_last_run(["-m", "ckpt_path=last"])
 
 
 def test_check_arguments_reads_base_classes() -> None:

@@ -87,7 +87,7 @@ def test_going_on_keeps_what_a_person_would_set(tmp_path: Path) -> None:
     "target", ["os.system", "builtins.eval", "no.such.Class", "", "vae_lightning.data.sources.source.os"]
 )
 def test_what_is_no_class_is_refused_also_where_it_is_typed(target: str) -> None:
-    with pytest.raises(ConfigError, match=r"callbacks\.x\._target_=.*needed is a class"):
+    with pytest.raises(ConfigError, match=r"callbacks\.x\._target_=.*must be a class"):
         check_arguments({"callbacks": {"x": {"_target_": target}}})
 
 

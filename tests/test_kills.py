@@ -27,7 +27,7 @@ from written_sweeps import write_status
 from callbacks import MetricsCsv, WholeCheckpoints
 from callbacks.dashboard import begin_session
 from vae_lightning.launch import train as launch
-from vae_lightning.launch.command_line import continue_last_run
+from vae_lightning.launch.command_line import resume_last_run
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.runs.layout import RunError
 from vae_lightning.runs.metrics_csv import read_metrics
@@ -119,16 +119,16 @@ def write_started(run: Path, started_at: float, saved_at: float | None) -> None:
 def test_an_older_run_is_not_taken_for_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_started(Path("outputs/monday"), 1000.0, 2000.0)
-    assert "hydra.run.dir" in continue_last_run(["ckpt_path=last"])[-1]
+    assert "hydra.run.dir" in resume_last_run(["ckpt_path=last"])[-1]
     write_started(Path("outputs/tuesday"), 3000.0, None)
     with pytest.raises(RunError, match=r"outputs/tuesday was started last.*no checkpoint.*outputs/monday"):
-        continue_last_run(["ckpt_path=last"])
-    with pytest.raises(ConfigError, match="starts it again, without ckpt_path"):
-        continue_last_run(["ckpt_path=last", "hydra.run.dir=outputs/tuesday"])
+        resume_last_run(["ckpt_path=last"])
+    with pytest.raises(ConfigError, match=r"started again .*without ckpt_path"):
+        resume_last_run(["ckpt_path=last", "hydra.run.dir=outputs/tuesday"])
     with pytest.raises(ConfigError, match="name another"):
-        continue_last_run(["ckpt_path=last", "hydra.run.dir=outputs/nowhere"])
+        resume_last_run(["ckpt_path=last", "hydra.run.dir=outputs/nowhere"])
     write_started(Path("outputs/wednesday"), 4000.0, 5000.0)
-    assert "outputs/wednesday" in continue_last_run(["ckpt_path=last"])[-1]
+    assert "outputs/wednesday" in resume_last_run(["ckpt_path=last"])[-1]
 
 
 # ---- what is written

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from callbacks import Events
 from vae_lightning.cli.app import app
 from vae_lightning.data import FaceDataModule
-from vae_lightning.launch.command_line import continue_last_run, prepare_command_line, remove_unused_folder
+from vae_lightning.launch.command_line import prepare_command_line, remove_unused_folder, resume_last_run
 from vae_lightning.launch.configuration import CONF_DIR
 from vae_lightning.launch.overrides import path_override, quote_paths, typed_path
 from vae_lightning.launch.signatures import ConfigError
@@ -93,7 +93,7 @@ def test_the_folder_of_a_run_may_have_any_name(tmp_path: Path, monkeypatch: pyte
     words = prepare_command_line(["-m", "beta=1,4", f"sweep={sweep}"], CONF_DIR)
     assert f"sweep='{sweep}'" in words
     shutil.copytree(folder, tmp_path / "outputs" / "it's")
-    assert typed_path(continue_last_run(["ckpt_path=last"])[-1]) == Path("outputs/it's")
+    assert typed_path(resume_last_run(["ckpt_path=last"])[-1]) == Path("outputs/it's")
 
 
 def test_the_flag_of_a_sweep_may_stand_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,7 +135,7 @@ def test_processes_that_others_start_need_one_folder(monkeypatch: pytest.MonkeyP
         (["hydra.run.dir=no.jpg"], r"no\.jpg is a file, and hydra\.run\.dir=no\.jpg needs a folder"),
         (["hydra.run.dir=no.jpg/x/y"], r"no\.jpg is a file, and hydra\.run\.dir=no\.jpg/x/y needs a folder"),
         (["hydra.run.dir=gone"], r"gone is a file"),  # a link to nowhere
-        (["hydra.run.dir=" + "a" * 300], "as long as that"),
+        (["hydra.run.dir=" + "a" * 300], "a{300}: .*too long"),
         (["-m", "hydra.sweep.dir=no.jpg"], r"no\.jpg is a file, and hydra\.sweep\.dir=no\.jpg"),
         (["-m", "sweep=taken"], r"multirun/taken is a file"),
     ],
@@ -234,7 +234,7 @@ def test_slurm_is_refused_where_it_is_not_or_would_not_requeue(monkeypatch: pyte
     with pytest.raises(ConfigError, match="no sbatch here"):
         slurm_engine(launcher)
     monkeypatch.setattr(engines.shutil, "which", lambda name: "/usr/bin/sbatch")
-    with pytest.raises(ConfigError, match="timeout_min=30: 60 or more"):
+    with pytest.raises(ConfigError, match="timeout_min=30: must be 60 or more"):
         slurm_engine(launcher)
     launcher.timeout_min = 60
     assert slurm_engine(launcher) == Engine("slurm", runs_here=False, jobs_at_once=8)
@@ -277,7 +277,7 @@ def test_ray_shares_out_what_there_is(
     [
         ({"CPU": 8}, {"num_gpus": 1}, "Ray sees 0 GPUs"),
         ({"CPU": 8, "GPU": 1}, {"num_gpus": 2}, "Ray sees 1 GPUs"),
-        ({"CPU": 8, "GPU": 1}, {"num_gpus": 0}, "use the first"),
+        ({"CPU": 8, "GPU": 1}, {"num_gpus": 0}, "first GPU"),
         ({"CPU": 8}, {"num_cpus": 16}, "8 cores"),
     ],
 )

@@ -60,7 +60,7 @@ def test_a_killed_sweep_goes_on_and_ends_as_if_nothing_had_happened(quick: list[
     # 4.0 is 4, and another order of the same jobs is the same sweep
     again = train(*(word.replace("beta=1,4", "beta=4.0,1") for word in command), cwd=tmp_path, expect=1)
     assert "beta=1,optimizer.lr=0.001 is done already" in again.stderr
-    assert "beta=4,optimizer.lr=0.001 was interrupted: going on" in again.stderr
+    assert "beta=4,optimizer.lr=0.001 was interrupted: it is resumed" in again.stderr
     assert "2 done · 0 running · 2 failed" in again.stderr
     assert "failed  beta=1,optimizer.lr=1e+25: The loss is nan" in again.stderr
     assert (done / "metrics.json").stat().st_mtime_ns == untouched
@@ -127,7 +127,7 @@ def test_ray_gives_each_job_its_device_and_starts_a_killed_one_again(quick: list
     statuses = [read_status(sweep / f"beta={beta}") for beta in (1, 4, 8)]
     assert [status["state"] for status in statuses] == ["done"] * 3
     assert {status["gpus"] for status in statuses} == {"0", "1"}
-    assert "was interrupted: going on" in (first / "train.log").read_text()
+    assert "was interrupted: it is resumed" in (first / "train.log").read_text()
     assert "3 done · 0 running · 0 failed" in output
     assert len(report_rows(sweep)) == 3
 
@@ -157,7 +157,7 @@ def test_optuna_goes_on_where_it_was_killed(quick: list[str], tmp_path: Path) ->
     train(*command, "trainer.max_epochs=20", cwd=tmp_path)
     assert trials(sweep) == {"COMPLETE": 3}
     assert state_of(second) == "done"
-    assert "was interrupted: going on" in (second / "train.log").read_text()
+    assert "was interrupted: it is resumed" in (second / "train.log").read_text()
     with sqlite3.connect(sweep / "study.db") as database:
         values = [value for (value,) in database.execute("select value from trial_values order by value")]
     metrics = [json.loads(path.read_text()) for path in sweep.glob("*/metrics.json")]

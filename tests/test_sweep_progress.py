@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from vae_lightning.launch.sweep import progress
-from vae_lightning.launch.sweep.progress import SweepProgress, duration, shown, time_left
+from vae_lightning.launch.sweep.progress import SweepProgress, duration, progress_shown, time_left
 from vae_lightning.runs.status import State
 
 MOMENTS: list[dict[str, State]] = [
@@ -59,7 +59,7 @@ def test_a_terminal_gets_a_bar_for_the_sweep_and_for_each_running_job(stop: thre
 
 def test_jobs_in_this_process_say_themselves_where_they_are(tmp_path: Path) -> None:
     before = threading.active_count()
-    with shown(tmp_path, "basic"):
+    with progress_shown(tmp_path, "basic"):
         assert threading.active_count() == before
 
 

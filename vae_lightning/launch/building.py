@@ -1,4 +1,4 @@
-"""A resolved configuration -> the module that it trains: a VAE with its objective, or a network that reads faces."""
+"""Builds from a resolved configuration what it trains: a VAE with its objective, or a classifier or regressor."""
 
 import logging
 import math
@@ -13,7 +13,7 @@ from vae_lightning.launch.configuration import first_cause
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.system.terminal import command
 
-if TYPE_CHECKING:  # torch is imported inside the functions: who asks for help waits for nothing
+if TYPE_CHECKING:  # torch is imported inside the functions: --help answers at once
     import lightning as L
     from lightning.pytorch.loggers import Logger
     from torch.optim import Optimizer
@@ -25,18 +25,18 @@ if TYPE_CHECKING:  # torch is imported inside the functions: who asks for help w
 
 log = logging.getLogger("vae_lightning")
 
-NO_MEMORY = re.compile(r"not enough memory|allocate|[Oo]verflow|out of memory")  # PyTorch has no class of error for it
+NO_MEMORY = re.compile(r"not enough memory|allocate|[Oo]verflow|out of memory")  # PyTorch has no class for this error
 PARTS_OF_A_VAE = ("model", "reconstruction", "kl", "beta_schedule", "perceptual")
-NOT_NEGATIVE = ("lr", "weight_decay", "eps")  # of an optimizer; 0 trains nothing, decays nothing
-OF_THE_WHOLE_PROCESS = ("benchmark", "deterministic")  # a Trainer sets them when it is made, and they stay
+NOT_NEGATIVE = ("lr", "weight_decay", "eps")  # of an optimizer
+OF_THE_WHOLE_PROCESS = ("benchmark", "deterministic")  # a Trainer sets these for good when it is made
 NEEDED_BY_A_VAE = ("model", "reconstruction", "kl", "beta_schedule")
 
 
 def build_module(plain: dict[str, Any]) -> "RunModule":
-    """Seeded; no data is read.
+    """Builds what is trained, with initial weights that `seed` decides; no data is read.
 
     Raises:
-        ConfigError: parts of a VAE and of a recognizer are mixed, or one is missing.
+        ConfigError: as `check_parts`.
         ValueError: an argument that its class refuses, or parts that do not fit each other.
     """
     import lightning as L
@@ -47,15 +47,16 @@ def build_module(plain: dict[str, Any]) -> "RunModule":
 
 
 def check_parts(plain: dict[str, Any]) -> None:
-    """
+    """Checks that the parts of a VAE, or a recognizer, are chosen.
+
     Raises:
-        ConfigError: parts of a VAE and of a recognizer are mixed, or one is missing.
+        ConfigError: both are chosen, or a part of a VAE is missing.
     """
     chosen = [name for name in PARTS_OF_A_VAE if plain[name]]
     if plain["recognizer"] and chosen:
         raise ConfigError(
-            f"recognizer=… trains a network that reads faces, and a VAE's parts do nothing for it "
-            f"({', '.join(f'{name}=…' for name in chosen)}): choose "
+            f"recognizer=… trains an attribute classifier or a factor regressor, and "
+            f"{', '.join(f'{name}=…' for name in chosen)} are parts of a VAE: choose "
             "experiment=attribute_classifier or factor_regressor, without them"
         )
     missing = [name for name in NEEDED_BY_A_VAE if not plain[name]]
@@ -74,7 +75,7 @@ def build_vae(plain: dict[str, Any]) -> "VAEModule":
     check_can_be_loaded(model, Autoencoder, plain["model"], on_meta=True)
     reconstruction = instantiate(plain["reconstruction"])
     check_can_be_loaded(reconstruction, ReconstructionLoss, plain["reconstruction"])
-    find_class(KLTerm, plain["kl"]["_target_"])  # a model card finds its words there
+    find_class(KLTerm, plain["kl"]["_target_"])  # a model card names it by its class
     objective = Objective(
         reconstruction=reconstruction,
         beta=plain["beta"],
@@ -95,9 +96,10 @@ def build_vae(plain: dict[str, Any]) -> "VAEModule":
 
 
 def build_model(config: dict[str, Any]) -> "Autoencoder":
-    """
+    """Builds the network of a VAE.
+
     Raises:
-        ConfigError: there is no memory for the weights.
+        ConfigError: the weights do not fit into memory.
         InstantiationException: an argument that the class refuses.
     """
     try:
@@ -124,12 +126,12 @@ def build_recognizer(plain: dict[str, Any]) -> "RecognizerModule":
     ignored = [f"beta={plain['beta']:g}"] if plain["beta"] != 1.0 else []
     ignored += [f"posterior={plain['posterior']}"] if plain["posterior"] != "gaussian" else []
     if ignored:
-        log.warning(f"recognizer=… is no VAE, so this does nothing: {', '.join(ignored)}")
+        log.warning(f"recognizer=… trains no VAE, so this has no effect: {', '.join(ignored)}")
     network = instantiate(config)
     check_can_be_loaded(network, Recognizer, {**config, "weights": "none"})
     start = find_weights(config["weights"])
     log.info(f"The recognizer starts from {start or 'random weights'}")
-    config["weights"] = str(start or "none")  # recorded as it was
+    config["weights"] = str(start or "none")  # the record names the file that was used
     return RecognizerModule(
         network,
         build_optimizer(plain["optimizer"]),
@@ -140,10 +142,10 @@ def build_recognizer(plain: dict[str, Any]) -> "RecognizerModule":
 
 
 def build_optimizer(config: Any) -> "Callable[..., Optimizer]":
-    """What makes the optimizer of some parameters. Tried on one, because the real ones wait until the data are read.
+    """Returns what makes an optimizer of parameters, after a trial on one: bad settings fail before data are read.
 
     Raises:
-        ConfigError: a value that the optimizer refuses, or with which every weight would become nan.
+        ConfigError: a value that the optimizer refuses, or that makes every weight nan.
     """
     import torch
 
@@ -161,7 +163,7 @@ def build_optimizer(config: Any) -> "Callable[..., Optimizer]":
 
 
 def _numbers(key: str, value: Any) -> Iterator[tuple[str, float]]:
-    """All numbers in nested dicts and lists, with the keys that they stand under."""
+    """All numbers in nested dicts and lists, with their keys."""
     if isinstance(value, dict):
         for name, each in value.items():
             yield from _numbers(f"{key}.{name}", each)
@@ -180,11 +182,11 @@ def build_trainer(
     plugins: list[Any],
     run_dir: str,
 ) -> "L.Trainer":
-    """`settings` are the configuration's `trainer`; `plugins` come beside those that they name.
+    """Builds the trainer from the configuration's `trainer`; `plugins` are added to those that it names.
 
     Raises:
-        ConfigError: what Lightning refuses.
-        ValueError: what would fail after the data have been read.
+        ConfigError: Lightning refuses a setting.
+        ValueError: as `check_trainer`.
     """
     from vae_lightning.launch.trainer_settings import check_trainer
 
@@ -205,7 +207,7 @@ def build_trainer(
 def try_trainer(
     settings: dict[str, Any], module: "RunModule", callbacks: "list[L.Callback]", *, runs_here: bool
 ) -> None:
-    """Builds a trainer and throws it away. Where another machine runs it, what that has is not asked for here.
+    """Checks settings by building a trainer, which is thrown away; devices only if the job `runs_here`.
 
     Raises:
         ConfigError, ValueError: as `build_trainer`.
@@ -217,16 +219,16 @@ def try_trainer(
     if not runs_here:
         tried |= {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto", "precision": "32-true"}
         tried.pop("plugins", None)
-        plugins.append(LightningEnvironment())  # else it is held against the SLURM job that this may be started in
+        plugins.append(LightningEnvironment())  # else the SLURM job that a sweep is started in would be checked
     build_trainer({**tried, "enable_progress_bar": False}, module, callbacks, [], plugins, "")
 
 
 def warn_about_ignored(plain: dict[str, Any], model: "Autoencoder") -> None:
-    """One line about what was set and cannot do anything: an autoencoder has no KL to weigh."""
+    """Warns about settings of the KL term of a model without one, a deterministic autoencoder."""
     if model.has_prior:
         return
     charges = {name: str(plain[name]["_target_"]).rpartition(".")[2] for name in ("kl", "beta_schedule")}
     ignored = [f"beta={plain['beta']:g}"] if plain["beta"] != 1.0 else []
     ignored += [f"{name} ({target})" for name, target in charges.items() if target not in ("AnalyticKL", "Constant")]
     if ignored:
-        log.warning(f"posterior=deterministic has no KL, so this does nothing: {', '.join(ignored)}")
+        log.warning(f"posterior=deterministic has no KL, so this has no effect: {', '.join(ignored)}")

@@ -36,25 +36,15 @@ from vae_lightning.system.whole_files import check_writable
 
 SWEEP_FLAGS = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
 QUESTIONS = {
-    "-h",
-    "--help",
-    "--hydra-help",
-    "-c",
-    "--cfg",
-    "-i",
-    "--info",
-    "-p",
-    "--package",
-    "-sc",
-    "--shell-completion",
-    "--version",
+    *("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info"),
+    *("-p", "--package", "-sc", "--shell-completion", "--version"),
 }
-OF_THE_COMMAND = ("sweep", "hparams_search", "ckpt_path")  # where jobs lie and come from, not what they are
+OF_THE_COMMAND = ("sweep", "hparams_search", "ckpt_path")  # where a job lies or starts from; not part of what it is
 SWEEP_SIGNS = (",", "range(", "choice(", "interval(", "glob(")
 
 
 def explain_unknown_key(arguments: Sequence[str], conf_dir: Path) -> str | None:
-    """The known root key or group nearest to a misspelt one, for the first override that names an unknown one."""
+    """Names the root keys and groups, and the nearest of them, if an override has another key; else None."""
     groups = [path.name for path in conf_dir.iterdir() if path.is_dir()]
     known = sorted({*groups, *(entry.name for entry in fields(RootConfig))})
     for argument in arguments:
@@ -66,21 +56,21 @@ def explain_unknown_key(arguments: Sequence[str], conf_dir: Path) -> str | None:
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:
-    """Whether hydra will make several jobs of this command line."""
+    """Whether Hydra makes several jobs of this command line."""
     return bool(SWEEP_FLAGS & set(arguments)) and not is_a_question(arguments)
 
 
 def is_a_question(arguments: Sequence[str]) -> bool:
-    """Whether hydra will only print something."""
+    """Whether Hydra only prints something, and nothing runs."""
     return any(argument.split("=")[0] in QUESTIONS for argument in arguments)
 
 
 def choose_folder(arguments: Sequence[str]) -> list[str]:
-    """Adds the folder of the run or the sweep, made here so that two commands of one second never share one.
+    """Makes the folder of the run or the sweep, so that two commands of one second never share one, and adds it.
 
     Raises:
-        ConfigError: `sweep=NAME` or a search without -m, a name that is no folder's, several processes without one,
-            or a folder for half of the run.
+        ConfigError: `sweep=NAME` or a search without -m, a name that no folder can have, several processes
+            without a folder's name, or `run_dir` without Hydra's own key.
     """
     values = dict(argument.lstrip("+").split("=", 1) for argument in arguments if "=" in argument)
     _check_folder_keys(arguments, values)
@@ -99,7 +89,7 @@ def choose_folder(arguments: Sequence[str]) -> list[str]:
     name = str(typed_path(f"sweep={values['sweep']}"))
     if not re.fullmatch(r"\w[\w .+-]*", unicodedata.normalize("NFC", name)):  # accents may be characters of their own
         raise ConfigError(
-            f"sweep={name}: expected is the name of a folder in multirun/: letters, digits, space . + - _"
+            f"sweep={name}: must be the name of a folder in multirun/, made of letters, digits, space . + - _"
         )
     return list(arguments)
 
@@ -108,17 +98,17 @@ def _check_folder_keys(arguments: Sequence[str], values: Mapping[str, str]) -> N
     if values.get("run_dir") != values.get("hydra.run.dir") and "run_dir" in values:
         instead = "hydra.sweep.dir" if is_sweep(arguments) else "hydra.run.dir"
         raise ConfigError(
-            f"run_dir={values['run_dir']}: hydra's log and settings would lie in another folder; "
+            f"run_dir={values['run_dir']}: Hydra's log and settings would be written to another folder; "
             f"set {instead}={values['run_dir']}"
         )
     if not SWEEP_FLAGS & set(arguments):
         for key in ("sweep", "hparams_search"):
             if key in values:
-                raise ConfigError(f"{key}={values[key]} is about a sweep of several jobs: add -m")
+                raise ConfigError(f"{key}={values[key]} needs a sweep of several jobs: add -m")
 
 
 def new_folder(parent: Path) -> Path:
-    """An empty folder named by the time, and by a number where somebody else has just taken that name."""
+    """Makes a folder named by the time, with a number behind it if another process has just taken that name."""
     parent.mkdir(parents=True, exist_ok=True)
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     for number in itertools.count(1):
@@ -132,7 +122,7 @@ def new_folder(parent: Path) -> Path:
 
 
 def remove_unused_folder(arguments: Sequence[str], typed: Sequence[str]) -> None:
-    """Takes back the folder that `choose_folder` made for what was then refused."""
+    """Removes the folder that `choose_folder` made, if nothing was written to it."""
     named = {argument.partition("=")[0] for argument in typed}
     for argument in arguments:
         key, _, value = argument.partition("=")
@@ -145,14 +135,14 @@ def remove_unused_folder(arguments: Sequence[str], typed: Sequence[str]) -> None
 
 
 def name_jobs_by_what_is_swept(arguments: Sequence[str]) -> list[str]:
-    """Adds to a `-m` command line the keys that all jobs share, so that hydra leaves them out of folder names."""
+    """Adds to a `-m` command line the keys that all jobs share, so that Hydra leaves them out of folder names."""
     if not SWEEP_FLAGS & set(arguments):
         return list(arguments)
     assignments = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     try:
         overrides = OverridesParser.create().parse_overrides(assignments)
     except CompactHydraException:
-        return list(arguments)  # hydra parses them again and says what is wrong
+        return list(arguments)  # Hydra parses them again and says what is wrong
     shared = [override.key_or_group for override in overrides if not override.is_sweep_override()]
     is_swept = len(shared) < len(overrides) or "hparams_search" in shared
     unnamed = [key for key in shared if not key.startswith("hydra") and (is_swept or key in OF_THE_COMMAND)]
@@ -162,23 +152,23 @@ def name_jobs_by_what_is_swept(arguments: Sequence[str]) -> list[str]:
     return [*arguments, f"hydra.job.config.override_dirname.exclude_keys=[{quoted}]"]
 
 
-def continue_last_run(arguments: Sequence[str]) -> list[str]:
-    """Makes `ckpt_path=last` go on in the folder, and with the overrides, of the newest run that can be continued.
+def resume_last_run(arguments: Sequence[str]) -> list[str]:
+    """Completes `ckpt_path=last` by the folder and the overrides of the run that was started last.
 
-    What is typed beside it counts more than what the run was started with (`trainer.max_epochs=20`).
+    Overrides that are typed beside it (`trainer.max_epochs=20`) replace those that the run was started with.
 
     Raises:
-        ConfigError: `-m` is asked for at once, or the named folder has no last checkpoint.
-        RunError: there is no run to continue, or its settings cannot be taken from its folder.
+        ConfigError: together with `-m`, or the named folder has no last checkpoint.
+        RunError: there is no run to resume, or its settings cannot be taken from its folder.
     """
     if "ckpt_path=last" not in arguments:
         return list(arguments)
     if SWEEP_FLAGS & set(arguments):
-        raise ConfigError("ckpt_path=last continues one run, -m starts many: leave one of them out")
+        raise ConfigError("ckpt_path=last resumes one run, -m starts many: leave one of them out")
     named = [argument for argument in arguments if argument.startswith("hydra.run.dir=")]
     run_dir = typed_path(named[-1]) if named else _last_started()
     if not checkpoint_path(run_dir).is_file():
-        again = "; if it stopped before its first, the command that started it starts it again, without ckpt_path"
+        again = "; a run that has none yet is started again by its own command, without ckpt_path"
         hint = again if (run_dir / HYDRA).is_dir() else "; name another hydra.run.dir=…"
         raise ConfigError(f"ckpt_path=last: {run_dir} has no {CHECKPOINTS}/last.ckpt{hint}")
     typed = {argument.split("=")[0].lstrip("+~") for argument in arguments} | set(OF_THE_COMMAND)
@@ -188,10 +178,10 @@ def continue_last_run(arguments: Sequence[str]) -> list[str]:
 
 
 def _last_started() -> Path:
-    """The run whose checkpoint is the newest.
+    """The run that has the newest checkpoint.
 
     Raises:
-        RunError: there is none, or a run was started after it that has no checkpoint.
+        RunError: no run has one, or a run without a checkpoint was started after it.
     """
     run = newest_run()
     saved_at = checkpoint_path(run).stat().st_mtime
@@ -201,18 +191,22 @@ def _last_started() -> Path:
     if without:
         lost = max(without, key=started.__getitem__)
         raise RunError(
-            f"ckpt_path=last: {lost} was started last and has no checkpoint to go on from; the one before it is {run}. "
-            f"Start the first again with its own settings and hydra.run.dir={lost}, or go on with the other: "
-            + command(shlex.join(["python", "train.py", "ckpt_path=last", f"hydra.run.dir={run}"]))
+            f"ckpt_path=last: {lost} was started last and has no checkpoint to resume from. Start it again with its "
+            f"own settings and hydra.run.dir={lost}, or resume the run before it: {resume_command(run)}"
         )
     return run
 
 
+def resume_command(run_dir: Path | str) -> str:
+    """What to type to resume a run."""
+    return command(shlex.join(["python", "train.py", "ckpt_path=last", f"hydra.run.dir={run_dir}"]))
+
+
 def check_place(arguments: Sequence[str]) -> None:
-    """Refuses a place for the run or the sweep before anything is computed.
+    """Checks, before anything is computed, that the run or the sweep can write to its folder.
 
     Raises:
-        ConfigError: no folder can be made there.
+        ConfigError: no folder can have that name.
         StorageError: nothing can be written there.
     """
     if is_a_question(arguments):
@@ -232,13 +226,13 @@ def _check_is_no_file(folder: Path, key: str) -> None:
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
-        raise ConfigError(f"{key}={folder}: no folder can have a name as long as that") from error
+        raise ConfigError(f"{key}={folder}: this name is too long for a folder") from error
     if not there.is_dir():
         raise ConfigError(f"{there} is a file, and {key}={folder} needs a folder: name another, or rename the file")
 
 
 def prepare_command_line(arguments: Sequence[str], conf_dir: Path) -> list[str]:
-    """The command line that hydra gets; ends the program with one clear line where it cannot be run.
+    """Returns the command line that Hydra gets; ends the program with one line if it cannot be run.
 
     Raises:
         StorageError: see `check_place`.
@@ -247,7 +241,7 @@ def prepare_command_line(arguments: Sequence[str], conf_dir: Path) -> list[str]:
     if problem is None:
         try:
             flags_first = sorted(arguments, key=lambda word: word not in SWEEP_FLAGS)  # argparse takes no more after -m
-            quoted = continue_last_run(quote_paths(flags_first, sweeps=is_sweep(arguments)))
+            quoted = resume_last_run(quote_paths(flags_first, sweeps=is_sweep(arguments)))
             check_place(quoted)
             return name_jobs_by_what_is_swept(choose_folder(quoted))
         except (ConfigError, RunError) as error:
@@ -257,7 +251,7 @@ def prepare_command_line(arguments: Sequence[str], conf_dir: Path) -> list[str]:
 
 
 def complete_override(incomplete: str, conf_dir: Path) -> list[str]:
-    """What Tab offers for a word of the command line."""
+    """Completions of a word of the command line, for Tab."""
     from hydra._internal.core_plugins.bash_completion import BashCompletion
     from hydra.core.global_hydra import GlobalHydra
 
@@ -266,10 +260,10 @@ def complete_override(incomplete: str, conf_dir: Path) -> list[str]:
 
 
 def help_page(arguments: Sequence[str], conf_dir: Path) -> str:
-    """What can be chosen, and the run that the overrides among `arguments` would be; swept ones are left out.
+    """The choices of every group, and the configuration that `arguments` give; swept overrides are left out.
 
     Raises:
-        CompactHydraException: an override that hydra refuses.
+        CompactHydraException: an override that Hydra refuses.
     """
     overrides = [
         argument

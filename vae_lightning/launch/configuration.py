@@ -1,4 +1,4 @@
-"""What a configuration may say: typed root keys, names that the help page lists, what must fit this machine."""
+"""Types the root keys of the configuration, and checks a composed configuration before anything is built."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,7 +51,7 @@ class RootConfig:
 
 
 def register_configuration() -> None:
-    """Makes the root schema and the resolvers of folder names known to hydra; may be called twice."""
+    """Registers the root schema and the resolvers of conf/ with Hydra."""
     ConfigStore.instance().store(name="schema", node=RootConfig)
     OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
@@ -59,13 +59,13 @@ def register_configuration() -> None:
 
 
 def run_folder() -> str:
-    """The folder that hydra has made for this run, or would make: `--cfg job --resolve` only looks."""
+    """The folder that Hydra has made for this run, or would make (`--cfg job --resolve` makes none)."""
     hydra: Any = HydraConfig.get()
     return str(hydra.runtime.get("output_dir") or hydra.run.dir)
 
 
 def swept_overrides() -> dict[str, str]:
-    """What tells this job of a sweep from the others; empty outside of a sweep."""
+    """The overrides in which this job differs from others of its sweep; empty outside of a sweep."""
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return {}
     hydra: Any = HydraConfig.get()
@@ -83,10 +83,10 @@ def list_choices() -> str:
 
 
 def to_plain(config: Any, *, runs_here: bool = True) -> dict[str, Any]:
-    """A composed config, resolved, as dicts, lists and numbers, with `trainer.precision=auto` made definite.
+    """Resolves and checks a composed configuration; returns dicts, lists and numbers, without `trainer.precision=auto`.
 
     Raises:
-        ConfigError: something in it cannot be; the accelerator is looked for only where the run `runs_here`.
+        ConfigError: a value that no run can use. This machine's devices are checked only if the run `runs_here`.
     """
     container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
@@ -94,7 +94,8 @@ def to_plain(config: Any, *, runs_here: bool = True) -> dict[str, Any]:
     if not 0 <= plain["seed"] <= LARGEST_SEED:
         raise ConfigError(f"seed={plain['seed']}: must be a whole number from 0 to {LARGEST_SEED}")
     for name in optimized_metrics(plain):
-        check_optimized_metric(name, measured_metrics(plain))
+        if name not in measured_metrics(plain):
+            raise ConfigError(not_allowed("optimized_metric", name, measured_metrics(plain)))
     if runs_here:
         check_accelerator(plain["trainer"].get("accelerator", "auto"))
     accelerator = plain["trainer"].get("accelerator", "auto")
@@ -109,10 +110,10 @@ def to_plain(config: Any, *, runs_here: bool = True) -> dict[str, Any]:
 
 
 def check_loggers(plain: Mapping[str, Any]) -> None:
-    """Refuses curves of numbers that nobody keeps.
+    """Checks that metrics.csv is written if its curves are to be drawn.
 
     Raises:
-        ConfigError: with what to add.
+        ConfigError: it is not.
     """
     chosen, loggers = ([node.get("_target_") for node in plain[group].values()] for group in ("callbacks", "logger"))
     if "callbacks.LossCurves" in chosen and "callbacks.MetricsCsv" not in loggers:
@@ -120,7 +121,7 @@ def check_loggers(plain: Mapping[str, Any]) -> None:
 
 
 def measured_metrics(plain: Mapping[str, Any]) -> list[str]:
-    """The names of what the run will measure and a sweep may search by."""
+    """The metrics that the run will measure, which a search may optimise."""
     from vae_lightning.training.statistics import METRICS_OF_KL, READ_METRICS, SHOWN_METRICS
 
     if plain["recognizer"]:
@@ -134,19 +135,9 @@ def measured_metrics(plain: Mapping[str, Any]) -> list[str]:
 
 
 def optimized_metrics(plain: Mapping[str, Any]) -> list[str]:
-    """What a sweep searches by: one metric, or several that are traded against each other."""
+    """The metrics that a search optimises: one, or several as a trade-off."""
     names = plain["optimized_metric"]
     return [str(name) for name in names] if isinstance(names, Sequence) and not isinstance(names, str) else [str(names)]
-
-
-def check_optimized_metric(name: str, measured: Sequence[str]) -> None:
-    """Refuses a name that the run will not measure: a sweep would search for nothing.
-
-    Raises:
-        ConfigError: with the names that there are.
-    """
-    if name not in measured:
-        raise ConfigError(not_allowed("optimized_metric", name, measured))
 
 
 def first_cause(error: BaseException) -> str:
@@ -156,4 +147,4 @@ def first_cause(error: BaseException) -> str:
     return str(error)
 
 
-register_configuration()  # on import, because a Ray worker composes nothing itself and still needs the resolvers
+register_configuration()  # on import: a Ray worker composes nothing, but needs the resolvers

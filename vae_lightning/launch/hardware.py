@@ -1,18 +1,18 @@
-"""What a configuration may ask of the machine that it runs on."""
+"""Checks accelerator, precision and compiler against this machine."""
 
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.system.names import not_allowed
 
 COMPILE_MODES = ("off", "default", "reduce-overhead", "max-autotune")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-SHORT_PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  # Lightning's other names of them
+SHORT_PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  # Lightning's other names
 
 
 def check_compile(mode: str, accelerator: str, *, runs_here: bool) -> None:
-    """Refuses a mode that does not exist, or for which this machine has no compiler.
+    """Checks that the mode exists, and that this machine has a compiler for it if the run `runs_here`.
 
     Raises:
-        ConfigError: with what is allowed, or how to get it.
+        ConfigError: with the allowed modes, or how to install the compiler.
     """
     if mode not in COMPILE_MODES:
         raise ConfigError(not_allowed("compile", mode, COMPILE_MODES))
@@ -39,10 +39,10 @@ def check_compile(mode: str, accelerator: str, *, runs_here: bool) -> None:
 
 
 def check_accelerator(accelerator: str) -> None:
-    """Refuses a GPU that is not there, in words that name the way out.
+    """Checks that PyTorch sees the accelerator.
 
     Raises:
-        ConfigError: PyTorch sees no such device.
+        ConfigError: it sees none.
     """
     import torch
 
@@ -56,10 +56,10 @@ def check_accelerator(accelerator: str) -> None:
 
 
 def check_precision(precision: str, accelerator: str, *, runs_here: bool) -> None:
-    """Refuses a precision in which no model of ours can be trained, or which a CPU would silently exchange.
+    """Checks that models can be trained in this precision, and that a CPU would not silently replace it.
 
     Raises:
-        ConfigError: with what is allowed.
+        ConfigError: with the allowed precisions.
     """
     precision = SHORT_PRECISIONS.get(precision, precision)
     if precision not in PRECISIONS:
@@ -70,7 +70,7 @@ def check_precision(precision: str, accelerator: str, *, runs_here: bool) -> Non
     import torch
 
     if accelerator == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available()):
-        raise ConfigError("trainer.precision=16-mixed: CPUs do not compute in it; take bf16-mixed or 32-true")
+        raise ConfigError("trainer.precision=16-mixed: CPUs cannot compute in float16; take bf16-mixed or 32-true")
 
 
 def best_precision(accelerator: str) -> str:

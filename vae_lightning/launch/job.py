@@ -1,4 +1,4 @@
-"""What a run folder says before a run starts in it: done, interrupted, failed, or that it belongs to another run."""
+"""Reads, before a run starts, what its folder holds: nothing, a finished or interrupted run, or another run."""
 
 import gc
 import json
@@ -24,7 +24,7 @@ def has_checkpoint(run_dir: Path) -> bool:
 
 
 def say_where_it_starts(run_dir: Path, in_sweep: bool) -> None:
-    """One line about a job's place in its sweep, and one about a run that was started before."""
+    """Logs a job's place in its sweep, and how a run that was started before has ended."""
     if in_sweep:
         from vae_lightning.launch.sweep.progress import announce_job
 
@@ -41,27 +41,26 @@ def finished_metrics(run_dir: Path, identity: str) -> dict[str, Any] | None:
     """The final metrics of this very run if it is done, else None.
 
     Raises:
-        RunError: another run lies in the folder.
+        RunError: the folder holds another run.
     """
     status = read_status(run_dir)
     if status.get("identity", identity) != identity:
         other = "sweep another sweep=NAME" if read_plan(run_dir.parent) else "run another hydra.run.dir=…"
         raise RunError(
-            f"{run_dir} holds a run with other settings, which stand in its config.yaml: give the {other}, "
-            f"or delete {run_dir}"
+            f"{run_dir} holds a run with other settings (see its config.yaml): give the {other}, or delete {run_dir}"
         )
     if status.get("state") != "done":
         return None
     try:
         metrics = json.loads((run_dir / METRICS_JSON).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        log.warning(f"{run_dir} says that it is done and its metrics.json cannot be read: its end is run again")
+        log.warning(f"{run_dir} is done, but its metrics.json cannot be read: the end of the run is repeated")
         return None
     return metrics if isinstance(metrics, dict) else None
 
 
 def release_memory() -> None:
-    """Leaves the next job of this process the whole device."""
+    """Frees the device's memory for the next job of this process."""
     import torch
 
     gc.collect()
@@ -70,16 +69,16 @@ def release_memory() -> None:
 
 
 def session_of(run_dir: Path) -> str:
-    """Names the command that started a run; outside of a sweep that starts a run once."""
+    """The sweep command that started a run; outside of a sweep a new name for each start."""
     return str(read_plan(run_dir.parent).get("session") or uuid.uuid4().hex[:12])
 
 
 def warn_of_changes(run_dir: Path, data_marks: Callable[[], dict[str, Any]]) -> None:
-    """Says what has changed since a run was finished, so that the same numbers may not come out again.
+    """Warns if code, libraries or data have changed since a run was finished, so that its numbers might differ now.
 
     Args:
         run_dir: of the finished run.
-        data_marks: gives what tells the data as they are now from other data.
+        data_marks: returns the marks of the data as they are now.
     """
     status = read_status(run_dir)
     changed = changes_since(status.get("made_with", {}))
@@ -88,12 +87,12 @@ def warn_of_changes(run_dir: Path, data_marks: Callable[[], dict[str, Any]]) -> 
         # rendered faces are a function of the code, which is compared above
         marks = data_marks() if data_sources()[record["source"]].has_root else {}
         if "fingerprint" in marks and record["fingerprint"] != marks["fingerprint"]:
-            changed.append(f"the images of {record['root']} are not those that it was trained on, or copies of them")
+            changed.append(f"the images of {record['root']} are other images, or other copies of them")
         if "annotation" in record and "annotation" in marks and record["annotation"] != marks["annotation"]:
-            changed.append(f"the attributes or identities of {record['root']} are others")
+            changed.append(f"the attributes or identities of {record['root']} have changed")
     except (OSError, ValueError, KeyError, DataError) as error:
         changed.append(f"its data cannot be compared ({error})")
-    write_json(run_dir / STATUS_JSON, {**status, "changed": changed})  # for the sweep's last words and its report
+    write_json(run_dir / STATUS_JSON, {**status, "changed": changed})  # for the end of the sweep and its report
     if changed:
         log.warning(
             f"{run_dir.name} is kept as it is, but would not come out the same: {'; '.join(changed)}. "

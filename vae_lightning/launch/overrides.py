@@ -1,6 +1,7 @@
-"""Settings that a run folder says it was started with: a stranger's folder must not have code run, or other files read.
+"""Reads the overrides that a run folder stores, and quotes paths for Hydra.
 
-What a person types is theirs to answer for; what a file says is held against a list.
+A folder may come from a stranger, so stored overrides may name only classes and choices from lists: they must not
+run code or read other files. What a person types is not restricted.
 """
 
 import re
@@ -18,7 +19,7 @@ from vae_lightning.system.names import shown
 from vae_lightning.system.plain_files import read_plain
 
 KEY = re.compile(r"[a-z]\w*([./@]\w+)*")
-CHOICE = re.compile(r"[\w-]+")  # of a group: a file in conf/, and nowhere else
+CHOICE = re.compile(r"[\w-]+")  # of a group: a file in conf/
 # classes of the packages that conf/ takes them from
 TARGET = re.compile(
     r"(vae_lightning\.(models|losses|training|recognition|data)|callbacks|torch\.optim"
@@ -34,15 +35,15 @@ OF_HYDRA = re.compile(r"\$\{|^(choice|range|interval|glob|sort|shuffle|tag)\(.*\
 
 
 def read_overrides(run_dir: Path, conf_dir: Path, typed: set[str]) -> list[str]:
-    """What the run was started with, but for the keys that are typed anew.
+    """Reads the overrides that the run was started with, without those of `typed` keys.
 
     Args:
         run_dir: with .hydra/overrides.yaml.
         conf_dir: with config.yaml and a folder per group.
-        typed: keys.
+        typed: keys on the command line now.
 
     Raises:
-        RunError: the file is damaged, or holds what only a person may ask for.
+        RunError: the file is damaged, or holds an override that must be typed.
     """
     path = run_dir / OVERRIDES_YAML
     try:
@@ -57,18 +58,18 @@ def read_overrides(run_dir: Path, conf_dir: Path, typed: set[str]) -> list[str]:
     refused = [override for override in kept if not _is_harmless(override, conf_dir)]
     if refused:
         raise RunError(
-            f"ckpt_path=last: {path} says {shown(refused[0])!r}, which could run anything or read any file, so it is "
-            "not taken from there. Where it is yours, type it again beside ckpt_path=last"
+            f"ckpt_path=last: {path} says {shown(refused[0])!r}, which could run any program or read any file, so it "
+            "is not taken from there. If you trust it, type it again beside ckpt_path=last"
         )
     return kept
 
 
 def _otherwise(run_dir: Path) -> str:
-    return f"The command that started the run, with hydra.run.dir={run_dir} and without ckpt_path, goes on with it"
+    return f"The command that started the run resumes it, with hydra.run.dir={run_dir} and without ckpt_path"
 
 
 def _is_harmless(text: str, conf_dir: Path) -> bool:
-    """One setting of plain values, a choice out of conf/, or a class of those that conf/ may name."""
+    """Whether an override is a plain value, a choice in conf/, or one of the classes that conf/ may name."""
     try:
         override = OverridesParser.create().parse_override(text)
         value = override.value()
@@ -81,7 +82,7 @@ def _is_harmless(text: str, conf_dir: Path) -> bool:
         return False
     if not all(isinstance(leaf, str | int | float | None) for _, leaf in _leaves(key, value)):
         return False
-    if any("${" in str(leaf) for _, leaf in _leaves(key, value)):  # what it becomes is decided later
+    if any("${" in str(leaf) for _, leaf in _leaves(key, value)):  # its value is decided later
         return False
     targets = [leaf for name, leaf in _leaves(key, value) if name.endswith(TARGET_KEY)]
     return all(TARGET.fullmatch(str(target)) for target in targets) and _is_a_choice(override, key, value, conf_dir)
@@ -95,7 +96,7 @@ def _is_a_choice(override: Override, key: str, value: Any, conf_dir: Path) -> bo
 
 
 def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Plain values with the keys that they stand under; keys of dicts count as values, for they are words too."""
+    """Plain values with their keys; the keys of dicts are values too, because a stranger chooses them as well."""
     if isinstance(value, dict):
         for name, each in value.items():
             yield "", str(name)
@@ -108,20 +109,20 @@ def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def quote_paths(arguments: Sequence[str], *, sweeps: bool) -> list[str]:
-    """The arguments with each path quoted where hydra needs it, and `~` as the home folder.
+    """Quotes each path that Hydra would misread, and replaces `~` by the home folder.
 
     Args:
         arguments: as typed.
-        sweeps: whether a comma may stand between two paths; where one folder has that very name it does not.
+        sweeps: whether a comma may separate two paths; it does not if the whole text is the name of a folder.
 
     Raises:
-        ConfigError: the home of a user who is not there.
+        ConfigError: `~NAME`, and there is no user NAME.
     """
     return [_quoted(argument, sweeps) for argument in arguments]
 
 
 def path_override(key: str, path: Path | str) -> str:
-    """An override that hydra reads back as this very path."""
+    """An override that Hydra reads as exactly this path."""
     return f"{key}={_in_quotes(str(path))}"
 
 
@@ -145,14 +146,14 @@ def _quoted(argument: str, sweeps: bool) -> str:
 
 
 def _as_text(argument: str, value: str) -> str:
-    """Quoted where hydra would refuse it or take it for something else than text."""
+    """The path, quoted if Hydra would refuse it or read it as something else than text."""
     path = _at_home(argument, value)
     is_plain = _read(f"key={path}") in (path, None) or _is_quoted(path)
     return path if is_plain else _in_quotes(path)
 
 
 def _read(override: str) -> object:
-    """What hydra makes of an override's value; what it refuses is an empty tuple, which no value is."""
+    """The value that Hydra reads from an override; an empty tuple, which no value is, if it refuses the override."""
     try:
         return OverridesParser.create().parse_overrides([override])[0].value()
     except HydraException:

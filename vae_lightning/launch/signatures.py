@@ -1,4 +1,4 @@
-"""The constructor's signature is the schema: arguments in YAML and on the command line are held against it."""
+"""Checks the arguments of each `_target_` against the signature of its class, which is the schema."""
 
 import inspect
 import types
@@ -18,20 +18,21 @@ GROUPS_OF_ONE = (
 
 
 class ConfigError(ValueError):
-    """The command line or a YAML file asks for what cannot be; the message says what can."""
+    """A setting that cannot be used; the message says what is allowed."""
 
 
 def check_arguments(config: Mapping[str, Any]) -> None:
-    """Holds every `_target_` in `config` against its constructor.
+    """Checks the arguments of every `_target_` in `config` against its constructor.
 
     Raises:
-        ConfigError: an argument that the constructor does not take (with the nearest that it does), or a
-            value of a type or a choice that its annotation does not allow.
+        ConfigError: an argument that the constructor does not take, or a value that its annotation does not allow.
     """
     for group in GROUPS_OF_ONE:
         node = config.get(group)
         if node and "_target_" not in node:
-            raise ConfigError(f"{group}.{next(iter(node))}: nothing is chosen that takes it; choose {group}=… first")
+            raise ConfigError(
+                f"{group}.{next(iter(node))}: no {group} is chosen that has this setting; choose {group}=… first"
+            )
     for path, node in _target_nodes(config, ""):
         target = _class_of(node, path)
         parameters = _parameters(target)
@@ -45,14 +46,15 @@ def check_arguments(config: Mapping[str, Any]) -> None:
                 hint = did_you_mean(name, parameters)
                 raise ConfigError(
                     f"{key}: {target.__name__} takes no such argument{hint}; it takes {', '.join(parameters)}. "
-                    f"Where a preset sets it, ~{key} takes it out"
+                    f"If a preset sets it, ~{key} removes it"
                 )
             if not _fits(value, parameters[name]):
                 raise ConfigError(f"{key}={value}: {target.__name__} takes {describe_type(parameters[name])} here")
 
 
 def _class_of(node: Mapping[str, Any], path: str) -> type:
-    """
+    """The class that `_target_` names.
+
     Raises:
         ConfigError: there is no such class; functions (os.system) are never called.
     """
@@ -60,7 +62,7 @@ def _class_of(node: Mapping[str, Any], path: str) -> type:
         return get_class(node["_target_"])
     except (ValueError, ImportError, TypeError, AttributeError) as error:
         key = f"{path}._target_" if path else "_target_"
-        raise ConfigError(f"{key}={node['_target_']}: needed is a class ({str(error).splitlines()[0]})") from error
+        raise ConfigError(f"{key}={node['_target_']}: must be a class ({str(error).splitlines()[0]})") from error
 
 
 def _target_nodes(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -73,7 +75,7 @@ def _target_nodes(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]
 
 
 def _parameters(target: type) -> dict[str, Any] | None:
-    """Names and annotations of all arguments, those that `**others` passes to a base class included."""
+    """Names and annotations of all arguments, also of those that `**others` passes to a base class."""
     parameters: dict[str, Any] = {}
     for base in target.__mro__:
         constructor = vars(base).get("__init__")
@@ -99,7 +101,7 @@ def _resolved_hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _fits(value: Any, annotation: Any) -> bool:
-    """Whether a plain YAML value can be what the annotation asks for; annotations that YAML cannot say pass."""
+    """Whether a plain YAML value fits the annotation; annotations that YAML cannot express always fit."""
     if isinstance(value, str) and value.startswith("${"):
         return True
     origin = typing.get_origin(annotation)
@@ -118,16 +120,12 @@ def _fits(value: Any, annotation: Any) -> bool:
     if origin is not None and issubclass(origin, Sequence):
         item = typing.get_args(annotation)[0]
         return isinstance(value, list | tuple) and all(_fits(entry, item) for entry in value)
-    # an object: YAML says it as a node with a _target_, or a path as a string
-    return isinstance(value, Mapping) or annotation is Any or not _is_plain(value) or annotation is Path
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)
+    # an object: in YAML a node with a _target_, or for a path a string
+    return annotation in (Any, Path) or not isinstance(value, bool | int | float | str | None)
 
 
 def describe_type(annotation: Any) -> str:
-    """An annotation in words that a person at a command line reads: `null or one of rgb, gray`."""
+    """An annotation in words: `null or one of rgb, gray`."""
     origin = typing.get_origin(annotation)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(describe_type(choice) for choice in typing.get_args(annotation))

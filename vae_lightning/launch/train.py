@@ -1,8 +1,7 @@
-"""Trains one VAE, or one for each job of a sweep: what `python train.py` and `vae train` start."""
+"""Trains one model, or one for each job of a sweep: `python train.py` and `vae train` start here."""
 
 import logging
 import os
-import shlex
 import signal
 import sys
 import time
@@ -19,12 +18,18 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 
 from vae_lightning.launch.building import build_module, build_trainer, try_trainer
-from vae_lightning.launch.command_line import help_page, is_sweep, prepare_command_line, remove_unused_folder
+from vae_lightning.launch.command_line import (
+    help_page,
+    is_sweep,
+    prepare_command_line,
+    remove_unused_folder,
+    resume_command,
+)
 from vae_lightning.launch.configuration import CONF_DIR, first_cause, optimized_metrics, swept_overrides, to_plain
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.runs.identity import identity_of
 from vae_lightning.system.interruption import sigterm_of_the_system, stop_by_exception
-from vae_lightning.system.terminal import command, make_output_safe
+from vae_lightning.system.terminal import make_output_safe
 from vae_lightning.system.whole_files import storage_error
 
 if TYPE_CHECKING:  # torch and numpy are imported inside the functions: --help and shell completion answer at once
@@ -39,11 +44,11 @@ log = logging.getLogger("vae_lightning")
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")
 def main(config: Any) -> Any:
-    """One run, or one job of a sweep. Returns the metrics that a searching sweep optimises.
+    """Trains one run, or one job of a sweep. Returns the metrics that a searching sweep optimises.
 
     Raises:
-        CompactHydraException: a setting or the data cannot be used; hydra prints the message without a traceback.
-            A job of a grid only logs it, because hydra would end the sweep.
+        CompactHydraException: a setting or the data cannot be used; Hydra prints the message without a traceback.
+            A job of a grid only logs it, because Hydra would end the sweep.
     """
     from callbacks import NonFiniteLossError, quieten_event_writer
     from vae_lightning.data import DataError
@@ -54,7 +59,7 @@ def main(config: Any) -> Any:
     hydra_config = HydraConfig.get()
     in_sweep = hydra_config.mode == RunMode.MULTIRUN
     if "BasicLauncher" not in hydra_config.launcher._target_:
-        config.trainer.enable_progress_bar = False  # nobody sees it: the sweep shows one for all its jobs
+        config.trainer.enable_progress_bar = False  # the sweep shows one bar for all its jobs
     os.chdir(hydra_config.runtime.cwd)  # a Ray worker on another machine starts somewhere else
     quieten_event_writer()
     stuck = None
@@ -71,7 +76,7 @@ def main(config: Any) -> Any:
         message = str(stuck or describe_error(error))
     if stuck and not in_sweep and has_checkpoint(Path(config.run_dir)):
         message += f". Then resume it with: {resume_command(config.run_dir)}"
-    # after the handlers, where nothing holds the error's frames and their tensors any more
+    # only here, after the handlers: until then the error's frames hold tensors
     release_memory()
     if in_sweep and "BasicSweeper" in hydra_config.sweeper._target_:
         log.error(message)
@@ -82,10 +87,10 @@ def main(config: Any) -> Any:
 
 
 def train_unless_done(config: Any, in_sweep: bool) -> dict[str, Any]:
-    """Trains with the run folder to itself. An interrupted run is resumed, a finished one is kept as it is.
+    """Trains while no other process can use the run folder; resumes an interrupted run, and keeps a finished one.
 
     Raises:
-        RunError: another process, or another run, is in the folder.
+        RunError: another process uses the folder, or it holds another run.
     """
     from lightning.pytorch.utilities import rank_zero_only
 
@@ -94,7 +99,7 @@ def train_unless_done(config: Any, in_sweep: bool) -> dict[str, Any]:
     from vae_lightning.runs.versions import made_with
 
     run_dir, identity = Path(config.run_dir), identity_of(config)
-    is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # of several processes the first keeps the record for all
+    is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # one of several processes writes the record
     with claimed(run_dir) if is_first else nullcontext():
         if in_sweep or not is_own_checkpoint(config.ckpt_path, run_dir):
             metrics = finished_metrics(run_dir, identity)
@@ -111,7 +116,7 @@ def train_unless_done(config: Any, in_sweep: bool) -> dict[str, Any]:
 
 
 def is_own_checkpoint(ckpt_path: str | None, run_dir: Path) -> bool:
-    """Whether it is a checkpoint of this very run: then the run is resumed, also with other settings than before."""
+    """Whether a checkpoint is one of this run itself, which may then be resumed with other settings."""
     from vae_lightning.runs.layout import CHECKPOINTS
 
     own = (run_dir / CHECKPOINTS).resolve()
@@ -119,7 +124,7 @@ def is_own_checkpoint(ckpt_path: str | None, run_dir: Path) -> bool:
 
 
 def say_done(config: Any, metrics: dict[str, Any], in_sweep: bool) -> None:
-    """The last words about a run that was finished before."""
+    """Tells about a run that was finished before: its results, and what has changed since."""
     from callbacks import say_where_to_look
     from vae_lightning.launch.job import has_checkpoint, warn_of_changes
 
@@ -129,19 +134,19 @@ def say_done(config: Any, metrics: dict[str, Any], in_sweep: bool) -> None:
     if not in_sweep:
         say_where_to_look(run_dir, metrics)
         if has_checkpoint(run_dir):
-            log.info(f"Go further  {resume_command(run_dir)} trainer.max_epochs=…")
+            log.info(f"Train longer  {resume_command(run_dir)} trainer.max_epochs=…")
 
 
 def values_to_optimize(config: Any, metrics: dict[str, Any]) -> Any:
-    """The metric, or a tuple of several, that a sweep searches by."""
+    """The metric, or the tuple of several, that a searching sweep optimises."""
     values = tuple(metrics.get(name) for name in optimized_metrics(config))
     if None in values:
-        log.warning("Training ended before its first validation: there is nothing that a sweep could search by")
+        log.warning("Training ended before its first validation, so a search has no value of this job")
     return values[0] if len(values) == 1 else values
 
 
 def train(config: Any) -> dict[str, Any]:
-    """Builds everything and runs it.
+    """Builds model, data and trainer, and runs the training.
 
     Raises:
         ConfigError: parts that do not fit each other, or an argument that its class refuses.
@@ -155,7 +160,7 @@ def train(config: Any) -> dict[str, Any]:
 
 
 def check(config: Any, runs_here: bool) -> None:
-    """Builds a job's parts and throws them away; `config` is without hydra's node.
+    """Checks a job of a sweep by building its parts, which are thrown away; `config` has no node `hydra`.
 
     Raises:
         ConfigError: the job cannot work.
@@ -173,7 +178,7 @@ def check(config: Any, runs_here: bool) -> None:
 
 
 def build(config: Any, plain: dict[str, Any]) -> "tuple[RunModule, FaceDataModule, L.Trainer]":
-    """Instantiates everything and checks what must fit each other; no data is read.
+    """Builds model, data and trainer, and checks that they fit each other; no data is read.
 
     Raises:
         ValueError: parts that do not fit each other, or an argument that its class refuses.
@@ -192,11 +197,11 @@ def build(config: Any, plain: dict[str, Any]) -> "tuple[RunModule, FaceDataModul
 
 
 def make_callbacks(nodes: dict[str, Any], module: "RunModule") -> "list[L.Callback]":
-    """The callbacks that fit what is trained, in the order in which they have to be called."""
+    """The chosen callbacks in the order in which they must be called, without those of another kind of model."""
     from callbacks import select_callbacks
 
     for name in (name for name, node in nodes.items() if "_target_" not in node):
-        log.warning(f"callbacks.{name} is set and not chosen, so it does nothing: add it to callbacks=[…]")
+        log.warning(f"callbacks.{name} is set but not chosen, so it does nothing: add {name} to callbacks=[…]")
     chosen = {name: instantiate(node) for name, node in nodes.items() if "_target_" in node}
     return select_callbacks(chosen, module)
 
@@ -208,7 +213,7 @@ def run(
     datamodule: "FaceDataModule",
     trainer: "L.Trainer",
 ) -> dict[str, Any]:
-    """Fits, tests the best checkpoint, writes what the run folder holds; returns the final metrics."""
+    """Trains, tests the best checkpoint, and writes the files of the run folder; returns the final metrics."""
     from callbacks import describe, log_hyperparameters, say_where_to_look, times_of_fit
     from vae_lightning.runs.checkpoints import checkpoint_to_resume, data_of
     from vae_lightning.runs.layout import CONFIG_YAML, DATA_JSON, METRICS_JSON, checkpoint_path
@@ -223,7 +228,7 @@ def run(
         with replacing(run_dir / CONFIG_YAML) as unfinished:
             unfinished.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
     if trainer.local_rank == 0:
-        datamodule.prepare_data()  # before Lightning announces the training: it may take a minute, and may fail
+        datamodule.prepare_data()  # may take a minute, or fail: so before Lightning announces the training
         if resume_from is not None:
             datamodule.check_unchanged(data_of(resume_from), resume_from, is_same_run=config.ckpt_path == "last")
         describe(module, datamodule, trainer, run_dir)
@@ -236,7 +241,7 @@ def run(
     metrics |= {**times_of_fit(trainer), **module.best_validation}
     if config.test:
         best = checkpoint_path(run_dir, "best")
-        has_best = best.is_file() and bool(module.best_validation)  # else it is that of another objective
+        has_best = best.is_file() and bool(module.best_validation)  # else best.ckpt belongs to another objective
         with stoppable(trainer, run_dir):
             trainer.test(module, datamodule, str(best) if has_best else None, verbose=False, weights_only=True)
         tested = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -248,14 +253,9 @@ def run(
     return metrics
 
 
-def resume_command(run_dir: Path | str) -> str:
-    """What to type to resume a run."""
-    return command(shlex.join(["python", "train.py", "ckpt_path=last", f"hydra.run.dir={run_dir}"]))
-
-
 @contextmanager
 def stoppable(trainer: "L.Trainer", run_dir: Path) -> Iterator[None]:
-    """Says how to resume after Ctrl-C or SIGTERM, and ends with the exit code that shells give these."""
+    """After Ctrl-C or SIGTERM: says how to resume, and ends with the exit code that shells give these signals."""
     from callbacks import StopAfterBatch, requeue, under_submitit
     from vae_lightning.runs.layout import checkpoint_path
 
@@ -277,13 +277,13 @@ def stoppable(trainer: "L.Trainer", run_dir: Path) -> Iterator[None]:
 
 
 def start(typed: list[str]) -> int:
-    """The whole program: a run, a sweep, or what Hydra prints about them. Returns the exit code."""
+    """Runs the whole program: a run, a sweep, or a question that Hydra answers. Returns the exit code."""
     stop_by_exception()
     make_output_safe()
     try:
         return run_command_line(typed)
     except KeyboardInterrupt:  # before or after the fit, which handles it itself
-        sys.stderr.write("Interrupted; what was half done is thrown away, the same command starts again.\n")
+        sys.stderr.write("Interrupted before training began, or after it had ended. The same command starts again.\n")
         return CTRL_C_EXIT_CODE
     except OSError as error:
         stuck = storage_error(error, Path())

@@ -1,4 +1,4 @@
-"""What of Lightning's Trainer a run can use: the rest is refused before any data is read."""
+"""Refuses settings of Lightning's Trainer that a run cannot use, before any data is read."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,22 +13,22 @@ if TYPE_CHECKING:  # torch is imported inside the function: --help answers at on
     from vae_lightning.training.run_module import RunModule
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
-STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")  # others split weights, or lose the metrics
 SET_ELSEWHERE = {
     "callbacks": "callbacks=[…]",
     "logger": "logger=[…]",
     "default_root_dir": "hydra.run.dir=…",
 }
-# arguments whose other values a run would ignore, or fail with later
+# allowed values, and why: with others the run would ignore the setting, or fail later
 FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "use_distributed_sampler": ((False,), "the data module deals the batches out itself"),
+    "use_distributed_sampler": ((False,), "the data module shares the batches out itself"),
     "reload_dataloaders_every_n_epochs": ((0,), "the batches are a function of seed and epoch already"),
     "overfit_batches": ((0, 0.0), "every epoch is shuffled here; take data.train_size=…"),
     "fast_dev_run": ((False, 0), "it writes no checkpoint and no number; take debug=smoke"),
-    "barebones": ((False,), "it measures nothing and keeps nothing; vae bench tells the speed"),
+    "barebones": ((False,), "it measures nothing and keeps nothing; vae bench measures the speed"),
 }
 AT_LEAST = {
-    **{"max_epochs": -1, "max_steps": -1, "num_sanity_val_steps": -1},  # -1: without end, or all
+    **{"max_epochs": -1, "max_steps": -1, "num_sanity_val_steps": -1},  # -1: without a limit, or all
     **{"min_epochs": 0, "min_steps": 0},
     **{"log_every_n_steps": 1, "accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "num_nodes": 1},
 }
@@ -36,32 +36,29 @@ LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "val
 
 
 def check_trainer_settings(settings: Mapping[str, Any]) -> None:
-    """
+    """Checks what can be checked without building a trainer.
+
     Raises:
-        ConfigError: with what is allowed, or what to set instead.
+        ConfigError: with the allowed values, or what to set instead.
     """
     for name, instead in SET_ELSEWHERE.items():
         if name in settings:
-            raise ConfigError(f"trainer.{name} would be passed over: set {instead}")
+            raise ConfigError(f"trainer.{name} has no effect: set {instead}")
     for name, (allowed, reason) in FIXED.items():
         if name in settings and settings[name] not in allowed:
             raise ConfigError(f"trainer.{name}={settings[name]}: leave it out; {reason}")
-    _check_choice("accelerator", settings.get("accelerator", "auto"), ACCELERATORS, "trainer=gpu")
-    # others share out the weights, or train in processes whose metrics never come back
-    _check_choice("strategy", settings.get("strategy", "auto"), STRATEGIES, "trainer=ddp")
+    for name, allowed in (("accelerator", ACCELERATORS), ("strategy", STRATEGIES)):
+        if settings.get(name, "auto") not in allowed:
+            raise ConfigError(not_allowed(f"trainer.{name}", settings[name], allowed))
     check_devices(settings)
     _check_numbers(settings)
 
 
-def _check_choice(name: str, chosen: Any, allowed: Sequence[str], preset: str) -> None:
-    if chosen not in allowed:
-        raise ConfigError(f"{not_allowed(f'trainer.{name}', chosen, allowed)}; see {preset}")
-
-
 def check_devices(settings: Mapping[str, Any]) -> None:
-    """
+    """Checks `trainer.devices` without asking what this machine has.
+
     Raises:
-        ConfigError: neither a number of devices nor their indices, whatever a machine may have.
+        ConfigError: neither a number of devices nor their indices.
     """
     devices = settings.get("devices", "auto")
     named = devices.split(",") if isinstance(devices, str) and "," in devices else devices
@@ -73,7 +70,7 @@ def check_devices(settings: Mapping[str, Any]) -> None:
         fits = bool(indices) and all(map(str.isdecimal, indices)) and len(set(indices)) == len(indices)
     if not fits:
         raise ConfigError(
-            f"trainer.devices={devices}: must be how many, 1 or more, -1 or auto for all, or their indices, [0,1]"
+            f"trainer.devices={devices}: must be how many (1 or more, -1 or auto for all), or their indices ([0,1])"
         )
 
 
@@ -89,7 +86,7 @@ def _check_numbers(settings: Mapping[str, Any]) -> None:
     if settings.get("val_check_interval") == 0:
         raise ConfigError("trainer.val_check_interval=0: must be above 0; trainer.limit_val_batches=0 validates never")
     if settings.get("gradient_clip_algorithm") and settings.get("gradient_clip_val") is None:
-        raise ConfigError("trainer.gradient_clip_algorithm does nothing alone: set trainer.gradient_clip_val as well")
+        raise ConfigError("trainer.gradient_clip_algorithm has no effect alone: set trainer.gradient_clip_val as well")
     _check_length(settings)
 
 
@@ -100,7 +97,7 @@ def _is_limit(number: int | float) -> bool:
 def _check_length(settings: Mapping[str, Any]) -> None:
     at_least, at_most = settings.get("min_epochs"), settings.get("max_epochs")
     if at_least is not None and at_most is not None and 0 <= at_most < at_least:
-        raise ConfigError(f"trainer.min_epochs={at_least} with trainer.max_epochs={at_most}: no run can have both")
+        raise ConfigError(f"trainer.min_epochs={at_least} with trainer.max_epochs={at_most}: the first is larger")
     if at_most is None and settings.get("max_steps", -1) == -1 and settings.get("max_time") is None:
         raise ConfigError(
             "trainer.max_epochs=null: Lightning would train for 1,000 epochs. Give their number, -1 for a run without "
@@ -109,10 +106,10 @@ def _check_length(settings: Mapping[str, Any]) -> None:
 
 
 def check_trainer(module: "RunModule", trainer: "L.Trainer", sync_batchnorm: bool) -> None:
-    """Refuses what would fail after the data have been read.
+    """Checks settings that would fail only after the data have been read.
 
     Raises:
-        ValueError: gradients cannot be clipped so, batch normalisation cannot be shared by these processes, or a
+        ValueError: gradients cannot be clipped like this, these processes cannot share batch normalisation, or a
             schedule has no end.
     """
     from torch.nn.modules.batchnorm import _BatchNorm

@@ -1,4 +1,4 @@
-"""Runs a sweep: plans and checks all jobs first, starts them by Hydra's launchers, writes the report at the end."""
+"""Runs a sweep: plans and checks all jobs, starts them by Hydra's launchers, and writes the report at the end."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from vae_lightning.launch.command_line import remove_unused_folder
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.launch.sweep.engines import check_extras
 from vae_lightning.launch.sweep.plan import Check, SweepPlan, plan_sweep
-from vae_lightning.launch.sweep.progress import read_progress, shown
+from vae_lightning.launch.sweep.progress import progress_shown, read_progress
 from vae_lightning.runs.layout import TRAIN_LOG, RunError
 from vae_lightning.runs.status import read_status
 from vae_lightning.system.extras import MissingExtraError
@@ -24,14 +24,14 @@ def run_sweep(
     """Runs a whole sweep and ends with its report.
 
     Args:
-        arguments: of the command line, as they are prepared for hydra.
-        typed: the same before anything was added.
+        arguments: of the command line, prepared for Hydra.
+        typed: the same as a person typed them.
         conf_dir: with config.yaml.
-        check: raises ValueError for a configuration of a job that cannot work.
-        start_hydra: runs the jobs that `sys.argv` stands for.
+        check: raises ValueError if a job's configuration cannot work.
+        start_hydra: runs the jobs of `sys.argv`.
 
     Returns:
-        The exit code: 0 where every job is done.
+        The exit code, 0 if every job is done.
     """
     try:
         check_extras(arguments)
@@ -48,12 +48,12 @@ def run_sweep(
     sys.argv[1:] = sweep.arguments
     ended_badly: object = None
     try:
-        with shown(sweep.folder, sweep.engine.name):
+        with progress_shown(sweep.folder, sweep.engine.name):
             start_hydra()
     except KeyboardInterrupt:
         _say(f"\nInterrupted. Resume it with:  {sweep.command}")
         return INTERRUPTED_EXIT_CODE
-    except SystemExit as stopped:  # hydra has said why
+    except SystemExit as stopped:  # Hydra has said why
         if stopped.code not in (None, 0, FAILED_EXIT_CODE):  # a signal: stop at once
             _say(f"\n{read_progress(sweep.folder)}. Resume it with:  {sweep.command}")
             raise
@@ -62,7 +62,7 @@ def run_sweep(
 
 
 def summarise(sweep: SweepPlan) -> int:
-    """Lists what failed, writes the report; 0 where nothing failed."""
+    """Lists the jobs that failed and writes the report; returns the exit code, 0 if none failed."""
     now = read_progress(sweep.folder)
     failed = [name for name, state in now.states.items() if state == "failed"]
     lost = {name: state for name, state in now.states.items() if state in ("interrupted", "not started")}
@@ -71,10 +71,10 @@ def summarise(sweep: SweepPlan) -> int:
         reason = read_status(sweep.folder / name).get("reason")
         _say(f"  failed  {name}: {reason}\n          {sweep.folder / name / TRAIN_LOG}")
     for name, how in lost.items():
-        _say(f"  {how}  {name}: nobody works on it any more")
+        _say(f"  {how}  {name}: no process works on it any more")
     for name, state in now.states.items():
         changed = read_status(sweep.folder / name).get("changed")
-        if state == "done" and changed and sweep.engine.name != "basic":  # whose jobs have said it here already
+        if state == "done" and changed and sweep.engine.name != "basic":  # whose jobs have logged it here already
             _say(f"  kept  {name}, which would not come out the same: {'; '.join(changed)}")
     if failed or lost:
         _say(f"Try these again with:  {sweep.command}")

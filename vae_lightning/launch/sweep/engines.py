@@ -1,4 +1,4 @@
-"""What runs the jobs of a sweep: can it be used here, how many jobs at once, what hydra has to be told for it."""
+"""Chooses what runs the jobs of a sweep, checks that it can be used here, and how many jobs it runs at once."""
 
 import shutil
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ NEEDED_BY = {
     "hparams_search=rate_distortion": "optuna",
     "hydra/sweeper=optuna": "optuna",
 }
-SHORTEST_SLURM_MINUTES = 60  # submitit takes a preemption in the last ten minutes for a time-out
+SHORTEST_SLURM_MINUTES = 60  # submitit reads a preemption in the last ten minutes as a time-out
 
 
 def check_extras(arguments: Sequence[str]) -> None:
-    """Refuses an engine that is not installed.
+    """Checks that the plugin of the chosen launcher or sweeper is installed.
 
     Raises:
-        MissingExtraError: with the extra that installs it.
+        MissingExtraError: it is not; the message names the extra to install.
     """
     for choice, extra in NEEDED_BY.items():
         if choice in arguments:
@@ -36,15 +36,15 @@ def check_extras(arguments: Sequence[str]) -> None:
 
 
 def choose_engine(base: Any, num_jobs: int | None, typed: Sequence[str]) -> Engine:
-    """The engine that the configuration names, refused where it would hang or use the wrong device.
+    """The engine that the configuration names.
 
     Args:
-        base: composed configuration with hydra's node; of what is swept it has the defaults.
+        base: composed configuration with Hydra's node, and with the defaults of swept keys.
         num_jobs: in the sweep; None for a search.
         typed: the command line's overrides.
 
     Raises:
-        ConfigError: with the reason and the alternatives.
+        ConfigError: the engine would hang, or use the wrong device.
     """
     target = str(base.hydra.launcher._target_).rpartition(".")[2]
     if target == "RayLauncher":
@@ -68,11 +68,10 @@ def choose_engine(base: Any, num_jobs: int | None, typed: Sequence[str]) -> Engi
 
 
 def refuse_several_devices(trainer: Any) -> None:
-    """A job of a sweep runs in one process.
+    """Checks that a job of a sweep needs one process only.
 
     Raises:
-        ConfigError: Lightning would start further processes with the command line of the whole sweep; or it is no
-            number of devices at all.
+        ConfigError: Lightning would start more, each with the command line of the whole sweep; or as `check_devices`.
     """
     check_devices(trainer)
     count = _num_processes(trainer)
@@ -87,7 +86,7 @@ def refuse_several_devices(trainer: Any) -> None:
 
 def _num_processes(trainer: Any) -> int:
     nodes = trainer.get("num_nodes")
-    nodes = nodes if isinstance(nodes, int) else 1  # what is no number is refused with all that is of another type
+    nodes = nodes if isinstance(nodes, int) else 1  # another type is refused later, by `check_arguments`
     devices = trainer.get("devices", 1)
     if isinstance(devices, str) and "," in devices:
         return nodes * len([part for part in devices.split(",") if part.strip()])
@@ -99,10 +98,10 @@ def _num_processes(trainer: Any) -> int:
 
 
 def slurm_engine(launcher: Any) -> Engine:
-    """Job arrays of SLURM.
+    """SLURM, by job arrays.
 
     Raises:
-        ConfigError: there is no SLURM, or preempted jobs would not be queued again.
+        ConfigError: there is no SLURM here, or preempted jobs would not be queued again.
     """
     if shutil.which("sbatch") is None:
         raise ConfigError(
@@ -111,7 +110,8 @@ def slurm_engine(launcher: Any) -> Engine:
         )
     if launcher.timeout_min < SHORTEST_SLURM_MINUTES:
         raise ConfigError(
-            f"hydra.launcher.timeout_min={launcher.timeout_min}: {SHORTEST_SLURM_MINUTES} or more, because submitit "
-            "takes a preemption in a job's last ten minutes for a time-out; a job that ends earlier frees its place"
+            f"hydra.launcher.timeout_min={launcher.timeout_min}: must be {SHORTEST_SLURM_MINUTES} or more, because "
+            "submitit does not queue a job again that is preempted in its last ten minutes; a job that ends earlier "
+            "frees its place"
         )
     return Engine("slurm", runs_here=False, jobs_at_once=int(launcher.array_parallelism))

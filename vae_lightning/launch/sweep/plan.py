@@ -1,4 +1,4 @@
-"""The command line of a sweep -> every job that it stands for, checked before the first one starts."""
+"""Plans a sweep: lists its jobs from the command line, and checks each before the first one starts."""
 
 import logging
 import os
@@ -30,16 +30,16 @@ from vae_lightning.runs.status import FORMAT, read_plan
 from vae_lightning.system.terminal import command
 from vae_lightning.system.whole_files import write_json
 
-Check = Callable[[Any, bool], None]  # raises ValueError for a configuration that cannot work
+Check = Callable[[Any, bool], None]  # raises ValueError if a job cannot work
 
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """One run to be."""
+    """A job of the sweep."""
 
     name: str  # of its folder
     identity: str
-    overrides: tuple[str, ...]  # as hydra hands them to the job
+    overrides: tuple[str, ...]  # as Hydra passes them to the job
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class SweepPlan:
     """A sweep before it starts."""
 
     folder: Path
-    jobs: tuple[PlannedJob, ...]  # empty for a search, which decides as it goes
+    jobs: tuple[PlannedJob, ...]  # empty for a search, which chooses one after another
     engine: Engine
-    arguments: tuple[str, ...]  # what hydra gets
-    typed: tuple[str, ...]  # what the person typed
+    arguments: tuple[str, ...]  # that Hydra gets
+    typed: tuple[str, ...]  # as typed
 
     @property
     def command(self) -> str:
@@ -65,12 +65,12 @@ def plan_sweep(arguments: Sequence[str], typed: Sequence[str], conf_dir: Path, c
 
     Args:
         arguments: of the command line, the sweep's folder among them.
-        typed: the same before anything was added.
+        typed: the same as a person typed them.
         conf_dir: with config.yaml.
-        check: holds one configuration against what the program can do.
+        check: raises ValueError if a job's configuration cannot work.
 
     Raises:
-        ConfigError: the engine cannot be used here, or jobs cannot work, with the reason for each.
+        ConfigError: the engine cannot be used here, or jobs cannot work; the message has the reason for each.
     """
     try:
         return _plan(arguments, typed, conf_dir, check)
@@ -99,7 +99,7 @@ def _plan(arguments: Sequence[str], typed: Sequence[str], conf_dir: Path, check:
 
 
 def _overrides_of_jobs(base: Any, parsed: Sequence[Override], parser: OverridesParser) -> list[list[str]] | None:
-    """What hydra's sweeper will make of the command line; None where an optimiser decides."""
+    """The overrides of each job that Hydra's sweeper will start; None for a search."""
     sweeper = base.hydra.sweeper
     if not str(sweeper._target_).endswith("BasicSweeper"):
         return None
@@ -110,7 +110,7 @@ def _overrides_of_jobs(base: Any, parsed: Sequence[Override], parser: OverridesP
 
 
 def _check_all(config_name: str, candidates: Sequence[list[str]], check: Check, engine: Engine) -> list[PlannedJob]:
-    """Composes and checks each job; those that are one and the same run are one job.
+    """Composes and checks each job; jobs of one identity are one job.
 
     Raises:
         ConfigError: names every job that cannot work.
@@ -138,7 +138,7 @@ def _check_all(config_name: str, candidates: Sequence[list[str]], check: Check, 
 
 
 def _check_one(config: Any, check: Check, engine: Engine) -> None:
-    """Without log lines: the job itself says them again, in its own log."""
+    """Checks one job without its log lines, which the job writes into its own log."""
     refuse_several_devices(config.trainer)
     with open_dict(config):
         del config["hydra"]
@@ -157,7 +157,7 @@ def _in_words(error: Exception) -> str:
 
 
 def _write_plan(folder: Path, jobs: Sequence[PlannedJob], engine: Engine) -> None:
-    """Jobs of earlier commands with the same sweep's name stay in the plan."""
+    """Writes the plan; it keeps the jobs of earlier commands for this sweep."""
     new = [{"name": job.name, "identity": job.identity, "overrides": list(job.overrides)} for job in jobs]
     identities = {job.identity for job in jobs}
     earlier = [job for job in read_plan(folder).get("jobs", []) if job.get("identity") not in identities]

@@ -1,4 +1,4 @@
-"""How far a sweep is, read from its folder: done, running, failed, to go, time left."""
+"""Reads from a sweep's folder how many jobs are done, running, failed and to go, and shows it."""
 
 import logging
 import threading
@@ -24,10 +24,10 @@ log = logging.getLogger("vae_lightning")
 
 @dataclass(frozen=True)
 class SweepProgress:
-    """A sweep at one moment, as far as one command is concerned."""
+    """The jobs that one command runs, at one moment."""
 
     states: dict[str, State]  # of each job, by folder
-    shares: dict[str, float]  # of each job's epochs that are behind it, 0 to 1
+    shares: dict[str, float]  # of its epochs that each job has trained, 0 to 1
     total: int
 
     def count(self, state: State) -> int:
@@ -35,12 +35,12 @@ class SweepProgress:
 
     @property
     def to_go(self) -> int:
-        """Jobs that nobody works on and that have not ended."""
+        """Jobs that have not ended and do not run."""
         return self.total - sum(self.count(state) for state in ("done", "failed", "running"))
 
     @property
     def work_left(self) -> float:
-        """In whole jobs; what has failed is not waited for."""
+        """In whole jobs; a failed job has none left."""
         left = [1 - self.shares[name] for name, state in self.states.items() if state not in ("done", "failed")]
         return sum(left) + self.total - len(self.states)
 
@@ -52,7 +52,7 @@ class SweepProgress:
 
 
 def read_progress(folder: Path) -> SweepProgress:
-    """Reads the states of the jobs that the newest command has planned, or that its search has started."""
+    """Reads the states of the jobs that the newest command has planned, or its search has started."""
     plan = read_plan(folder)
     if plan.get("trials") is None:
         names = list(plan.get("in_session", []))
@@ -68,7 +68,7 @@ def read_progress(folder: Path) -> SweepProgress:
 
 
 def share_done(run: Path) -> float:
-    """The part of a run's epochs (or steps) that is behind it, between 0 and 1."""
+    """The part of its epochs (or steps) that a run has trained, between 0 and 1."""
     try:
         trainer = read_plain(run / CONFIG_YAML)["trainer"]
         max_epochs, max_steps = (trainer.get(name) or -1 for name in ("max_epochs", "max_steps"))
@@ -82,7 +82,7 @@ def share_done(run: Path) -> float:
 
 
 def time_left(folder: Path, now: SweepProgress) -> str:
-    """` · about 12 min left`, from the work done since the command started; empty as long as there is none."""
+    """` · about 12 min left`, judged by the work done since the command started; empty before there is any."""
     plan = read_plan(folder)
     done = plan.get("work_at_start", 0.0) - now.work_left
     seconds = time.time() - plan.get("started", 0.0)
@@ -100,7 +100,7 @@ def duration(seconds: float) -> str:
 
 
 def announce_job(run_dir: Path) -> None:
-    """One line at the start of a job that runs in the sweep's own process."""
+    """Logs the start of a job that runs in the sweep's own process."""
     plan = read_plan(run_dir.parent)
     if plan.get("engine") != "basic":
         return
@@ -115,8 +115,8 @@ def announce_job(run_dir: Path) -> None:
 
 
 @contextmanager
-def shown(folder: Path, engine: str) -> Iterator[None]:
-    """Shows progress while the block runs; jobs that run in this process say themselves where they are."""
+def progress_shown(folder: Path, engine: str) -> Iterator[None]:
+    """Shows progress while the block runs; jobs of this process show their own."""
     if engine == "basic":
         yield
         return
@@ -139,7 +139,7 @@ def _show(folder: Path, stop: threading.Event) -> None:
 
 
 def _show_bars(console: Console, folder: Path, stop: threading.Event) -> None:
-    """A bar for the sweep and one for each running job."""
+    """Shows a bar for the sweep and one for each running job."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bars:
@@ -160,7 +160,7 @@ def _show_bars(console: Console, folder: Path, stop: threading.Event) -> None:
 
 
 def _show_lines(console: Console, folder: Path, stop: threading.Event) -> None:
-    """A line whenever a job starts or ends: for log files."""
+    """Prints a line whenever a job starts or ends, for log files."""
     shown_states: dict[str, Any] = {}
     stopped = False
     while not stopped:

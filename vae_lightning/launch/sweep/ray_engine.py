@@ -1,4 +1,4 @@
-"""Ray as the engine: one job per GPU, several on one, or on the cores of a machine without."""
+"""Runs the jobs of a sweep by Ray: one per GPU, several on one GPU, or on CPU cores."""
 
 import math
 import os
@@ -14,28 +14,27 @@ REMOTE = "hydra.launcher.ray.remote"
 
 
 def ray_engine(settings: Any, trainer: Any, num_jobs: int | None) -> Engine:
-    """Starts or joins Ray and shares what it has out among the jobs.
+    """Starts or joins Ray, and divides its GPUs and CPU cores among the jobs.
 
     Args:
-        settings: `hydra.launcher.ray`: `init` for ray.init, `remote` for each job; null there means: find out.
+        settings: `hydra.launcher.ray`: `init` for ray.init, `remote` for each job; null means that it is chosen here.
         trainer: the configuration's.
         num_jobs: in the sweep; None for a search.
 
     Raises:
-        ConfigError: jobs ask for what no machine of the cluster has, and would wait for ever.
+        ConfigError: no machine of the cluster has what a job asks for, so the jobs would wait for ever.
     """
     nodes = start_ray(OmegaConf.to_container(settings.init, resolve=True))
     gpus, asked = [node.get("GPU", 0.0) for node in nodes], settings.remote.get("num_gpus")
     share = asked if asked is not None else float(max(gpus) > 0 and trainer.accelerator not in ("cpu", "mps"))
     if share > max(gpus):
         raise ConfigError(
-            f"{REMOTE}.num_gpus={share:g}: Ray sees {max(gpus):g} GPUs on the machine that has most, so the jobs would "
-            "wait for ever. hydra/launcher=local_gpus takes the GPUs that there are, else it shares the CPU cores out"
+            f"{REMOTE}.num_gpus={share:g}: Ray sees {max(gpus):g} GPUs on the largest machine, so the jobs would wait "
+            "for ever. hydra/launcher=local_gpus takes the GPUs that there are, or CPU cores if there are none"
         )
     if share == 0 and max(gpus) > 0 and trainer.accelerator not in ("cpu", "mps"):
         raise ConfigError(
-            f"{REMOTE}.num_gpus=0: the jobs would all see every GPU and use the first. "
-            f"Set {REMOTE}.num_gpus=1 (or 0.25), or trainer=cpu"
+            f"{REMOTE}.num_gpus=0: all jobs would use the first GPU. Set {REMOTE}.num_gpus=1 (or 0.25), or trainer=cpu"
         )
     cores = [node.get("CPU", 0.0) for node in nodes]
     slots = sum(_slots(count, share) for count in gpus) if share else _enough(num_jobs, int(sum(cores)))
@@ -49,7 +48,7 @@ def ray_engine(settings: Any, trainer: Any, num_jobs: int | None) -> Engine:
 
 
 def _slots(num_gpus: float, share: float) -> int:
-    """Jobs on one machine's GPUs: 0.25 lets four on each, 2 takes two for each."""
+    """How many jobs fit on one machine's GPUs; with a share of 0.25 these are four per GPU."""
     return int(num_gpus) * int(1 / share + 1e-9) if share <= 1 else int(num_gpus // share)
 
 
@@ -58,12 +57,12 @@ def _enough(num_jobs: int | None, most: int) -> int:
 
 
 def start_ray(settings: Any) -> list[dict[str, float]]:
-    """Resources of each machine, after joining the cluster at `address` or starting one here.
+    """Joins the cluster at `address`, or starts one here; returns the resources of each machine.
 
     Raises:
         ConfigError: there is no cluster at the address.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else a Ray that starts here reports itself to its makers
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray sends statistics to its makers
     import ray
 
     if not ray.is_initialized():

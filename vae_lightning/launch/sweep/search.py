@@ -1,4 +1,4 @@
-"""Optuna's search in a SQLite file: how many trials are left, and interrupted ones back into its queue."""
+"""Resumes a search by Optuna: counts the trials that are left, and queues interrupted ones again."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,10 +15,10 @@ _held: dict[Path, FileLock] = {}  # until the process ends
 
 
 def with_trials_left(engine: Engine, hydra: Any, typed: Sequence[str]) -> Engine:
-    """The engine, told to run what is missing up to `hydra.sweeper.n_trials`, as many at once as it can.
+    """The engine with the arguments that make it run what is missing of `hydra.sweeper.n_trials`.
 
     Raises:
-        ConfigError: another process searches in the same folder.
+        ConfigError: as `hold_search`.
     """
     folder, sweeper = Path(hydra.sweep.dir), hydra.sweeper
     hold_search(folder)
@@ -26,7 +26,7 @@ def with_trials_left(engine: Engine, hydra: Any, typed: Sequence[str]) -> Engine
     trials = max(0, sweeper.n_trials - finished)
     arguments = [*engine.arguments, f"hydra.sweeper.n_trials={trials}"]
     seed = sweeper.get("sampler", {}).get("seed")
-    if seed is not None:  # the sampler starts anew: with the same seed it would draw the first trials again
+    if seed is not None:  # with the same seed the sampler would draw the first trials again
         arguments.append(f"hydra.sweeper.sampler.seed={seed + finished}")
     if not any(word.startswith("hydra.sweeper.n_jobs=") for word in typed):
         arguments.append(f"hydra.sweeper.n_jobs={engine.jobs_at_once}")
@@ -34,10 +34,10 @@ def with_trials_left(engine: Engine, hydra: Any, typed: Sequence[str]) -> Engine
 
 
 def hold_search(folder: Path) -> None:
-    """One process at a time draws trials for a folder.
+    """Keeps other processes from searching in this folder until this one ends.
 
     Raises:
-        ConfigError: another one does.
+        ConfigError: another process searches there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / SEARCH_LOCK)
@@ -49,7 +49,7 @@ def hold_search(folder: Path) -> None:
 
 
 def requeue_interrupted(storage_url: str, study_name: str) -> int:
-    """Puts trials whose process is gone back into the queue, with the values that they had.
+    """Queues the trials of ended processes again, with the values that they had.
 
     Returns:
         How many trials have ended, well or badly.
