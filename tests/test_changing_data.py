@@ -225,19 +225,16 @@ def test_rendered_faces_that_are_not_whole_are_rendered_again_with_a_word(
     assert words in caplog.text
 
 
-QUICK = ["callbacks=[checkpoint]", "logger=[csv]", "test=false"]
-
-
 @pytest.mark.slow
-def test_a_run_goes_on_with_the_images_that_it_began_with(
+def test_a_run_is_resumed_with_the_images_that_it_began_with(
     run_training: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run_dir, root = run_training("run", "trainer.max_epochs=1", *QUICK), tmp_path / "celeba"
+    run_dir, root = run_training("run", "trainer.max_epochs=1"), tmp_path / "celeba"
     last = run_dir / "checkpoints" / "last.ckpt"
     content = last.read_bytes()
     os.utime(picture(root, 2))
     edit_line("identity_CelebA.txt", 8, "104", "105")(root)
-    run_training("run", "trainer.max_epochs=1", "ckpt_path=last", *QUICK)
+    run_training("run", "trainer.max_epochs=1", "ckpt_path=last")
     (said,) = warnings(caplog)
     assert said == f"Not the data that {last} was trained on: other attributes or identities."
 
@@ -245,12 +242,12 @@ def test_a_run_goes_on_with_the_images_that_it_began_with(
     overwrite_in_place(picture(root, 2))
     for refused in ("ckpt_path=last", "ckpt_path=last data.val_size=3", "ckpt_path=last data.crop=140"):
         with pytest.raises(DataError, match=r"are not those that .*last\.ckpt was trained on") as caught:
-            run_training("run", "trainer.max_epochs=2", *QUICK, *refused.split())
+            run_training("run", "trainer.max_epochs=2", *refused.split())
         named = {"data.val_size=3": "val_count 6 then, 3 now", "data.crop=140": "crop 148 then, 140 now"}
         assert named.get(refused.split()[-1], "other train images: 000002.jpg.") in str(caught.value)
         assert last.read_bytes() == content
     caplog.clear()
-    run_training("run", "trainer.max_epochs=2", f"ckpt_path='{last}'", *QUICK)  # asked for by its name
+    run_training("run", "trainer.max_epochs=2", f"ckpt_path='{last}'")  # asked for by its name
     assert f"Not the data that {last} was trained on: other train images: 000002.jpg" in caplog.text
     assert [row["epoch"] for row in read_metrics(run_dir / "metrics.csv")][-1] == 1
 

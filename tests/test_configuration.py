@@ -1,3 +1,4 @@
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -181,7 +182,7 @@ def test_folder_names_are_one_path_component(overrides: str, name: str) -> None:
     assert folder_name(overrides, "0123456789") == name
 
 
-def test_ckpt_path_last_goes_on_in_the_folder_of_the_newest_run(
+def test_ckpt_path_last_resumes_in_the_folder_of_the_newest_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -200,6 +201,31 @@ def test_ckpt_path_last_goes_on_in_the_folder_of_the_newest_run(
     ]
     with pytest.raises(ConfigError, match="-m starts many"):
         resume_last_run(["-m", "ckpt_path=last"])
+
+
+def write_started(run: Path, started_at: float, saved_at: float | None) -> None:
+    (run / ".hydra").mkdir(parents=True)
+    (run / ".hydra" / "overrides.yaml").write_text("- beta=4\n")
+    os.utime(run / ".hydra" / "overrides.yaml", (started_at, started_at))
+    if saved_at is not None:
+        (run / "checkpoints").mkdir()
+        (run / "checkpoints" / "last.ckpt").touch()
+        os.utime(run / "checkpoints" / "last.ckpt", (saved_at, saved_at))
+
+
+def test_an_older_run_is_not_taken_for_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_started(Path("outputs/monday"), 1000.0, 2000.0)
+    assert "hydra.run.dir" in resume_last_run(["ckpt_path=last"])[-1]
+    write_started(Path("outputs/tuesday"), 3000.0, None)
+    with pytest.raises(RunError, match=r"outputs/tuesday was started last.*no checkpoint.*outputs/monday"):
+        resume_last_run(["ckpt_path=last"])
+    with pytest.raises(ConfigError, match=r"started again .*without ckpt_path"):
+        resume_last_run(["ckpt_path=last", "hydra.run.dir=outputs/tuesday"])
+    with pytest.raises(ConfigError, match="name another"):
+        resume_last_run(["ckpt_path=last", "hydra.run.dir=outputs/nowhere"])
+    write_started(Path("outputs/wednesday"), 4000.0, 5000.0)
+    assert "outputs/wednesday" in resume_last_run(["ckpt_path=last"])[-1]
 
 
 def test_check_arguments_reads_base_classes() -> None:

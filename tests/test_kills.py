@@ -1,7 +1,6 @@
-"""A run that is killed goes on by the same command, and ends as if nothing had happened: tests/kill_trials.py."""
+"""A run that is killed is resumed by the same command, and ends as if nothing had happened: tests/kill_trials.py."""
 
 import json
-import logging
 import os
 import pty
 import signal
@@ -11,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,117 +17,15 @@ from conftest import WHOLE_RUN
 from kill_comparison import differences, half_files, leftovers
 from kill_trials import PHASES, Trials
 from lightning.pytorch.loggers import TensorBoardLogger
-from omegaconf import OmegaConf
 from processes import ROOT, SMALL, train, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from written_sweeps import write_status
 
 from callbacks import MetricsCsv, WholeCheckpoints
 from callbacks.dashboard import begin_session
-from vae_lightning.launch import train as launch
-from vae_lightning.launch.command_line import resume_last_run
-from vae_lightning.launch.signatures import ConfigError
-from vae_lightning.runs.layout import RunError
 from vae_lightning.runs.metrics_csv import read_metrics
-from vae_lightning.runs.status import MOST_CRASHES
 from vae_lightning.system import interruption
 from vae_lightning.system.interruption import HELD_KEY_SECONDS, stop_by_exception
 from vae_lightning.system.whole_files import write_json
-
-# ---- the same command again
-
-
-Start = Callable[[Path], tuple[dict[str, Any], list[str | None]]]
-
-
-@pytest.fixture
-def start_again(monkeypatch: pytest.MonkeyPatch) -> Start:
-    """What a run's command does with a folder: the metrics, and the ckpt_path of each training that it starts."""
-    started: list[str | None] = []
-
-    def train_nothing(config: Any) -> dict[str, float]:
-        started.append(config.ckpt_path)
-        return {"val/loss": 1.0}
-
-    monkeypatch.setattr(launch, "identity_of", lambda config: "i")
-    monkeypatch.setattr(launch, "train", train_nothing)
-
-    def start(run_dir: Path) -> tuple[dict[str, Any], list[str | None]]:
-        started.clear()
-        config = OmegaConf.create({"run_dir": str(run_dir), "ckpt_path": None})
-        return launch.train_unless_done(config, in_sweep=False), list(started)
-
-    return start
-
-
-def test_a_new_run_begins_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture, start_again: Start) -> None:
-    assert start_again(tmp_path / "night")[1] == [None]
-    assert not caplog.records
-
-
-@pytest.mark.parametrize(("state", "ended"), [("running", "was interrupted"), ("failed", "failed")])
-def test_what_was_stopped_goes_on_or_begins_again_and_says_which(
-    state: str, ended: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, start_again: Start
-) -> None:
-    caplog.set_level(logging.INFO)
-    run = tmp_path / "night"
-    run.mkdir()
-    write_status(run, state, identity="i")
-    assert start_again(run)[1] == [None]
-    assert f"night {ended} before its first checkpoint: it starts again from the beginning" in caplog.text
-    write_status(run, state, identity="i")
-    (run / "checkpoints").mkdir()
-    (run / "checkpoints" / "last.ckpt").touch()
-    assert start_again(run)[1] == ["last"]
-    assert f"night {ended}: it is resumed from its last checkpoint" in caplog.text
-
-
-def test_a_person_may_start_a_run_again_as_often_as_it_is_killed(tmp_path: Path, start_again: Start) -> None:
-    """In a container all its processes have one number; what Ray starts again by itself is counted."""
-    write_status(tmp_path, "running", identity="i", session=str(os.getpid()), attempt=MOST_CRASHES, saved_at=None)
-    assert start_again(tmp_path)[1] == [None]
-
-
-def test_what_is_done_is_left_alone_and_said(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, start_again: Start
-) -> None:
-    caplog.set_level(logging.INFO)
-    write_status(tmp_path, "done", identity="i")
-    (tmp_path / "metrics.json").write_text('{"val/loss": 3.0}')
-    assert start_again(tmp_path) == ({"val/loss": 3.0}, [])
-    assert "is done already" in caplog.text
-
-
-def test_another_run_in_the_folder_is_not_overwritten(tmp_path: Path, start_again: Start) -> None:
-    write_status(tmp_path, "running", identity="another")
-    with pytest.raises(RunError, match=r"other settings.*another hydra\.run\.dir.*or delete"):
-        start_again(tmp_path)
-
-
-def write_started(run: Path, started_at: float, saved_at: float | None) -> None:
-    (run / ".hydra").mkdir(parents=True)
-    (run / ".hydra" / "overrides.yaml").write_text("- beta=4\n")
-    os.utime(run / ".hydra" / "overrides.yaml", (started_at, started_at))
-    if saved_at is not None:
-        (run / "checkpoints").mkdir()
-        (run / "checkpoints" / "last.ckpt").touch()
-        os.utime(run / "checkpoints" / "last.ckpt", (saved_at, saved_at))
-
-
-def test_an_older_run_is_not_taken_for_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_started(Path("outputs/monday"), 1000.0, 2000.0)
-    assert "hydra.run.dir" in resume_last_run(["ckpt_path=last"])[-1]
-    write_started(Path("outputs/tuesday"), 3000.0, None)
-    with pytest.raises(RunError, match=r"outputs/tuesday was started last.*no checkpoint.*outputs/monday"):
-        resume_last_run(["ckpt_path=last"])
-    with pytest.raises(ConfigError, match=r"started again .*without ckpt_path"):
-        resume_last_run(["ckpt_path=last", "hydra.run.dir=outputs/tuesday"])
-    with pytest.raises(ConfigError, match="name another"):
-        resume_last_run(["ckpt_path=last", "hydra.run.dir=outputs/nowhere"])
-    write_started(Path("outputs/wednesday"), 4000.0, 5000.0)
-    assert "outputs/wednesday" in resume_last_run(["ckpt_path=last"])[-1]
-
 
 # ---- what is written
 

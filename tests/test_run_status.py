@@ -109,7 +109,7 @@ def test_what_has_changed_since_is_said(tmp_path: Path, caplog: pytest.LogCaptur
     assert finished_metrics(tmp_path, "i") == {"val/loss": 3.0}
     warn_of_changes(tmp_path, lambda: {"fingerprint": "now"})
     assert len(read_status(tmp_path)["changed"]) == 3
-    for words in ("torch 2.0 then", "losses/kl.py", "images of /faces are not those"):
+    for words in ("torch 2.0 then", "losses/kl.py", "images of /faces have changed"):
         assert words in caplog.text
 
 

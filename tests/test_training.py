@@ -1,7 +1,6 @@
-"""Whole runs in this process on a tiny data set: what a run folder holds, resuming, loading back."""
+"""Whole runs in this process on a tiny data set: what a run folder holds, and what a loaded run does."""
 
 import json
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from vae_lightning.runs.checkpoints import FORMAT
 from vae_lightning.runs.layout import RECORD_KEY, RunError
 from vae_lightning.runs.metrics_csv import read_metrics
 from vae_lightning.runs.run import Run
-from vae_lightning.training.vae_module import VAEModule
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -58,81 +56,6 @@ def test_checkpoints_hold_plain_data_and_describe_themselves(run_training: Calla
     assert record["data"]["source"] == "celeba"
 
 
-@pytest.mark.parametrize(
-    "schedule",
-    [
-        ["beta_schedule=warmup", "beta_schedule.duration=3", "data.horizontal_flip=true", "model.norm=batch"],
-        pytest.param(
-            ["beta_schedule=cyclical", "beta_schedule.unit=step", "beta_schedule.duration=20", "optimizer=adamw"],
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            ["beta_schedule=capacity", "beta=10", "beta_schedule.duration=3", "reconstruction=gaussian_shared"],
-            marks=pytest.mark.slow,
-        ),
-    ],
-)
-def test_resumed_run_equals_uninterrupted_run(schedule: list[str], run_training: Callable[..., Path]) -> None:
-    whole = run_training("whole", "trainer.max_epochs=4", *schedule, fixed=WHOLE_RUN)
-    run_training("parts", "trainer.max_epochs=2", *schedule, fixed=WHOLE_RUN)
-    torch.manual_seed(12345)  # nothing may hang on the global generator
-    parts = run_training("parts", "trainer.max_epochs=4", "ckpt_path=last", *schedule, fixed=WHOLE_RUN)
-    for name, tensor in weights(whole).items():
-        assert torch.equal(tensor, weights(parts)[name]), name
-    ignored = {"train/images_per_second"}
-    for one, other in zip(read_metrics(whole / "metrics.csv"), read_metrics(parts / "metrics.csv"), strict=True):
-        # the interrupted run tested its best epoch at the end of its first half
-        names = {name for name in one if not name.startswith("test/")} - ignored
-        assert {name: one[name] for name in names} == {name: other[name] for name in names}
-
-
-@pytest.mark.parametrize(
-    ("stop_at", "signum", "residence"),
-    [
-        pytest.param(5, signal.SIGINT, "host", marks=pytest.mark.slow),
-        pytest.param(6, signal.SIGINT, "host", marks=pytest.mark.slow),
-        (9, signal.SIGINT, "host"),
-        pytest.param(9, signal.SIGTERM, "host", marks=pytest.mark.slow),
-        pytest.param(9, signal.SIGINT, "device", marks=pytest.mark.slow),
-    ],
-)
-def test_a_run_stopped_within_an_epoch_goes_on_exactly(
-    stop_at: int, signum: int, residence: str, run_training: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An epoch has 6 batches: stopped in its last but one, its last, and in the middle of the second."""
-    settings = ["beta_schedule=warmup", "beta_schedule.unit=step", "data.horizontal_flip=true", "+callbacks=ema"]
-    settings += ["lr_schedule=decay"]  # asks for the batches before the trainer knows where it goes on
-    settings += [
-        f"data.residence={residence}",
-        "trainer.log_every_n_steps=4",
-        "trainer.max_epochs=3",
-        "reconstruction=gaussian_shared",
-    ]
-    whole = run_training("whole", *settings, fixed=WHOLE_RUN)
-    step = VAEModule.training_step
-
-    def interrupted(self: VAEModule, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        if self.global_step + 1 == stop_at:
-            signal.raise_signal(signum)
-        return step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(VAEModule, "training_step", interrupted)
-        with pytest.raises(SystemExit) as stopped:
-            run_training("parts", *settings, fixed=WHOLE_RUN)
-    assert stopped.value.code == 128 + signum
-    parts = run_training("parts", "ckpt_path=last", *settings, fixed=WHOLE_RUN)
-    for name, tensor in weights(whole).items():
-        assert torch.equal(tensor, weights(parts)[name]), name
-    for one, other in zip(read_metrics(whole / "metrics.csv"), read_metrics(parts / "metrics.csv"), strict=True):
-        one.pop("train/images_per_second", None)
-        other.pop("train/images_per_second", None)
-        assert one == other
-    seen = [torch.load(run / "checkpoints" / "last.ckpt")["callbacks"]["Throughput"] for run in (whole, parts)]
-    assert seen[0]["images_seen"] == seen[1]["images_seen"]  # of both parts
-    assert json.loads((parts / "metrics.json").read_text())["seconds"] > seen[1]["seconds_spent"]
-
-
 def test_pictures_do_not_disturb_training(run_training: Callable[..., Path]) -> None:
     with_pictures = run_training("with", "trainer.max_epochs=2", fixed=WHOLE_RUN)
     without = run_training("without", "trainer.max_epochs=2")
@@ -153,7 +76,7 @@ def test_validation_uses_the_final_beta_from_the_first_epoch_on(run_training: Ca
 def test_one_batch_is_learned_by_heart(run_training: Callable[..., Path]) -> None:
     run_dir = run_training(
         "run", "data.train_size=8", "beta=0.001", "trainer.max_epochs=150", "trainer.check_val_every_n_epoch=150",
-        "callbacks=[checkpoint]", "optimizer.lr=3e-3", "test=false", "model.norm=batch",
+        "optimizer.lr=3e-3", "model.norm=batch",
     )  # fmt: skip
     rows = [row for row in read_metrics(run_dir / "metrics.csv") if "train/mse" in row]
     assert rows[-1]["train/mse"] < 0.002 < 0.02 < rows[0]["train/mse"]
@@ -227,14 +150,3 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     torch.save({RECORD_KEY: {"format": FORMAT, "config": config}, "state_dict": {}}, junk)
     with pytest.raises(RunError, match=r"os\.system"):
         load_run(junk)
-
-
-def test_training_does_not_go_on_from_an_earlier_format(run_training: Callable[..., Path]) -> None:
-    run_dir = run_training("run", "trainer.max_epochs=1", "test=false")
-    file = run_dir / "checkpoints" / "last.ckpt"
-    content = torch.load(file)
-    content[RECORD_KEY]["format"] = FORMAT - 1
-    torch.save(content, file)
-    assert load_run(run_dir, "last").sample(1).shape == (1, 3, 32, 32)
-    with pytest.raises(RunError, match=r"written in format 1 by an earlier version.*start the run anew"):
-        run_training("run", "trainer.max_epochs=2", "ckpt_path=last")

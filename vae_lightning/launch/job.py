@@ -87,7 +87,7 @@ def warn_of_changes(run_dir: Path, data_marks: Callable[[], dict[str, Any]]) -> 
         # rendered faces are a function of the code, which is compared above
         marks = data_marks() if data_sources()[record["source"]].has_root else {}
         if "fingerprint" in marks and record["fingerprint"] != marks["fingerprint"]:
-            changed.append(f"the images of {record['root']} are other images, or other copies of them")
+            changed.append(f"the images of {record['root']} have changed, or are new copies")
         if "annotation" in record and "annotation" in marks and record["annotation"] != marks["annotation"]:
             changed.append(f"the attributes or identities of {record['root']} have changed")
     except (OSError, ValueError, KeyError, DataError) as error:

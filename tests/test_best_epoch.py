@@ -1,4 +1,4 @@
-"""The best epoch of a run that goes on, is moved, or changes what it minimises: best.ckpt and metrics.json agree."""
+"""The best epoch of a run that is resumed, moved, or given another objective: best.ckpt and metrics.json agree."""
 
 import json
 import logging
@@ -17,7 +17,6 @@ from vae_lightning.training.resuming import changes_of_the_loss, moved
 from vae_lightning.training.vae_module import VAEModule
 
 Train = Callable[..., Path]
-QUICK = ["test=true"]
 OTHER_OBJECTIVE = ["kl=free_bits", "kl.nats_per_latent=20"]
 
 
@@ -58,12 +57,12 @@ def later_epochs_are_worse(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None
 def test_a_folder_that_was_moved_keeps_its_best_epoch(
     place: str, run_training: Train, later_epochs_are_worse: Callable[[], None]
 ) -> None:
-    run_dir = run_training("run", *QUICK, "test=false", "trainer.max_epochs=1")
+    run_dir = run_training("run", "trainer.max_epochs=1")
     (shutil.move if place == "moved" else shutil.copytree)(run_dir, run_dir.with_name("there"))
     first = (run_dir.with_name("there") / "checkpoints" / "best.ckpt").read_bytes()
     before = best_of(run_dir.with_name("there"))
     later_epochs_are_worse()
-    there = run_training("there", *QUICK, "test=false", "trainer.max_epochs=2", "ckpt_path=last")
+    there = run_training("there", "trainer.max_epochs=2", "ckpt_path=last")
     assert losses(there)[1] > losses(there)[0] + 500
     assert (there / "checkpoints" / "best.ckpt").read_bytes() == first
     assert best_of(there) == before == (1, 1, losses(there)[0])
@@ -73,12 +72,12 @@ def test_a_folder_that_was_moved_keeps_its_best_epoch(
 
 
 @pytest.mark.slow
-def test_going_on_from_a_file_of_the_runs_own_folder_keeps_its_best_epoch(
+def test_a_run_resumed_from_a_file_of_its_own_folder_keeps_its_best_epoch(
     run_training: Train, later_epochs_are_worse: Callable[[], None]
 ) -> None:
-    run_dir = run_training("run", *QUICK, "test=false", "trainer.max_epochs=1")
+    run_dir = run_training("run", "trainer.max_epochs=1")
     later_epochs_are_worse()
-    run_training("run", *QUICK, "trainer.max_epochs=2", f"ckpt_path={run_dir}/checkpoints/last.ckpt")
+    run_training("run", "trainer.max_epochs=2", f"ckpt_path={run_dir}/checkpoints/last.ckpt")
     assert best_of(run_dir) == (1, 1, losses(run_dir)[0])
 
 
@@ -88,28 +87,28 @@ def test_another_objective_has_a_best_epoch_of_its_own(
     start: str, run_training: Train, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The new loss is larger by far than the old one ever was."""
-    run_dir = run_training("run", *QUICK, "test=false", "trainer.max_epochs=1")
+    run_dir = run_training("run", "trainer.max_epochs=1")
     before = best_of(run_dir)[2]
     checkpoint = "last" if start == "last" else f"{run_dir}/checkpoints/last.ckpt"
     name = "run" if start == "last" else "another"
     with caplog.at_level(logging.INFO, "vae_lightning"):
-        run_dir = run_training(name, *QUICK, *OTHER_OBJECTIVE, "trainer.max_epochs=2", f"ckpt_path={checkpoint}")
+        run_dir = run_training(name, "test=true", *OTHER_OBJECTIVE, "trainer.max_epochs=2", f"ckpt_path={checkpoint}")
     assert "The best epoch is searched from here on: " in caplog.text
     assert best_of(run_dir) == (2, 2, losses(run_dir)[-1])
     assert losses(run_dir)[-1] > before + 20
     assert saved(run_dir, "best")[RECORD_KEY]["config"]["kl"]["nats_per_latent"] == 20
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert metrics["test/loss"] == loss_in_a_new_test(
-        run_dir, run_training, *QUICK, *OTHER_OBJECTIVE, "trainer.max_epochs=2"
+        run_dir, run_training, "test=true", *OTHER_OBJECTIVE, "trainer.max_epochs=2"
     )
 
 
 @pytest.mark.slow
 def test_the_best_of_another_objective_is_not_tested(run_training: Train) -> None:
     """No epoch follows: what there is of the new objective are the last weights, and nothing is known of a best."""
-    run_dir = run_training("run", *QUICK, "test=false", "trainer.max_epochs=1")
+    run_dir = run_training("run", "trainer.max_epochs=1")
     old = (run_dir / "checkpoints" / "best.ckpt").read_bytes()
-    run_training("run", *QUICK, *OTHER_OBJECTIVE, "trainer.max_epochs=1", "ckpt_path=last")
+    run_training("run", "test=true", *OTHER_OBJECTIVE, "trainer.max_epochs=1", "ckpt_path=last")
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert "test/loss" in metrics
     assert not any(name.startswith("val/") for name in metrics)
@@ -120,10 +119,10 @@ def test_the_best_of_another_objective_is_not_tested(run_training: Train) -> Non
 def test_where_the_best_file_is_gone_another_becomes_it(
     run_training: Train, later_epochs_are_worse: Callable[[], None]
 ) -> None:
-    run_dir = run_training("run", *QUICK, "test=false", "trainer.max_epochs=1")
+    run_dir = run_training("run", "trainer.max_epochs=1")
     (run_dir / "checkpoints" / "best.ckpt").unlink()
     later_epochs_are_worse()
-    run_training("run", *QUICK, "trainer.max_epochs=2", "ckpt_path=last")
+    run_training("run", "trainer.max_epochs=2", "ckpt_path=last")
     assert best_of(run_dir) == (2, 2, losses(run_dir)[-1])
 
 
@@ -166,7 +165,7 @@ def test_what_changes_the_meaning_of_a_validation_loss(
     assert changes_of_the_loss(before, {"config": {**CONFIG, **settings}, "data": {**DATA, **data}}) == changes
 
 
-def test_a_network_that_reads_faces_is_measured_by_its_annotation() -> None:
+def test_a_classifier_is_measured_by_its_annotation() -> None:
     before = {"config": {**CONFIG, **RECOGNIZER}, "data": DATA}
     elsewhere = {"recognizer": {"target": "attributes", "weights": "/there"}}
     assert not changes_of_the_loss(before, {"config": {**CONFIG, **elsewhere}, "data": DATA})
@@ -208,11 +207,11 @@ DAMAGE: list[Callable[[dict[str, Any]], object]] = [
 
 @pytest.mark.slow
 def test_a_damaged_account_of_the_best_is_refused_in_words(run_training: Train) -> None:
-    run_dir = run_training("run", *QUICK, "test=false", "trainer.max_epochs=1")
+    run_dir = run_training("run", "trainer.max_epochs=1")
     last = run_dir / "checkpoints" / "last.ckpt"
     for damage in DAMAGE:
         content = saved(run_dir, "last")
         damage(content)
         torch.save(content, last.with_name("damaged.ckpt"))
         with pytest.raises(RunError, match=r"damaged\.ckpt is damaged: its entries about the best checkpoints"):
-            run_training("run", *QUICK, "trainer.max_epochs=2", f"ckpt_path={last.with_name('damaged.ckpt')}")
+            run_training("run", "trainer.max_epochs=2", f"ckpt_path={last.with_name('damaged.ckpt')}")
