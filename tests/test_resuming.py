@@ -16,11 +16,9 @@ from omegaconf import OmegaConf
 from test_sweep import composed
 from written_sweeps import write_status
 
-from vae_lightning import load_run
 from vae_lightning.launch import train as launch
-from vae_lightning.runs.checkpoints import FORMAT
 from vae_lightning.runs.identity import identity_of
-from vae_lightning.runs.layout import RECORD_KEY, RunError
+from vae_lightning.runs.layout import RunError
 from vae_lightning.runs.metrics_csv import read_metrics
 from vae_lightning.runs.status import MOST_CRASHES
 from vae_lightning.training.vae_module import VAEModule
@@ -320,14 +318,3 @@ def test_a_run_is_not_made_shorter(run_training: Train) -> None:
     run_training("run", "trainer.max_epochs=2", "trainer.limit_train_batches=1")
     with pytest.raises(RunError, match=r"max_epochs=1: .*finished 2 epochs"):
         run_training("run", "trainer.max_epochs=1", "trainer.limit_train_batches=1", "ckpt_path=last")
-
-
-def test_training_is_not_resumed_from_an_earlier_format(run_training: Train) -> None:
-    run_dir = run_training("run", "trainer.max_epochs=1")
-    file = run_dir / "checkpoints" / "last.ckpt"
-    content = torch.load(file)
-    content[RECORD_KEY]["format"] = FORMAT - 1
-    torch.save(content, file)
-    assert load_run(run_dir, "last").sample(1).shape == (1, 3, 32, 32)
-    with pytest.raises(RunError, match=r"written in format 1 by an earlier version.*start the run anew"):
-        run_training("run", "trainer.max_epochs=2", "ckpt_path=last")
