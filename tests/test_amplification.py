@@ -133,8 +133,8 @@ def test_fewer_images_give_another_ranking(subject: Subject) -> None:
     ("arguments", "message"),
     [
         ({"by": "varience"}, r"by=varience \(did you mean variance\?\): allowed are variance, kl, correlation"),
-        ({"by": "variance", "attribute": "Coin"}, "attribute=Coin: by=variance does not look at it"),
-        ({"by": "correlation"}, "attribute=None: there are Second, Third_not, Coin, Never"),
+        ({"by": "variance", "attribute": "Coin"}, "attribute=Coin: by=variance"),
+        ({"by": "correlation"}, "attribute=None: allowed are Second, Third_not, Coin, Never"),
         ({"by": "correlation", "attribute": "Secnd"}, r"attribute=Secnd \(did you mean Second\?\)"),
         ({"by": "variance", "count_images": 1}, "count_images=1: at least 2"),
     ],

@@ -97,7 +97,7 @@ def test_notes_and_intervals_are_of_the_scores_that_they_stand_beside(binary: bo
     values = {value.name: value for value in scores.values()}
     assert ("at most 0.5; " if binary else "R^2 of one latent; ") in values["sap"].note
     assert "interval: 3 refits to" in values["dci_completeness"].note
-    assert values["modularity"].note.startswith("6 latents that tell ")
+    assert values["modularity"].note.startswith("6 latents with ")
     for name, resampled in (("mig", mig(scores.information)), ("dci_disentanglement", None)):
         if resampled is None:
             resampled = disentanglement(scores.importances.importance)

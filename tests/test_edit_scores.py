@@ -185,7 +185,7 @@ def test_intervals_are_over_people(judge: Judge, subject: Subject) -> None:
 
 
 def test_latents_that_are_no_numbers_are_refused(judge: Judge, subject: Subject) -> None:
-    with pytest.raises(ValueError, match="shift at strength 1: no numbers"):
+    with pytest.raises(ValueError, match="shift at strength 1: not finite numbers"):
         score(judge, subject, torch.full((LATENTS,), torch.nan))
 
 
@@ -212,7 +212,7 @@ def test_the_judge_learns_what_differs_between_people(judge: Judge, subject: Sub
 def test_unknown_people_leave_plain_features() -> None:
     subject = toy_subject(known_people=False)
     judge = Judge(LinearJudge(), subject)
-    assert "nobody knows" in judge.identity.basis
+    assert "do not say who" in judge.identity.basis
     assert judge.same_person_distance is None
     assert judge.same_person_auc is None
     assert judge.summary()["constant_outputs_left_out"] == ["Steady"]
@@ -321,5 +321,5 @@ def test_changes_are_in_units_that_do_not_depend_on_the_model(judge: Judge) -> N
 def test_targets_that_the_judge_cannot_measure_are_refused(judge: Judge) -> None:
     with pytest.raises(ValueError, match="did you mean Target"):
         judge.column("Tarket")
-    with pytest.raises(ValueError, match="the same Steady from every image"):
+    with pytest.raises(ValueError, match="the same Steady for all images"):
         judge.column("Steady")

@@ -22,7 +22,7 @@ from vae_lightning.cli.workplace import as_table
 from vae_lightning.data.sources.source import DataError
 from vae_lightning.evaluation import METRIC_NAMES, metrics
 from vae_lightning.evaluation import request as requests
-from vae_lightning.evaluation.card import Card, Section, read_card, shown, to_markdown, to_rich
+from vae_lightning.evaluation.card import Card, Section, read_card, to_markdown, to_rich, value_texts
 from vae_lightning.evaluation.evaluate import evaluate_run
 from vae_lightning.evaluation.metric import EvaluationError, Metric
 from vae_lightning.evaluation.metrics.latents import LatentSpace
@@ -123,10 +123,10 @@ def test_same_numbers_as_the_test_of_training_but_for_noise(tmp_path: Path, trai
 
 
 def test_digits_follow_the_interval() -> None:
-    assert shown(Value("elbo_nats", -202.78622, interval=(-206.1, -197.5))) == ("-202.8", "-206.1 to -197.5")
-    assert shown(Value("mse", 0.0124709, interval=(0.012155, 0.012796))) == ("0.01247", "0.01215 to 0.01280")
-    assert shown(Value("active_units", 125.0)) == ("125", "")
-    assert shown(Value.missing("fid_normal", "weights missing")) == ("–", "")
+    assert value_texts(Value("elbo_nats", -202.78622, interval=(-206.1, -197.5))) == ("-202.8", "-206.1 to -197.5")
+    assert value_texts(Value("mse", 0.0124709, interval=(0.012155, 0.012796))) == ("0.01247", "0.01215 to 0.01280")
+    assert value_texts(Value("active_units", 125.0)) == ("125", "")
+    assert value_texts(Value.missing("fid_normal", "weights missing")) == ("–", "")
 
 
 def test_a_number_that_is_none_is_not_measured() -> None:
@@ -378,4 +378,4 @@ def test_cards_of_different_protocols_do_not_compare_in_silence(tmp_path: Path) 
     page = Page(write_report(tmp_path))
     assert "The cards do not compare" in page.text
     (tmp_path / "beta=1" / "evaluation" / "card.json").write_text("{}")
-    assert "is no card that can be read" in Page(write_report(tmp_path)).text
+    assert "cannot be read as a card" in Page(write_report(tmp_path)).text

@@ -198,18 +198,18 @@ def test_settings_say_what_is_allowed(settings: dict[str, float], message: str) 
 
 def test_errors_name_the_attribute_and_the_fix(latents: Tensor) -> None:
     model, classifier, settings = PixelsAreLatents().eval(), LinearClassifier().eval(), GuidanceSettings(2, num_shown=1)
-    with pytest.raises(ValueError, match=r"'smiling'.*did you mean Smiling.*Smiling, Male, Young"):
+    with pytest.raises(ValueError, match=r"attribute=smiling.*did you mean Smiling.*Smiling, Male, Young"):
         guide(model, classifier, latents, {"smiling": True}, settings)
     with pytest.raises(ValueError, match="no target: name one attribute"):
         guide(model, classifier, latents, {}, settings)
-    with pytest.raises(ValueError, match="none to hold"):
+    with pytest.raises(ValueError, match="hold_others"):
         guide(
             model, classifier, latents, dict.fromkeys(NAMES, True), GuidanceSettings(2, hold_others=True, num_shown=1)
         )
     with pytest.raises(ValueError, match=r"LinearClassifier is in training mode.*eval\(\)"):
         guide(model, LinearClassifier(), latents, {"Male": True}, settings)
     classifier.target = "factors"
-    with pytest.raises(ValueError, match=r"reads factors \(Smiling.*needs one that reads attributes"):
+    with pytest.raises(ValueError, match=r"predicts factors \(Smiling.*attribute classifier"):
         guide(model, classifier, latents, {"Male": True}, settings)
 
 

@@ -163,9 +163,9 @@ def test_a_card_touches_nothing_beside_its_folder(tmp_path: Path) -> None:
     section = Section("a", "A", [], pictures=["../../precious.png"])
     card = Card({"split": "test", "count": 1, "seed": 0}, [section])
     (folder / "card.json").write_text(json.dumps({"format": 1, "about": card.about, "sections": [vars(section)]}))
-    with pytest.raises(ValueError, match="its pictures are not files beside it"):
+    with pytest.raises(ValueError, match="not PNG files beside the card"):
         read_card(folder / "card.json")
-    with pytest.raises(ValueError, match="is no card that can be read"):
+    with pytest.raises(ValueError, match="cannot be read as a card"):
         read_card(_with_value(folder, copy.deepcopy(vars(section)), {"name": "x", "value": "high", "interval": None}))
     assert precious.read_bytes() == b"mine"
 

@@ -118,7 +118,7 @@ def test_the_card_has_every_part_of_the_kl() -> None:
 
 def test_collapse_is_said_in_words() -> None:
     assert collapse_verdict(0.2, 0, 8).startswith("Posterior collapse: 0 of 8")
-    assert "3 latents say nothing" in collapse_verdict(20.0, 5, 8)
+    assert "3 latents carry no information" in collapse_verdict(20.0, 5, 8)
     assert collapse_verdict(20.0, 8, 8).startswith("No collapse: 8 of 8")
     flat = LatentSpace().measure(subject_of(FlatVAE(0.5), noise_images(30)))
     assert flat.remarks[0].startswith("Posterior collapse")

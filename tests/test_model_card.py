@@ -161,7 +161,7 @@ def test_an_evaluation_that_does_not_say_of_what_is_not_quoted(tmp_path: Path) -
         else:
             assert "not evaluated yet" in card_of(run, tmp_path / gone)
     file.write_text(json.dumps({**card, "about": {**card["about"], "count": "many"}}))
-    with pytest.raises(ValueError, match=r"card\.json is no card that can be read"):
+    with pytest.raises(ValueError, match=r"card\.json cannot be read as a card"):
         export_run(run, tmp_path / "exported")
 
 

@@ -223,7 +223,7 @@ def test_a_vae_is_no_recognizer_and_the_other_way_round(trained: Path, run_train
 def test_data_without_factors_are_refused_when_they_are_open(tiny_celeba: Callable[..., Path], tmp_path: Path) -> None:
     """data=auto may find CelebA where rendered faces were meant."""
     settings = ["experiment=factor_regressor", "data.source=auto", "trainer.max_epochs=1"]
-    with pytest.raises((ValueError, DataError), match="celeba images have none"):
+    with pytest.raises((ValueError, DataError), match="celeba images have no factors"):
         train_tiny(tiny_celeba(30), tmp_path / "data", tmp_path / "run", *settings, fixed=FIXED)
 
 

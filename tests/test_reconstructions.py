@@ -174,5 +174,5 @@ def test_an_exact_reconstruction_has_no_psnr_and_a_broken_one_nothing(
     assert values["reconstruction_psnr"].value is None
     assert "20 images are reconstructed exactly" in values["reconstruction_psnr"].note
     monkeypatch.setattr(subject, "decode", lambda codes: torch.full((len(codes), 3, 32, 32), math.nan))
-    with pytest.raises(EvaluationError, match="no numbers"):
+    with pytest.raises(EvaluationError, match="not finite numbers"):
         Reconstructions().measure(subject)

@@ -31,7 +31,7 @@ Folder = Annotated[
     Path | None, typer.Option(file_okay=False, help="Folder for the result. Default: edits/… in the run's.")
 ]
 Split = Annotated[str, typer.Option(help="Whose faces: train, val or test.")]
-Remove = Annotated[bool, typer.Option("--remove", help="Take it away from those who have it.")]
+Remove = Annotated[bool, typer.Option("--remove", help="Remove it from faces that have it.")]
 
 
 @edit.command(epilog=example("vae edit amplify last --by correlation --attribute Smiling --range 5"))
@@ -45,7 +45,9 @@ def amplify(
     attribute: Annotated[str | None, typer.Option(help="For --by correlation.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many latents.")] = 4,
     dimensions: Annotated[str, typer.Option(help="These latents, by comma, whatever --by.")] = "",
-    limit: Annotated[float, typer.Option("--range", min=0.01, help="α goes from minus this to this.")] = 3.0,
+    limit: Annotated[
+        float, typer.Option("--range", min=0.01, help="α goes from minus this value to this value.")
+    ] = 3.0,
     steps: Annotated[int, typer.Option(min=2, max=1_000, help="Values of α.")] = 10,
     images: Annotated[int, typer.Option(min=2, help="Training images that latents are ranked by.")] = 1_000,
     count: Count = 8,
@@ -178,7 +180,7 @@ def guide(
     checkpoint: Which = "best",
     device: Device = "auto",
 ) -> None:
-    """Follow a classifier's gradient until it sees what was asked for."""
+    """Follow the gradient of an attribute classifier until it predicts the wanted attributes."""
     from vae_lightning.cli.workplace import finish, made_by, opened
     from vae_lightning.editing.attributes.guidance import GuidanceSettings, guide_faces
 
@@ -256,9 +258,10 @@ def transfer(
 
 
 def numbers(name: str, text: str) -> list[float]:
-    """
+    """The numbers of an option, separated by commas.
+
     Raises:
-        ValueError: something in it is no number.
+        ValueError: a part is not a number.
     """
     try:
         return [float(part) for part in split_by_comma(text)]
@@ -270,7 +273,7 @@ def yes_or_no(text: str) -> dict[str, bool]:
     """`Smiling=yes,Male=no`; a name alone is a yes.
 
     Raises:
-        ValueError: neither yes nor no.
+        ValueError: a value is neither yes nor no.
     """
     found = {}
     for part in split_by_comma(text):

@@ -1,4 +1,4 @@
-"""`vae edit score`: all ways to add one attribute, held against each other by a network that none of them has seen."""
+"""`vae edit score`: compares all ways to add one attribute, by a network that guided none of them."""
 
 from typing import Annotated, Any
 
@@ -48,7 +48,7 @@ def score(
         reader = workplace.recognizer(judge)
         if reader.target == "factors" and not factor:
             raise ValueError(
-                f"--factor: {judge} reads factors; name the one that tells {attribute}, of {', '.join(reader.names)}"
+                f"--factor: {judge} predicts factors; name the one for {attribute}, of {', '.join(reader.names)}"
             )
         guide = workplace.recognizer(classifier) if classifier else None
         methods = methods_for(subject, workplace.run.direction_file, attribute, not remove, others, guide)

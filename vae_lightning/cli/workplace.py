@@ -14,8 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vae_lightning.data.sources.source import Split
-from vae_lightning.evaluation.request import Request
+from vae_lightning.data.sources.source import SPLITS, Split
 from vae_lightning.pictures.face_grids import Faces
 from vae_lightning.recognition import Recognizer
 from vae_lightning.recognition.load import load_recognizer
@@ -27,6 +26,7 @@ from vae_lightning.runs.run import Run
 from vae_lightning.runs.subject import Subject, open_subject
 from vae_lightning.runs.versions import made_with
 from vae_lightning.scores.result import Cell, Result, Row
+from vae_lightning.system.names import not_allowed
 from vae_lightning.system.progress import progress
 from vae_lightning.system.terminal import command
 
@@ -85,7 +85,8 @@ def opened(run: str, checkpoint: str, device: str, *, split: str = "test", seed:
     Raises:
         ValueError: run, device or split do not exist, or the data have moved.
     """
-    Request(split=split, device=device, seed=seed)  # checks the values
+    if split not in SPLITS:
+        raise ValueError(not_allowed("split", split, SPLITS))
     with progress() as observer:
         loaded = load_run(run, checkpoint, device)
         yield Workplace(loaded, open_subject(loaded, split=cast(Split, split), seed=seed, track=observer.track))

@@ -1,4 +1,4 @@
-"""Frames -> a file that moves: GIF, which everything shows, or MP4 for browsers, in a twentieth of the bytes."""
+"""Writes frames as an animation: GIF, which every program shows, or MP4, which takes a twentieth of the bytes."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -15,12 +15,12 @@ Frames = UInt8[Tensor, "frames channels height width"]
 
 SIDE = 256  # smaller frames are enlarged by the largest whole factor that stays within it, so that pixels stay sharp
 FPS = (0.1, 50)  # browsers slow a GIF down that asks for more
-QUALITY = "18"  # x264's constant rate factor: below it nobody sees a difference
+QUALITY = "18"  # x264's constant rate factor: lower values look the same
 BT709 = 1  # as primaries, transfer and matrix, ITU-T H.273, tables 2 to 4
 
 
 def write_gif(path: Path, frames: Frames, fps: float = 25) -> None:
-    """Repeats for ever. Each frame has 256 colours of its own, without dithering, which would flicker.
+    """Writes a GIF that repeats for ever. Each frame has 256 colours of its own, undithered: dithering would flicker.
 
     A frame is shown for whole hundredths of a second, some for one more, so that all take as long as they should.
     Equal neighbours become one frame that is shown for longer.
@@ -62,7 +62,9 @@ def write_mp4(path: Path, frames: Frames, fps: float = 25) -> None:
         stream = file.add_stream("libx264", Fraction(fps).limit_denominator(1000), {"crf": QUALITY})
         stream.height, stream.width = rgb[0].shape[:2]
         stream.pix_fmt, stream.color_range = "yuv420p", ColorRange.MPEG
-        stream.colorspace = stream.color_primaries = stream.color_trc = BT709  # players guess where nothing is said
+        stream.colorspace = stream.color_primaries = stream.color_trc = (
+            BT709  # players guess them where they are missing
+        )
         for frame in rgb:
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
                 format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
@@ -72,7 +74,7 @@ def write_mp4(path: Path, frames: Frames, fps: float = 25) -> None:
 
 
 def require_pyav() -> None:
-    """Lets a caller know before the frames are computed.
+    """Checks that MP4 can be written, before a caller computes the frames.
 
     Raises:
         MissingExtraError: PyAV is not installed.

@@ -1,4 +1,4 @@
-"""Ways from picture to picture through the latents: as one grid with its numbers, and as frames of an animation."""
+"""Interpolation from picture to picture through the latents: one grid with numbers, or frames of an animation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,16 +63,15 @@ def interpolate(
     far the pictures go in all, and the longest step over the mean step: 1 where they change evenly.
 
     Args:
-        subject: encodes and decodes; its data are not looked at.
+        subject: encodes and decodes; its data are not used.
         originals: at least two.
-        names: of the originals; none = A, B, C, …
+        names: of the originals; empty = A, B, C, …
         num_steps: pictures on each way, both ends counted.
         paths: "linear", "spherical", or both.
         loop: one way more, from the last original to the first.
 
     Raises:
-        ValueError: fewer than two originals, not as many names, or no path.
-        ValueError: see `latents_between`.
+        ValueError: fewer than two originals, another number of names, no path, or as `latents_between`.
     """
     names = _names(len(originals), names)
     if not paths:

@@ -1,4 +1,4 @@
-"""Metrics of disentanglement: against the factors that drew the faces, and against CelebA's attributes."""
+"""The base of both metrics of disentanglement: against the factors of rendered faces, and against attributes."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
@@ -30,7 +30,7 @@ Known = tuple[tuple[str, ...], Float[np.ndarray, "rows factors"] | Bool[np.ndarr
 
 @dataclass(frozen=True)
 class AgainstFactors(Metric):
-    """Scores of the posterior means against what is known of the images.
+    """Scores of the posterior means against known factors or attributes of the images.
 
     Predictors and thresholds are fitted to training images, scores are of the chosen split's. Factors that hardly
     vary in one of the two are left out, and so are latents that hardly vary over the chosen split.
@@ -38,7 +38,7 @@ class AgainstFactors(Metric):
     Args:
         bins: of continuous values, for mutual information.
         predictor: of DCI; "forest" also sees relations that are not linear, and takes ten times as long.
-        votes: of FactorVAE's score, to learn from and again to be scored.
+        votes: of FactorVAE's score; as many again are drawn to learn from.
         resamples: of the bootstrap.
     """
 
@@ -49,7 +49,7 @@ class AgainstFactors(Metric):
 
     is_faster_in_one_thread: ClassVar[bool] = True
     prefix: ClassVar[str]
-    unknown: ClassVar[str]  # why there is nothing to measure against
+    unknown: ClassVar[str]  # the reason where the data have nothing to measure against
     remark: ClassVar[str]
 
     def __post_init__(self) -> None:
@@ -102,8 +102,8 @@ class AgainstFactors(Metric):
         num_people = len(np.unique(scores.scoring.people))
         if num_people < PEOPLE_PER_JOINT_BIN * self.bins**2 and not scores.scoring.is_binary:
             remarks.append(
-                f"{num_people:,} people are few for {self.bins} bins: what mutual information they share by chance is "
-                "subtracted on average, its scatter is not. --split train has more."
+                f"{num_people:,} people are few for {self.bins} bins: the mutual information that chance gives is "
+                "subtracted on average, but its scatter remains. --split train has more."
             )
         if stopped:
             remarks.append(f"Fits of DCI's lasso that stopped before they had converged: {stopped:,}.")
@@ -144,12 +144,12 @@ def varying(
 
 
 def _problem(fitting: CodedImages, scoring: CodedImages, num_factors: int, num_latents: int) -> str:
-    """Why nothing can be scored; empty where something can."""
+    """The reason why no score is possible; empty where scores are possible."""
     counts = (len(fitting.codes), len(scoring.codes))
     if min(counts) < FEWEST_IMAGES:
         return f"{counts[0]} fitted and {counts[1]} scored images; at least {FEWEST_IMAGES} of each are needed"
     if not (np.isfinite(fitting.codes).all() and np.isfinite(scoring.codes).all()):
-        return "the latents are no numbers (nan or inf)"
+        return "the latents are not finite numbers (nan or inf)"
     if num_factors < 2:
         return f"{num_factors} factors vary in both splits; at least 2 are needed"
     if num_latents < 2:

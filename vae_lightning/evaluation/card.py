@@ -1,4 +1,4 @@
-"""The card: everything that was measured of one checkpoint, with the protocol beside it."""
+"""The card: all results of the evaluation of one checkpoint, with their protocol."""
 
 import math
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 
 @dataclass(frozen=True)
 class Section:
-    """What one metric found, as plain data; pictures are files beside the card."""
+    """The result of one metric as plain data; pictures are files beside the card."""
 
     name: str
     title: str
@@ -55,7 +55,7 @@ class Section:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "Section":
-        """Raises: ValueError, LookupError, TypeError or AttributeError for what no section is."""
+        """Raises: ValueError, LookupError, TypeError or AttributeError where the data are not a section."""
         values = [
             Value(**{**value, "interval": tuple(value["interval"]) if value["interval"] else None})
             for value in plain["values"]
@@ -74,7 +74,7 @@ class Card:
 
     @property
     def values(self) -> dict[str, float]:
-        """All that was measured, by name."""
+        """All measured values by name."""
         return {
             value.name: value.value for section in self.sections for value in section.values if value.value is not None
         }
@@ -85,8 +85,8 @@ class Card:
         return [picture for section in self.sections for picture in section.pictures]
 
     def write(self, folder: Path) -> None:
-        """`card.json` and `card.md`; pictures of an earlier card there that are not this one's go."""
-        assert len(set(self.pictures)) == len(self.pictures), "two metrics give their pictures one name"
+        """Writes `card.json` and `card.md`, and deletes pictures that only an earlier card there had."""
+        assert len(set(self.pictures)) == len(self.pictures), "two metrics give their pictures the same name"
         for picture in _pictures_of(folder / CARD_JSON):
             if picture not in self.pictures:
                 (folder / picture).unlink(missing_ok=True)
@@ -98,10 +98,10 @@ class Card:
 
 
 def read_card(file: Path) -> Card:
-    """A card that `write` wrote.
+    """Reads a card that `write` wrote.
 
     Raises:
-        ValueError: damaged, or of a newer version.
+        ValueError: the file is damaged, or of a newer version.
     """
     try:
         plain = read_plain(file)
@@ -112,14 +112,14 @@ def read_card(file: Path) -> Card:
             raise ValueError("it does not say what was evaluated")
         return Card(about, sections)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} is no card that can be read ({error}); evaluate the run again") from error
+        raise ValueError(f"{file} cannot be read as a card ({error}); evaluate the run again") from error
 
 
 def _check_section(section: Section) -> None:
-    """What is written, drawn and formatted later on is of the right kind, and pictures lie beside the card.
+    """Checks that values, remarks and tables have the right types, and that pictures lie beside the card.
 
     Raises:
-        ValueError: it is not.
+        ValueError: they do not.
     """
     numbers = [value.value for value in section.values if value.value is not None]
     numbers += [end for value in section.values for end in value.interval or ()]
@@ -127,26 +127,28 @@ def _check_section(section: Section) -> None:
     rows = [row for table in section.tables.values() for row in table]
     numbers.append(section.seconds)
     if not all(isinstance(number, int | float) and abs(number) <= LARGEST_MEASURED for number in numbers):
-        raise ValueError(f"{shown_name(section.name)}: a number is none")
+        raise ValueError(f"{shown_name(section.name)}: a value is not a finite number")
     if any(value.interval is not None and len(value.interval) != 2 for value in section.values):
         raise ValueError(f"{shown_name(section.name)}: an interval needs two ends")
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{shown_name(section.name)}: words and tables are expected")
+        raise ValueError(
+            f"{shown_name(section.name)}: title, remarks and notes must be text, and tables must have rows"
+        )
     if not all(is_a_name(picture) and picture.endswith(".png") for picture in section.pictures):
-        raise ValueError(f"{shown_name(section.name)}: its pictures are not files beside it")
+        raise ValueError(f"{shown_name(section.name)}: its pictures are not PNG files beside the card")
     if not all(is_a_name(value.name) and value.better in ARROWS for value in section.values):
-        raise ValueError(f"{shown_name(section.name)}: a value without a name")
+        raise ValueError(f"{shown_name(section.name)}: a value has no valid name or direction")
 
 
 def _pictures_of(file: Path) -> list[str]:
-    """Of the card that is there; none where there is no card, or one that cannot be read."""
+    """Pictures of the card at `file`; none where there is no card, or where it cannot be read."""
     try:
         return read_card(file).pictures
     except (OSError, ValueError):
         return []
 
 
-def shown(value: Value) -> tuple[str, str]:
+def value_texts(value: Value) -> tuple[str, str]:
     """The number and its interval as text, with as many digits as the interval supports."""
     if value.value is None:
         return "–", ""
@@ -159,9 +161,9 @@ def shown(value: Value) -> tuple[str, str]:
 
 
 def to_rich(card: Card, columns: int) -> Group:
-    """For a terminal: one table, a part per metric, verdicts below.
+    """The card as one table for a terminal, a part per metric, with verdicts below.
 
-    Where it has few columns, what a number is stands in card.md alone, and what is missing below the table.
+    In a narrow terminal the notes are left out (card.md has them), and missing values are listed below the table.
     """
     is_wide = columns >= WIDE
     table = Table(box=box.SIMPLE_HEAD, title=Text(_heading(card)), title_justify="left", pad_edge=False)
@@ -176,7 +178,7 @@ def to_rich(card: Card, columns: int) -> Group:
             continue
         table.add_row(Text(section.title, style="bold"), "", "", *([f"{section.seconds:.1f} s"] if is_wide else []))
         for names, value in _joined(section.values):
-            table.add_row(Text("  " + names), *map(Text, shown(value)), *([Text(value.note)] if is_wide else []))
+            table.add_row(Text("  " + names), *map(Text, value_texts(value)), *([Text(value.note)] if is_wide else []))
             if value.value is None and not is_wide:
                 remarks.append(Text(f"• {names}: {value.note}"))
         table.add_section()
@@ -184,7 +186,7 @@ def to_rich(card: Card, columns: int) -> Group:
 
 
 def to_markdown(card: Card, level: int = 1) -> str:
-    """The same as a page, with protocols, tables and pictures.
+    """The card as a page in Markdown, with protocols, tables and pictures.
 
     Args:
         card: what was measured.
@@ -196,7 +198,7 @@ def to_markdown(card: Card, level: int = 1) -> str:
         heading=_heading(card),
         plain=_plain,
         value_rows=lambda section: [
-            [f"{names} {ARROWS[value.better]}".strip(), *shown(value), value.note]
+            [f"{names} {ARROWS[value.better]}".strip(), *value_texts(value), value.note]
             for names, value in _joined(section.values)
         ],
         cell_rows=lambda rows: [[_plain(cell) for cell in row.values()] for row in rows[:MOST_ROWS]],
@@ -236,11 +238,11 @@ def _plain(value: Any) -> str:
 
 
 def _digits(value: float, digits: int) -> str:
-    """So many significant digits, and never an exponent for numbers of nats."""
+    """The number with so many significant digits, and without an exponent where numbers of nats lie."""
     return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
 def _finite(value: Value) -> Value:
     if value.value is None or math.isfinite(value.value):
         return value
-    return Value.missing(value.name, f"it came out as {value.value}")
+    return Value.missing(value.name, f"its value is {value.value}")

@@ -1,4 +1,4 @@
-"""A run -> its card."""
+"""Evaluates a run and writes its card."""
 
 import time
 from datetime import datetime
@@ -34,7 +34,7 @@ def evaluate_run(
 ) -> Card:
     """Measures a run and writes `evaluation/card.json`, `card.md` and pictures into its folder.
 
-    What was measured before with the same arguments, weights, data and code is read instead.
+    A result that was measured before with the same arguments, weights, data and code is read instead.
 
     Args:
         path: a run folder, a checkpoint file, or `last`.
@@ -44,9 +44,9 @@ def evaluate_run(
         observer: shows progress.
 
     Raises:
-        RunError: no run, or no checkpoint of this version.
+        RunError: there is no run, or no checkpoint of this version.
         DataError: the data are not where they were, or the split has no images.
-        EvaluationError: the request cannot be met.
+        EvaluationError: the request cannot be met by this run or these data.
     """
     request, observer = request or Request(), observer or Observer()
     run = load_run(path, checkpoint, request.device)
@@ -72,7 +72,7 @@ def evaluate_run(
 
 
 def _section_of(metric: Metric, subject: Subject, store: ResultStore, problems: dict[str, EvaluationError]) -> Section:
-    """The metric's section. What cannot be measured is added to `problems`, so that other metrics are not lost."""
+    """The metric's section. A metric that cannot be measured goes into `problems`, so that the others are not lost."""
     try:
         return _read_or_measure(metric, subject, store)
     except EvaluationError as error:
@@ -132,9 +132,9 @@ def _device_name(device: torch.device) -> str:
 
 
 def measure(metric: Metric, subject: Subject) -> Result:
-    """What a metric finds, in true float32: NVIDIA's convolutions would round their inputs to 10 bits (TF32).
+    """Measures in true float32, because NVIDIA's convolutions would round their inputs to 10 bits (TF32).
 
-    Gradients can be had, also within a validation: a flow is fitted by them.
+    Gradients are enabled, also within a validation, because a flow is fitted by gradient descent.
     """
     tf32, threads = torch.backends.cudnn.allow_tf32, torch.get_num_threads()
     torch.backends.cudnn.allow_tf32 = False

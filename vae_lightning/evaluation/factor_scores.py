@@ -27,7 +27,7 @@ from vae_lightning.scores.predictors import (
 from vae_lightning.scores.resampling import bootstrap_interval, image_weights, spread_interval
 from vae_lightning.scores.result import Row, Value
 
-ABOVE_CHANCE = 2.0  # a latent tells of a factor if it does so twice as much as any does of shuffled ones
+ABOVE_CHANCE = 2.0  # a latent is informative with twice the information that any latent has on shuffled factors
 MOST_REFITS = 30  # of the predictors of DCI, for the spread of their scores
 SCORES = (
     "mig",
@@ -42,7 +42,7 @@ SCORES = (
 
 @dataclass(frozen=True)
 class FactorScores:
-    """Scores of codes of which two latents vary at least, against two factors at least that vary in both sets."""
+    """Scores of codes with two or more latents that vary, against two or more factors that vary in both sets."""
 
     fitting: CodedImages
     scoring: CodedImages
@@ -152,10 +152,10 @@ class FactorScores:
         scores = modularity(self.information, least)
         if scores is None:
             return Value.missing(
-                "modularity", f"no latent tells twice as much above chance as of shuffled factors ({least:.3f} nats)"
+                "modularity", f"no latent has twice the information that any has on shuffled factors ({least:.3f} nats)"
             )
         telling = int((self.information.mutual_nats[0].max(0) > least).sum())
-        note = f"{telling} latents that tell {least:.3f} nats above chance, twice the most with shuffled factors; "
+        note = f"{telling} latents with {least:.3f} nats above chance, twice the most with shuffled factors; "
         return _value("modularity", scores, f"{note}{images}; {spread}")
 
 

@@ -1,4 +1,4 @@
-"""Networks whose features are compared: where their weights lie, and how they are loaded. Nothing is downloaded."""
+"""Networks whose features are compared: finds, checks and loads their weights. Nothing is downloaded."""
 
 import hashlib
 import os
@@ -32,7 +32,7 @@ Pixels = UInt8[Tensor, "batch _channels _height _width"]
 
 
 class WeightsMissing(ValueError):  # noqa: N818 (read as the state that it is: nothing is wrong yet)
-    """Weights of a feature network are nowhere; the message says where they come from and where they belong."""
+    """The weights of a feature network were not found; the message says where to get them and where to put them."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Weights:
 
     file: Path
     sha256: str
-    official: bool  # judged by the hash
+    official: bool  # by its hash
 
     def protocol(self) -> dict[str, Any]:
         return {"file": self.file.name, "sha256": self.sha256, "official": self.official}
@@ -78,11 +78,11 @@ class Weights:
 
 
 def find_weights(network: FeatureNetwork, weights: Path | None) -> Path:
-    """In `weights`, a folder or the file itself, and then in torch.hub's cache.
+    """The file in `weights`, a folder or the file itself, or else in torch.hub's cache.
 
     Raises:
-        WeightsMissing: they are in neither.
-        EvaluationError: `weights` does not exist, or is a file of no network that is known.
+        WeightsMissing: the file is in neither.
+        EvaluationError: `weights` does not exist, or is not the file of a known network.
     """
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     folders = [cache]
@@ -97,7 +97,7 @@ def find_weights(network: FeatureNetwork, weights: Path | None) -> Path:
             if (folder / name).is_file():
                 return folder / name
     raise WeightsMissing(
-        f"the weights of {network.name} are missing, and nothing is downloaded behind your back: fetch {network.url} "
+        f"the weights of {network.name} are missing, and nothing is downloaded by itself: fetch {network.url} "
         f"({network.size_mb} MB) and put it at {cache / network.file_name}, or name its folder with --weights "
         f"(looked in {' and '.join(map(str, folders))})"
     )
@@ -109,13 +109,13 @@ def _check_named(weights: Path) -> None:
         raise EvaluationError(f"weights={weights} does not exist: name the folder that holds {' or '.join(known)}")
     if weights.is_file() and weights.name not in known:
         raise EvaluationError(
-            f"weights={weights}: networks are told apart by the names of their files, which are {', '.join(known)}; "
-            "give the file its own name back"
+            f"weights={weights}: the file's name says which network it holds, and must be one of {', '.join(known)}; "
+            "rename the file"
         )
 
 
 def examine_weights(network: FeatureNetwork, weights: str | None) -> Weights:
-    """Found and hashed, not loaded. Raises: as `find_weights`."""
+    """Finds and hashes the weights without loading them. Raises: as `find_weights`."""
     file = find_weights(network, None if weights is None else Path(weights).expanduser())
     status = file.stat()
     sha256 = _sha256(file.resolve(), status.st_size, status.st_mtime_ns)
@@ -123,7 +123,7 @@ def examine_weights(network: FeatureNetwork, weights: str | None) -> Weights:
 
 
 def weights_digest(network: FeatureNetwork, weights: str | None) -> str:
-    """sha256 of the weights, or "missing": what kept results depend on. Raises: EvaluationError as `find_weights`."""
+    """sha256 of the weights, or "missing": stored results depend on it. Raises: EvaluationError as `find_weights`."""
     try:
         return examine_weights(network, weights).sha256
     except WeightsMissing:
@@ -132,7 +132,7 @@ def weights_digest(network: FeatureNetwork, weights: str | None) -> str:
 
 @lru_cache
 def _sha256(file: Path, num_bytes: int, modified_ns: int) -> str:
-    """Size and time are there for the cache: a file that was replaced is read again."""
+    """Size and time are arguments so that a replaced file is read again instead of taken from the cache."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
@@ -171,7 +171,7 @@ def extract_features(
     images_of: Callable[[slice], Pixels],
     description: str,
 ) -> Float[Tensor, "count features"]:
-    """Inception's, in float64 on the CPU, of `count` images that are made or read batch by batch."""
+    """Inception's features, in float64 on the CPU, of `count` images that are made or read batch by batch."""
     at_once = min(subject.batch_size, MOST_AT_ONCE)
     firsts = range(0, count, at_once)
     parts = []
@@ -183,10 +183,10 @@ def extract_features(
 
 @contextmanager
 def _reading(network: FeatureNetwork, file: Path) -> Iterator[None]:
-    """Names the file in whatever goes wrong.
+    """Turns errors of reading into an EvaluationError that names the file.
 
-    The libraries unpickle anything, so the file is first seen to hold nothing but tensors. They initialise layers
-    before they load them: on random numbers of their own here.
+    The libraries unpickle anything, so the file is first checked to hold nothing but tensors. They initialise layers
+    before they load them; that must not use up the random numbers of others.
     """
     try:
         read_tensors(file, may_repeat=True)
@@ -202,9 +202,10 @@ def _reading(network: FeatureNetwork, file: Path) -> Iterator[None]:
 
 @contextmanager
 def _hub_holding(file: Path) -> Iterator[None]:
-    """torch.hub's cache is a temporary folder with this file alone: torchmetrics looks nowhere else.
+    """Makes torch.hub's cache a temporary folder with this file alone, because torchmetrics looks nowhere else.
 
-    By TORCH_HOME, since what torch.hub.set_dir() has set cannot be unset; by set_dir() where somebody has called it.
+    TORCH_HOME sets the cache, because torch.hub.set_dir() cannot be undone; where set_dir() was called before,
+    it has precedence and is called again.
     """
     before, home = torch.hub.get_dir(), os.environ.get("TORCH_HOME")
     with TemporaryDirectory() as folder:

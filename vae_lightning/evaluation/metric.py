@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class Metric(ABC):
     """A frozen dataclass in a file of its own in `evaluation/metrics/`, which gives the metric its name.
 
-    Its fields are its settings, with defaults. A field that is called as one of `Request` (samples, weights, …) takes
-    the request's value.
+    Its fields are its settings, with defaults. A field with the name of an argument of `Request` (samples,
+    weights, …) takes the request's value.
     """
 
     name: ClassVar[str]  # as in --metrics: that of the file
@@ -29,7 +29,7 @@ class Metric(ABC):
 
     @abstractmethod
     def measure(self, subject: "Subject") -> Result:
-        """What can be measured of the subject; what cannot is a `Value.missing` with the reason.
+        """Measures the subject; a value that cannot be measured is a `Value.missing` with the reason.
 
         Raises:
             EvaluationError: these data or settings do not allow it.

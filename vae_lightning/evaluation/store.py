@@ -1,4 +1,4 @@
-"""Results of single metrics on disk, by everything that they depend on: asking again costs nothing."""
+"""Results of single metrics on disk, keyed by everything that they depend on, so that each is measured once."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ class ResultStore:
 
     Args:
         folder: the evaluation's.
-        subject: all that identifies model, data and how they are looked at, as plain data.
+        subject: identifies model, data and the way they are evaluated, as plain data.
     """
 
     def __init__(self, folder: Path, subject: dict[str, Any]) -> None:
@@ -34,7 +34,7 @@ class ResultStore:
         self.subject = {**subject, "code": code_digest(), "torch": torch.__version__}
 
     def read(self, metric: Metric) -> Section | None:
-        """The result for these very settings; None where there is none, or a damaged one."""
+        """The stored result for the metric's settings; None where there is none, or where it is damaged."""
         place = self._place(metric)
         try:
             section = Section.from_plain(read_plain(place / RESULT))
@@ -42,7 +42,7 @@ class ResultStore:
             return None  # it is measured again
         if not all((place / picture).is_file() for picture in section.pictures):
             return None
-        self._show(place, section)
+        self._copy_pictures(place, section)
         return section
 
     def write(self, metric: Metric, measured: Result, seconds: float) -> Section:
@@ -51,15 +51,15 @@ class ResultStore:
         for stem, picture in measured.pictures.items():
             write_picture(place / f"{stem}.png", picture)
         write_json(place / RESULT, asdict(section))  # last: without it the result does not count
-        self._show(place, section)
+        self._copy_pictures(place, section)
         return section
 
     def _place(self, metric: Metric) -> Path:
         key = json.dumps([metric.name, metric.settings(), self.subject], sort_keys=True, default=str)
         return self.folder / FOLDER / f"{metric.name}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
 
-    def _show(self, place: Path, section: Section) -> None:
-        """The pictures of the card lie beside it."""
+    def _copy_pictures(self, place: Path, section: Section) -> None:
+        """Copies a section's pictures to where the card will lie."""
         for picture in section.pictures:
             with replacing(self.folder / picture) as unfinished:
                 shutil.copyfile(place / picture, unfinished)
@@ -67,7 +67,7 @@ class ResultStore:
 
 @cache
 def code_digest() -> str:
-    """Of all of the package: a result of other code is not this code's result."""
+    """A hash of the package's code: results of other code are measured again."""
     package = Path(__file__).parents[1]
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(package.rglob("*.py")):

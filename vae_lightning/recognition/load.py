@@ -1,4 +1,4 @@
-"""A run folder or checkpoint of a recognizer -> a network that is ready to read faces."""
+"""Loads the attribute classifier or factor regressor of a run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,19 +28,19 @@ def load_recognizer(
         path: a run folder (`outputs/…`, a job of a sweep), a `.ckpt` file, or `last` for the newest such run.
         checkpoint: which of a folder's checkpoints, "best", "last" or a file.
         device: where the network goes.
-        sees: the `data` in the configuration of the run whose faces the network is to read, which must be cut and
-            sized like those that it was trained on; None does not compare.
+        sees: the `data` in the configuration of the run whose faces the network is to judge. Crop and size must be
+            those of the network's training; None does not compare them.
 
     Raises:
-        RunError: no run there, or a file that is no checkpoint of ours.
-        ValueError: it is an autoencoder's, or it was trained on other crops or sizes.
+        RunError: there is no run, or the file is not a checkpoint of this program.
+        ValueError: the run trained an autoencoder, or the network was trained on other crops or sizes.
     """
     file = checkpoint_file(Path(path).expanduser(), checkpoint, recognizer=True)
     content = read_checkpoint(file)
     config = content[RECORD_KEY]["config"].get("recognizer")
     if not config:
         raise ValueError(
-            f"{file} holds an autoencoder, not a network that reads faces; this trains one: "
+            f"{file} holds an autoencoder, not an attribute classifier or factor regressor; this trains one: "
             + command("python train.py experiment=attribute_classifier")
         )
     check_record(content[RECORD_KEY], file)

@@ -1,4 +1,4 @@
-"""The LightningModule that trains a recognizer: the same trainer, data and callbacks as for a VAE."""
+"""The LightningModule of attribute classifiers and factor regressors: same trainer, data and callbacks as for a VAE."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -35,14 +35,16 @@ NETWORK_PREFIX = "network."  # of its weights in a checkpoint's state_dict
 
 @dataclass(frozen=True)
 class Read:
-    """What one batch gives; only the loss has a gradient."""
+    """Outputs and loss of one batch; only the loss has a gradient."""
 
     loss: Float[Tensor, ""]
     outputs: Float[Tensor, "batch outputs"]
 
 
 class RecognizerModule(RunModule):
-    """Trains a recognizer; `loss` is in nats, summed over attributes or factors, averaged over images.
+    """Trains an attribute classifier or factor regressor.
+
+    `loss` is in nats, summed over attributes or factors, averaged over images.
 
     Attributes: cross-entropy. Factors: half the squared error in standard deviations, the negative log-likelihood of
     a unit normal without its constant.
@@ -85,7 +87,7 @@ class RecognizerModule(RunModule):
         """Takes names and targets from the data, which are open by now.
 
         Raises:
-            ValueError: the data do not have what is to be read.
+            ValueError: the data do not have the target.
         """
         datamodule: FaceDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         splits: tuple[Split, ...] = ("train", "val", "test")
@@ -96,7 +98,7 @@ class RecognizerModule(RunModule):
             self.network.names = () if known is None else known[0]
         if not self.network.names:
             source = datamodule.record()["source"]
-            raise ValueError(f"recognizer.target={self.network.target}: {source} images have none")
+            raise ValueError(f"recognizer.target={self.network.target}: {source} images have no {self.network.target}")
         check_outputs(self.network.names, self.network.target)
         if self.network.target == "factors":
             self._standardise_factors(datamodule)

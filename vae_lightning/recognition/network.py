@@ -1,4 +1,4 @@
-"""Faces in [0, 1] -> what can be seen on them."""
+"""Networks that predict attributes or factors of faces, and the weights that their training starts from."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ Images = Float[Tensor, "batch channels height width"]
 
 
 class Recognizer(nn.Module, ABC):
-    """Reads `target` off faces: log-odds of CelebA's 40 attributes, or the factors that drew rendered faces.
+    """Predicts `target` from faces in [0, 1]: log-odds of CelebA's 40 attributes, or factors of rendered faces.
 
     Factors come in standard deviations of the training images, from their mean.
 
@@ -36,7 +36,7 @@ class Recognizer(nn.Module, ABC):
         target: "attributes" or "factors".
 
     Raises:
-        ValueError: there is no such target, or images of this size cannot be read.
+        ValueError: the target does not exist, or the images are too small.
     """
 
     def __init__(self, image_size: int, color: str = "rgb", target: str = "attributes") -> None:
@@ -44,7 +44,7 @@ class Recognizer(nn.Module, ABC):
         if target not in TARGETS:
             raise ValueError(not_allowed("recognizer.target", target, TARGETS))
         if image_size < SMALLEST_IMAGE:
-            raise ValueError(f"data.image_size={image_size}: a recognizer needs {SMALLEST_IMAGE} pixels or more")
+            raise ValueError(f"data.image_size={image_size}: this network needs {SMALLEST_IMAGE} pixels or more")
         self.image_size = image_size
         self.channels = 3 if color == "rgb" else 1
         self.target = target
@@ -56,11 +56,11 @@ class Recognizer(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, images: Images) -> Float[Tensor, "batch features"]:
-        """What the last layer sees."""
+        """The features before the last layer."""
 
     @abstractmethod
     def read_features(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch outputs"]:
-        """Log-odds, or factors in standard deviations, from what `embed` gives."""
+        """Log-odds, or factors in standard deviations, from the features of `embed`."""
 
     def forward(self, images: Images) -> Float[Tensor, "batch outputs"]:
         return self.read_features(self.embed(images))
@@ -77,7 +77,7 @@ class ResNet18Recognizer(Recognizer):
             torchvision's cache), or the path of torchvision's file.
 
     Raises:
-        ValueError: the weights are not there, or are others.
+        ValueError: the weights do not exist, or belong to another network.
 
     Source: He et al. 2016, arXiv:1512.03385.
     """
@@ -109,7 +109,7 @@ def find_weights(weights: str) -> Path | None:
     """The file that training starts from; None for random weights.
 
     Raises:
-        ValueError: it is not there; says where it belongs and where it comes from.
+        ValueError: the file does not exist; the message says where to get it and where to put it.
     """
     in_cache = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS.url.rpartition("/")[2]
     if weights == "none":
@@ -119,7 +119,7 @@ def find_weights(weights: str) -> Path | None:
     file = in_cache if weights == "imagenet" else Path(weights).expanduser()
     if not file.is_file():
         raise ValueError(
-            f"recognizer.weights={weights}: there is no file {file}, and nothing is downloaded behind your back. Fetch "
+            f"recognizer.weights={weights}: there is no file {file}, and nothing is downloaded by itself. Fetch "
             f"{WEIGHTS.url} (45 MB) and put it at {in_cache}, or name it; recognizer.weights=none starts from random "
             "weights"
         )
@@ -141,23 +141,23 @@ def load_weights(backbone: nn.Module, file: Path) -> None:
 
 
 def check_source(target: str, source: str) -> None:
-    """Refuses data of which it is known, unread, that they do not have the target.
+    """Refuses data sources that never have the target, before any data are read.
 
     Raises:
-        ValueError: says which data have it.
+        ValueError: the source has no such target; the message names sources that do.
     """
     if target == "factors" and source in ("celeba", "folder", "noise"):
         raise ValueError(f"recognizer.target=factors with data={source}: only data=faces has known factors")
     if target == "attributes" and source in ("folder", "noise"):
         raise ValueError(
-            f"recognizer.target=attributes with data={source}: that has no attributes; data=celeba and data=faces do"
+            f"recognizer.target=attributes with data={source}: which has no attributes; data=celeba and data=faces do"
         )
 
 
 def check_outputs(names: Sequence[str], target: str) -> None:
     """
     Raises:
-        ValueError: the data have not as many attributes or factors as the network has outputs.
+        ValueError: the data have another number of attributes or factors than the network has outputs.
     """
     if len(names) != TARGETS[target]:
-        raise ValueError(f"the data have {len(names)} {target}, and the network reads {TARGETS[target]}")
+        raise ValueError(f"the data have {len(names)} {target}, and the network predicts {TARGETS[target]}")

@@ -1,4 +1,4 @@
-"""What a network read off a whole split, beside what is true."""
+"""Predictions of an attribute classifier or factor regressor for a whole split, beside the true values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from vae_lightning.scores.result import Row
 
 @dataclass(frozen=True)
 class ReadSplit:
-    """Log-odds and labels 0 or 1, or factors as read and as they are, in standard deviations."""
+    """Log-odds and labels 0 or 1, or predicted and true factors in standard deviations."""
 
     outputs: Float[np.ndarray, "images outputs"]
     targets: Float[np.ndarray, "images outputs"]
@@ -66,7 +66,7 @@ class Readings(Metric):
 
 
 def attribute_means(read: ReadSplit) -> dict[str, float]:
-    """Means over attributes; balanced accuracy and AUC over those of which both classes are there, nan without any."""
+    """Means over attributes; balanced accuracy and AUC over those with both classes, nan where none has both."""
     known = read.targets > 0.5
     both = has_both_classes(known)
     balanced = auc = float("nan")
@@ -80,7 +80,7 @@ def attribute_means(read: ReadSplit) -> dict[str, float]:
 def attribute_table(
     read: ReadSplit, names: Sequence[str], people: Int64[np.ndarray, " images"], resamples: int = 200
 ) -> list[Row]:
-    """A row per attribute of which both classes are there, highest AUC first; intervals from resampled people."""
+    """A row per attribute with both classes, highest AUC first; intervals from resampled people."""
     known = read.targets > 0.5
     columns = np.flatnonzero(has_both_classes(known))
     if not len(columns):
@@ -115,6 +115,6 @@ def draw_r_squared(rows: Sequence[Row]) -> UInt8[np.ndarray, "height width 3"]:
     axis.set_yticks(places, [str(row["factor"]) for row in rows], fontsize=8)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlim(0, 1)
-    axis.set_xlabel("R²: 1 is perfect, 0 is the mean's", fontsize=9)
+    axis.set_xlabel("R²: 1 is perfect, 0 is as good as the mean", fontsize=9)
     axis.grid(alpha=0.3, axis="x")
     return figure_pixels(figure)

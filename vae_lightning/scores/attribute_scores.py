@@ -1,4 +1,4 @@
-"""How well log-odds tell who has an attribute: accuracy, balanced accuracy and AUC, as numbers and as one picture."""
+"""How well log-odds predict attributes: accuracy, balanced accuracy and AUC, as numbers and as a bar chart."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from vae_lightning.scores.result import Row
 
 @dataclass(frozen=True)
 class AttributeScores:
-    """Of some images. Weightings as in resampling.py: the first counts each image once.
+    """Scores on a set of images. Weightings are those of resampling.py; the first counts each image once.
 
-    nan where a weighting leaves one class without images.
+    A score is nan where a weighting leaves one class without images.
     """
 
     is_right: Bool[np.ndarray, "images attributes"]

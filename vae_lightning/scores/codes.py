@@ -1,4 +1,4 @@
-"""Codes of images with what is known of the images: what all scores of disentanglement are computed from."""
+"""Codes of images with their factors or attributes: the input of all scores of disentanglement."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int64
 class CodedImages:
     codes: Float[np.ndarray, "images latents"]  # posterior means
     factors: Float[np.ndarray, "images factors"] | Bool[np.ndarray, "images factors"]
-    # who is on each image: a person's images share what the person has, so that they count as less than as many images
-    known_people: Int64[np.ndarray, " images"] | None = None  # None: everybody is somebody else
+    # the person on each image: images of one person are not independent, which the intervals take into account
+    known_people: Int64[np.ndarray, " images"] | None = None  # None: each image shows another person
 
     @property
     def people(self) -> Int64[np.ndarray, " images"]:
@@ -22,7 +22,7 @@ class CodedImages:
         return self.factors.dtype == np.bool_
 
     def standardised_codes(self, like: "CodedImages") -> Float[np.ndarray, "images latents"]:
-        """With the means and standard deviations of `like`; a latent that is constant there is only centred."""
+        """Standardised by the means and deviations of `like`; a latent that is constant there is only centred."""
         centre, scale = like.codes.mean(0), like.codes.std(0)
         return (self.codes - centre) / np.where(scale > 0, scale, 1.0)
 
@@ -30,15 +30,15 @@ class CodedImages:
 def chosen(
     images: CodedImages, factors: Int64[np.ndarray, " kept"], latents: Int64[np.ndarray, " left"]
 ) -> CodedImages:
-    """float64 codes of some latents with some of the factors."""
+    """The images with these factors and latents only; codes in float64."""
     return CodedImages(images.codes[:, latents].astype(np.float64), images.factors[:, factors], images.known_people)
 
 
 def active_latents(codes: Float[np.ndarray, "images latents"], least_variance: float) -> Int64[np.ndarray, " active"]:
-    """Those whose posterior mean varies over the images by more.
+    """Latents whose posterior mean has a variance above `least_variance` over the images.
 
-    A latent that has collapsed to the prior still has means that differ in the last digits, and their order could
-    tell everything.
+    The means of a latent that has collapsed to the prior still differ in their last digits, and the order of these
+    could carry information.
     Source: Burda et al. 2016, section 5.2, arXiv:1509.00519.
     """
     variances = codes.var(0, dtype=np.float64)

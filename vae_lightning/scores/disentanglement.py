@@ -36,11 +36,11 @@ def mig(information: Information) -> Float[np.ndarray, " weightings"]:
 
 
 def modularity(information: Information, least_nats: float) -> Float[np.ndarray, " weightings"] | None:
-    """Whether each latent tells of one factor only, 0 to 1: mean over latents of 1 - deviation from such a template.
+    """Whether each latent depends on one factor only, 0 to 1: mean over latents of 1 - deviation from that template.
 
     With theta_i = max_f m_if, the deviation is the sum over all other factors of m_if^2, divided by
-    theta_i^2 (factors - 1). Latents whose theta is not above `least_nats` tell nothing and are left out; None where
-    that leaves none, or where there is only one factor.
+    theta_i^2 (factors - 1). Latents whose theta is not above `least_nats` are left out, because
+    they carry no information. Returns None where no latent is left, or where there is only one factor.
     Source: Ridgeway & Mozer 2018, section 3, equation 2, arXiv:1802.05312.
     """
     mutual = information.mutual_nats
@@ -79,7 +79,7 @@ def best_cuts(
 ) -> tuple[Float[np.ndarray, "factors latents"], Bool[np.ndarray, "factors latents"]]:
     """The threshold of each latent with the highest balanced accuracy, and whether positives lie above it.
 
-    Both classes must be there.
+    Both classes must occur.
     """
     positives = labels.sum(0)
     steps = np.where(labels, 1 / positives, -1 / (len(labels) - positives))
@@ -108,10 +108,10 @@ def factorvae_score(images: CodedImages, votes: int, seed: int, least_variance: 
 
     A vote: draw a factor and an image, then GROUP images (with replacement) whose factor is in the same bin; the
     vote is the latent whose variance in the group, over that in all images, is smallest. Half of the votes say
-    for each latent which factor fixes it most often; the other half are scored. A latent that nobody voted for
-    before is always wrong.
+    for each latent which factor fixes it most often; the other half are scored. A latent without a
+    vote in the first half is always wrong.
     Latents that vary no more than `least_variance` are left out: the paper leaves out those that have collapsed to
-    the prior, but names no threshold. None where none is left.
+    the prior, but names no threshold. Returns None where no latent is left.
     Source: Kim & Mnih 2018, section 4, arXiv:1802.05983.
     """
     variances = images.codes.var(0)
@@ -138,7 +138,7 @@ def _vote(
     votes: int,
     random: np.random.Generator,
 ) -> Int64[np.ndarray, " votes"]:
-    """A bin is drawn as often as it has images, as the data draw the factor's values."""
+    """The vote of each group. A bin is drawn in proportion to its images, as the data draw the factor's values."""
     order, counts = np.argsort(bins, kind="stable"), np.bincount(bins)
     starts = counts.cumsum() - counts
     fixed = bins[random.integers(0, len(bins), votes)][:, None]

@@ -14,7 +14,7 @@ LATENTS_AT_ONCE = 32  # bounds the one-hot codes: 26 MB with 10,000 images and 2
 
 @dataclass(frozen=True)
 class Information:
-    """Under each weighting of the images; the first counts every image once."""
+    """Information and entropy under each weighting of the images; the first counts every image once."""
 
     mutual_nats: Float[np.ndarray, "weightings factors latents"]  # I(z_j; v_k) >= 0
     entropy_nats: Float[np.ndarray, "weightings factors"]  # H(v_k) >= 0
@@ -79,9 +79,9 @@ def shuffled_information(
     people: Int64[np.ndarray, " images"],
     seed: int,
 ) -> Float[np.ndarray, "shuffles factors latents"]:
-    """The mutual information that is left where everybody has somebody else's factors: what counts alone give.
+    """The mutual information that is left where each person gets another person's factors: what chance alone gives.
 
-    With many images of few people that is much: a latent that tells people apart seems to tell their every trait.
+    With many images of few people it is large: a latent that distinguishes people seems to know all their traits.
     """
     random = np.random.default_rng([seed, len(code_bins)])
     ones = np.ones((1, len(code_bins)))

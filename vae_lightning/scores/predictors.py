@@ -17,7 +17,8 @@ from vae_lightning.scores.resampling import area_under_curve, r_squared
 
 Predictor = Literal["lasso", "forest"]
 PENALTIES, FOLDS = 30, 5
-# Of the one that leaves no weight. 0.01 takes a quarter of the time, and underfits where latents are correlated.
+# As a share of the penalty that sets all weights to 0. 0.01 takes a quarter of the time, and underfits where latents
+# are correlated.
 SMALLEST_PENALTY = 0.001
 PASSES = 5_000  # of coordinate descent, at most
 TREES, SMALLEST_LEAF, SHARE_PER_TREE = 10, 5, 0.2  # a tree on all images takes four times as long and finds the same
@@ -25,7 +26,7 @@ TREES, SMALLEST_LEAF, SHARE_PER_TREE = 10, 5, 0.2  # a tree on all images takes 
 
 @dataclass(frozen=True)
 class Importances:
-    """What predictors of the factors say; a refit on other fitting images for each row but the first."""
+    """What predictors of the factors have learned; each row but the first is a refit to resampled images."""
 
     importance: Float[np.ndarray, "refits factors latents"]  # >= 0
     predicted: Float[np.ndarray, "images factors"]  # of the scoring images; standardised factors
@@ -101,7 +102,7 @@ def _fit_lasso(
 ) -> Importances:
     """The penalty is the largest whose error in cross-validation is within one standard error of the smallest.
 
-    That of the smallest error keeps weights that are noise, and entropies count them.
+    The penalty with the smallest error keeps weights that are noise, and the entropies would count them.
     Source: Hastie, Tibshirani & Friedman 2009, section 7.10.
     """
     folds = KFold(FOLDS, shuffle=True, random_state=seed)
@@ -132,7 +133,7 @@ def _refit(
     penalties: list[float],
     weights: Float[np.ndarray, " fitted"],
 ) -> Float[np.ndarray, "factors latents"]:
-    """Of all factors from one Gram matrix, with weighted images."""
+    """Weights of all factors from one Gram matrix, with weighted images."""
     root = np.sqrt(weights)[:, None]
     inputs = np.asfortranarray(root * (codes - np.average(codes, 0, weights)))
     outputs = np.asfortranarray(root * (targets - np.average(targets, 0, weights)))

@@ -25,7 +25,7 @@ def image_weights(
 
 
 def shuffle_people(people: Int64[np.ndarray, " images"], random: np.random.Generator) -> Int64[np.ndarray, " images"]:
-    """For each image one of another person's, the same other person for all images of a person."""
+    """For each image, an image of another person: of the same other person for all images of one person."""
     _, of_image, counts = np.unique(people, return_inverse=True, return_counts=True)
     order, starts = np.argsort(of_image, kind="stable"), counts.cumsum() - counts
     other = random.permutation(len(counts))[of_image]
@@ -33,7 +33,7 @@ def shuffle_people(people: Int64[np.ndarray, " images"], random: np.random.Gener
 
 
 def percentile_interval(resampled: Float[np.ndarray, " resamples"]) -> tuple[float, float]:
-    """95 %; resamples that have no score (nan) do not count.
+    """The 95 % interval of resamples; those without a score (nan) do not count.
 
     Source: Efron & Tibshirani 1993, section 13.3.
     """
@@ -60,7 +60,7 @@ def squared_correlation(
 
 
 def _least_variance(values: Float[np.ndarray, "images *columns"]) -> Float[np.ndarray, "*columns"]:
-    """What lies below is rounding: of sums of squares, and of the mean, which of six times 0.1 is not 0.1."""
+    """A variance below this is rounding: of sums of squares, and of the mean (that of six times 0.1 is not 0.1)."""
     of_mean = 16 * np.finfo(values.dtype).eps * np.abs(values).max(0)
     return np.asarray(1e-12 * values.var(0) + of_mean**2)
 
@@ -70,7 +70,7 @@ def r_squared(
     target: Float[np.ndarray, " images"],
     weights: Float[np.ndarray, "weightings images"],
 ) -> Float[np.ndarray, " weightings"]:
-    """1 - residual over variance: 1 is perfect, 0 is the mean's, below 0 is worse; 0 where the target is constant."""
+    """1 - residual / variance: 1 is perfect, 0 is as good as the mean; 0 also where the target is constant."""
     shares = weights / weights.sum(1, keepdims=True)
     centred = target - target.mean()
     variance = shares @ centred**2 - (shares @ centred) ** 2

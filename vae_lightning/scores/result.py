@@ -1,4 +1,4 @@
-"""What a metric or an edit gives: values, tables and pictures, with how they came about; and how they are written."""
+"""The result of a metric or an edit: values, tables and pictures with their protocol, and how it is written."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Result:
-    """All that one metric or one edit gave.
+    """The result of one metric or one edit.
 
     Args:
         values: numbers of the card.

@@ -1,4 +1,4 @@
-"""What single latents do: which vary most, say most or go with an attribute, and faces along them."""
+"""Single latents: which vary most, have the largest KL or correlate with an attribute, and faces along them."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.pictures.heat_map import draw_signed
 from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.result import Result, Row
-from vae_lightning.system.names import did_you_mean, not_allowed
+from vae_lightning.system.names import not_allowed
 
 ORDERS = ("variance", "kl", "correlation")
 COUNT_IMAGES = 1_000  # training images that latents are ranked by
@@ -26,7 +26,7 @@ MOST_LATENTS = 40  # columns of a picture, so that their numbers can be read
 def correlations(
     latents: Float[np.ndarray, "images latent"], attributes: Bool[np.ndarray, "images attributes"]
 ) -> Float[np.ndarray, "attributes latent"]:
-    """Pearson's, -1 to 1; 0 where the attribute or the latent is the same for all images."""
+    """Pearson correlations, -1 to 1; 0 where the attribute or the latent is the same for all images."""
     return _standardised(attributes.astype(np.float64)).T @ _standardised(latents.astype(np.float64)) / len(latents)
 
 
@@ -36,7 +36,7 @@ def _standardised(columns: Float[np.ndarray, "images columns"]) -> Float[np.ndar
 
 
 def best_dimensions(found: Float[np.ndarray, "attributes latent"], names: Sequence[str]) -> list[Row]:
-    """For each attribute the latent that goes with it most; the strongest first."""
+    """For each attribute the latent that correlates with it most; the strongest first."""
     best = np.abs(found).argmax(1)
     rows: list[Row] = [
         {"attribute": name, "dimension": int(best[row]), "correlation": float(found[row, best[row]])}
@@ -46,7 +46,7 @@ def best_dimensions(found: Float[np.ndarray, "attributes latent"], names: Sequen
 
 
 def subject_correlations(subject: Subject, count_images: int = COUNT_IMAGES) -> Float[np.ndarray, "attributes latent"]:
-    """Of the encoded means of so many training images.
+    """Correlations of attributes with the encoded means of so many training images.
 
     Raises:
         ValueError: the data have no attributes, or fewer than 2 images.
@@ -60,17 +60,17 @@ def subject_correlations(subject: Subject, count_images: int = COUNT_IMAGES) -> 
 def rank_dimensions(
     subject: Subject, by: str, count_images: int = COUNT_IMAGES, attribute: str | None = None
 ) -> list[Row]:
-    """All latents with what is known of each, first those that say most.
+    """A row of statistics per latent, sorted by `by`, the largest first.
 
     Args:
-        subject: of whose training images so many are encoded.
+        subject: the model with its data, whose training images are encoded.
         by: "variance" of the encoded means; "kl", the mean of KL(q(z_j|x) || N(0, 1)) in nats; or the absolute
             "correlation" with an attribute.
-        count_images: as many as there are, if fewer.
+        count_images: how many of them; all where there are fewer.
         attribute: of by=correlation.
 
     Raises:
-        ValueError: no such order or attribute, or one that this model or these data do not have.
+        ValueError: the order or attribute does not exist, or this model or these data do not have it.
     """
     _check_order(subject, by, attribute)
     posterior = subject.posterior("train", _checked(count_images))
@@ -101,14 +101,13 @@ def _check_order(subject: Subject, by: str, attribute: str | None) -> None:
     if by == "kl" and not subject.model.has_prior:
         raise ValueError("by=kl: posterior=deterministic has no KL; take by=variance")
     if by != "correlation" and attribute is not None:
-        raise ValueError(f"attribute={attribute}: by={by} does not look at it; set by=correlation or leave it out")
+        raise ValueError(f"attribute={attribute}: by={by} does not use it; set by=correlation or leave it out")
     if by == "correlation":
         names = subject.data.attribute_names
         if not names:
             raise ValueError("by=correlation: the data have no attributes, CelebA and rendered faces do; by=variance")
         if attribute not in names:
-            guess = did_you_mean(attribute, names) if attribute else ""
-            raise ValueError(f"by=correlation, attribute={attribute}{guess}: there are {', '.join(names)}")
+            raise ValueError(f"by=correlation, {not_allowed('attribute', attribute, names)}")
 
 
 def _checked(count_images: int) -> int:
@@ -138,7 +137,7 @@ def amplify(
         count_images: training images that the titles' variances, KL and correlations are of.
 
     Raises:
-        ValueError: a latent that is not there, none at all, or values of α that cannot be.
+        ValueError: a latent does not exist, none is named, or a value of α is not allowed.
     """
     _check_steps(subject, dimensions, limit, num_steps)
     known = {row["dimension"]: row for row in rank_dimensions(subject, "variance", count_images)}
@@ -183,7 +182,7 @@ def _in_words(row: Row) -> str:
     if row["kl_nats"] is not None:
         words += f", KL {row['kl_nats']:.3g} nats"
     if row["best_attribute"] is not None:
-        words += f", goes most with {row['best_attribute']} (r = {row['best_correlation']:+.2f})"
+        words += f", correlates most with {row['best_attribute']} (r = {row['best_correlation']:+.2f})"
     return words
 
 
@@ -208,7 +207,7 @@ def decode_steps(
 
 
 def correlation_picture(found: Float[np.ndarray, "attributes latent"], names: Sequence[str], images: int) -> Chart:
-    """Attributes by the latents that go with them most, each latent next to those of the same attribute."""
+    """Attributes by the latents that correlate with them most, each latent next to those of the same attribute."""
     strength = np.abs(found)
     most = np.sort(np.argsort(-strength.max(0), kind="stable")[:MOST_LATENTS])
     columns = most[np.lexsort((-strength[:, most].max(0), strength[:, most].argmax(0)))]

@@ -1,4 +1,4 @@
-"""Directions that add an attribute: fitted to the training images, shown on faces, compared."""
+"""Directions that add an attribute: fits them to the training images, applies them to faces and compares them."""
 
 import warnings
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def fit_directions(
     track: Track = untracked,
     probe_latents: Float[Tensor, "images latent"] | None = None,
 ) -> Directions:
-    """What directions of all attributes are made of.
+    """Fits class means and probes, of which the directions of all attributes are made.
 
     Args:
         latents: posterior means.
@@ -51,10 +51,10 @@ def fit_directions(
         track: shows progress.
         probe_latents: of the same images, that the probes are fitted to; None: `latents`. One sample of q(z|x) each is
             best for a VAE. Encoded means of a latent that says little vary little, so that even a small weight of
-            their standardised values is a long step of the latent itself, which the decoder takes for noise.
+            their standardised values is a long step of the latent itself, which looks like noise to the decoder.
 
     Raises:
-        ValueError: fewer than 2 images, latents that are no numbers, images_per_class below 1, or a probe that does
+        ValueError: fewer than 2 images, latents that are not finite, images_per_class below 1, or a probe that does
             not converge.
     """
     codes = latents.double().numpy()
@@ -84,7 +84,7 @@ def _class_means(
     seed: int,
 ) -> tuple[Float[Tensor, "attributes latent"], Float[Tensor, "attributes latent"]]:
     if images_per_class is not None and images_per_class < 1:
-        raise ValueError(f"images_per_class={images_per_class}: at least 1, or none to take all images")
+        raise ValueError(f"images_per_class={images_per_class}: at least 1, or None to take all images")
     means = np.zeros((2, attributes.shape[1], codes.shape[1]))
     for column, labels in enumerate(attributes.T):
         for side, members in enumerate((np.flatnonzero(labels), np.flatnonzero(~labels))):
@@ -105,7 +105,7 @@ def _probe_normals(
     normals = np.zeros((attributes.shape[1], codes.shape[1]))
     varying = active_latents(codes, 0.0)
     if not len(varying):
-        raise ValueError("no latent varies over the training images, so that nothing can be read from them")
+        raise ValueError("no latent varies over the training images, so that no direction can be fitted")
     scale = codes[:, varying].std(0)
     standardised = (codes[:, varying] - codes[:, varying].mean(0)) / scale
     columns = np.flatnonzero(has_both_classes(attributes)).tolist()
@@ -125,17 +125,18 @@ def _probe_normals(
 def subject_directions(
     subject: Subject, file: DirectionFile | None = None, images_per_class: int | None = None, seed: int = 0
 ) -> Directions:
-    """Those that were fitted to this checkpoint before, or fitted now and kept.
+    """The directions that were fitted to this checkpoint before, or that are fitted now and stored.
 
     The file holds means of all images; those of `images_per_class` are taken anew each time.
 
     Raises:
-        ValueError: the data have no attributes, or nothing can be fitted to these latents.
-        ValueError: the file is damaged.
+        ValueError: the data have no attributes, no direction can be fitted to these latents, or the file is damaged.
     """
     attributes = subject.attributes("train", MOST_FITTED)
     if attributes is None:
-        raise ValueError("the data have no attributes, so that no direction is known; CelebA and rendered faces have")
+        raise ValueError(
+            "the data have no attributes, so no direction can be fitted; CelebA and rendered faces have some"
+        )
     directions = file.read() if file else None
     if directions is None:
         directions = fit_directions(
@@ -281,7 +282,7 @@ def direction_table(directions: Directions) -> list[Row]:
 
 
 def normals_picture(directions: Directions) -> Chart:
-    """Cosines between the probes' normals, similar ones side by side: what is edited together unless it is held."""
+    """Cosines between the probes' normals, similar ones side by side: these attributes change together unless held."""
     kept = torch.nonzero(directions.have_both_classes)[:, 0]
     normals = directions.normals[kept].numpy()
     order = leaves_list(linkage(normals, "average", metric="cosine")) if len(kept) > 2 else np.arange(len(kept))

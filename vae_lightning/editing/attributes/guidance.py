@@ -1,4 +1,4 @@
-"""Latents that follow the gradient of a network that reads faces, until it sees what was asked for."""
+"""Moves latents along the gradient of an attribute classifier until it predicts the wanted attributes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.recognition import Recognizer
 from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.result import Result, Row
-from vae_lightning.system.names import did_you_mean
+from vae_lightning.system.names import not_allowed
 from vae_lightning.system.progress import Track, untracked
 
 PIXELS_AT_ONCE = 2**18  # gradients of 64 images at 64x64 take about 2 GB
@@ -28,14 +28,14 @@ PIXELS_AT_ONCE = 2**18  # gradients of 64 images at 64x64 take about 2 GB
 
 @dataclass(frozen=True)
 class GuidanceSettings:
-    """How far and how fast.
+    """How far and how fast latents move.
 
     Raises:
-        ValueError: a number that is not allowed.
+        ValueError: a number is not allowed.
     """
 
     num_steps: int = 200
-    lr: float = 0.01  # of Adam: about the most that a latent moves in one step
+    lr: float = 0.01  # learning rate of Adam: about the most that a latent moves in one step
     distance_weight: float = 0.1  # nats for a squared distance of 1 from where the latents began
     hold_others: bool = False  # the attributes that were not named shall keep their probabilities
     num_shown: int = 6  # steps in the picture
@@ -58,7 +58,7 @@ class GuidanceSettings:
 
 @dataclass(frozen=True)
 class Guided:
-    """Where the latents went, on the host; `steps` counts the beginning, so there is one more than was asked for."""
+    """The path of the latents, on the host; `steps` includes the start, so there is one more than was asked for."""
 
     latents: Float[Tensor, "faces latent"]
     path: Float[Tensor, "shown faces latent"]  # at `GuidanceSettings.shown_steps`
@@ -154,17 +154,18 @@ def _target_outputs(classifier: Recognizer, targets: Mapping[str, bool], setting
     names = classifier.names
     if classifier.target != "attributes":
         raise ValueError(
-            f"this network reads {classifier.target} ({', '.join(names[:3])}, …): guidance needs one that reads "
-            "attributes"
+            f"this network predicts {classifier.target} ({', '.join(names[:3])}, …): guidance needs an attribute "
+            "classifier"
         )
     if not targets:
         raise ValueError(f"no target: name one attribute at least, of {', '.join(names)}")
     for name in targets:
         if name not in names:
-            hint = did_you_mean(name, names)
-            raise ValueError(f"attribute {name!r}: not known to the classifier{hint}; it knows {', '.join(names)}")
+            raise ValueError(not_allowed("attribute", name, names))
     if settings.hold_others and len(targets) == len(names):
-        raise ValueError("hold_others: every attribute of the classifier is a target, so there are none to hold")
+        raise ValueError(
+            "hold_others: every attribute of the classifier is a target, so no other attribute is left to hold"
+        )
     return {names.index(name): value for name, value in targets.items()}
 
 
@@ -245,7 +246,7 @@ def guide_faces(
 
 
 def _changes(targets: Sequence[str], before: Sequence[float], after: Sequence[float]) -> str:
-    names = [f"{name} " for name in targets] if len(targets) > 1 else ["p = "]  # of one target the title tells
+    names = [f"{name} " for name in targets] if len(targets) > 1 else ["p = "]  # the title names a single target
     return "\n".join(f"{name}{was:.2f} → {now:.2f}" for name, was, now in zip(names, before, after, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""The single latent that goes with an attribute most."""
+"""The single latent that correlates most with an attribute."""
 
 import numpy as np
 import torch
@@ -6,7 +6,7 @@ import torch
 from vae_lightning.editing.attributes.amplification import subject_correlations
 from vae_lightning.editing.attributes.edit import AttributeEdit, Latents
 from vae_lightning.runs.subject import MOST_FITTED, Subject
-from vae_lightning.system.names import did_you_mean
+from vae_lightning.system.names import not_allowed
 
 
 class OneLatent(AttributeEdit):
@@ -15,7 +15,7 @@ class OneLatent(AttributeEdit):
     def __init__(self, subject: Subject, attribute: str) -> None:
         found, names = subject_correlations(subject, MOST_FITTED), subject.data.attribute_names
         if attribute not in names:
-            raise ValueError(f"{attribute!r}{did_you_mean(attribute, names)}: the attributes are {', '.join(names)}")
+            raise ValueError(not_allowed("attribute", attribute, names))
         correlation = found[names.index(attribute)]
         best = int(np.abs(correlation).argmax())
         self.shift = torch.zeros(len(correlation))

@@ -1,4 +1,4 @@
-"""Who is on the pictures, and coordinates of latents of which the first are taken for who it is."""
+"""The people on the pictures, and bases of the latent space whose first components stand for identity."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from vae_lightning.system.names import not_allowed
 BASES = ("pca", "identity")
 FITTING_IMAGES = 5_000
 MIN_PICTURES = 10
-SHRINKAGE = 0.01  # of the mean variance, added to every latent's: latents that carry nothing tell nobody apart
+SHRINKAGE = 0.01  # of the mean variance, added to each: latents that hardly vary do not identify people
 SMALLEST_SPREAD = 1e-6  # of an embedding's feature; what varies less is constant
 Embeddings = Float[np.ndarray, "images features"]
 
@@ -103,7 +103,7 @@ def identity_basis(
 def _check_enough(num_images: int, latent_dim: int) -> None:
     if num_images < latent_dim:
         raise ValueError(
-            f"{num_images:,} training images cannot tell {latent_dim} latents apart: give {latent_dim} or more"
+            f"{num_images:,} training images are too few for {latent_dim} latents: give {latent_dim} or more"
         )
 
 
@@ -119,7 +119,7 @@ def person_covariances(
     """
     _, of_image, counts = np.unique(people, return_inverse=True, return_counts=True)
     if len(counts) < 2 or counts.max() < 2:
-        raise ValueError("which latents tell people apart needs two people, and two pictures of one of them at least")
+        raise ValueError("a basis of identity needs two people or more, and two pictures or more of one of them")
     latents = latents.astype(np.float64)
     sums = np.zeros((len(counts), latents.shape[1]))
     np.add.at(sums, of_image, latents)
@@ -149,9 +149,10 @@ def person_share(
 
 
 def identities_of(subject: Subject, split: Split) -> Int64[np.ndarray, " rows"]:
-    """
+    """The person on each image of the split.
+
     Raises:
-        ValueError: nobody knows who is on the pictures.
+        ValueError: the data do not say who is on the pictures.
     """
     identities = subject.data.identities(split)
     if identities is None:
@@ -163,17 +164,17 @@ def identities_of(subject: Subject, split: Split) -> Int64[np.ndarray, " rows"]:
 
 
 def people_with(subject: Subject, split: Split, min_pictures: int = MIN_PICTURES) -> list[Person]:
-    """Who has so many pictures in a split, most pictures first.
+    """The people with so many pictures in a split, most pictures first.
 
     Raises:
-        ValueError: nobody has, or nobody knows who is on the pictures.
+        ValueError: no person has, or the data do not say who is on the pictures.
     """
     identities = identities_of(subject, split)
     numbers, counts = np.unique(identities, return_counts=True)
     most = int(counts.argmax())
     if counts[most] < min_pictures:
         raise ValueError(
-            f"min_pictures={min_pictures}: nobody has so many {split} pictures; person {numbers[most]} has most, "
+            f"min_pictures={min_pictures}: no person has so many {split} pictures; person {numbers[most]} has most, "
             f"{counts[most]}. Ask for no more (--min-pictures {counts[most]}), or take another split"
         )
     order = np.argsort(-counts, kind="stable")
@@ -194,7 +195,9 @@ def find_person(subject: Subject, split: Split, identity: int, min_pictures: int
         where = f"they are in {' and '.join(others)}" if others else "nor in another split"
         raise ValueError(f"person {identity}: not in the {split} split; {where}")
     if len(rows) == 1:
-        raise ValueError(f"person {identity}: one {split} picture, of which the person cannot be told: name another")
+        raise ValueError(
+            f"person {identity}: one {split} picture only, too few to see the person in it: name another person"
+        )
     if len(rows) < min_pictures:
         raise ValueError(
             f"person {identity}: {len(rows)} {split} pictures, and min_pictures={min_pictures}; "
@@ -214,7 +217,7 @@ def fit_basis(subject: Subject, name: str = "pca", at_most: int = FITTING_IMAGES
     """Fitted to so many training images; "identity" takes all pictures of as many people as that allows.
 
     Raises:
-        ValueError: no such basis, too few images, or nobody knows who is on them.
+        ValueError: there is no such basis, the images are too few, or the data do not say who is on them.
     """
     if name not in BASES:
         raise ValueError(not_allowed("basis", name, BASES))
@@ -261,7 +264,7 @@ def draw_basis(
 
 @dataclass(frozen=True)
 class IdentitySpace:
-    """Where directions tell people apart."""
+    """A space in which people are distinguished."""
 
     centre: Float[np.ndarray, " features"]
     projection: Float[np.ndarray, "features dimensions"]
@@ -272,7 +275,7 @@ class IdentitySpace:
 
 
 def repeated_people(identities: Int64[np.ndarray, " rows"], at_most: int, seed: int) -> Int64[np.ndarray, " kept"]:
-    """Rows of people with two pictures or more, of random ones of them with all their pictures where they are many."""
+    """Rows of people with two pictures or more; where there are many, of random people with all their pictures."""
     _, of_row, counts = np.unique(identities, return_inverse=True, return_counts=True)
     order = np.random.default_rng(seed).permutation(np.flatnonzero(counts >= 2))
     kept = order[counts[order].cumsum() <= at_most]
@@ -280,7 +283,7 @@ def repeated_people(identities: Int64[np.ndarray, " rows"], at_most: int, seed: 
 
 
 def standardised_space(embeddings: Embeddings, reason: str) -> IdentitySpace:
-    """Every feature with unit variance: tells people apart no better than what the judge was trained to read."""
+    """Every feature with unit variance: distinguishes people only by what the judge was trained to predict."""
     spread = embeddings.std(0)
     scale = np.where(spread > SMALLEST_SPREAD, spread, np.inf)
     return IdentitySpace(embeddings.mean(0), np.diag(1 / scale), f"standardised embeddings, as {reason}")
@@ -291,10 +294,10 @@ def fisher_space(embeddings: Embeddings, people: Int64[np.ndarray, " images"]) -
 
     Discriminants are directions w in which people differ most and one person's pictures least, S_B w = lambda S_W w;
     S_W is shrunk (Ledoit & Wolf 2004). psi is the variance between people in units of that within people, unbiased;
-    weighing by it tells people apart better than any number of discriminants that all count alike.
+    weighing by it distinguishes people better than any number of discriminants that all count alike.
     Sources: Belhumeur et al. 1997, section 2.4, doi:10.1109/34.598228; Ioffe 2006, section 3, doi:10.1007/11744085_41.
     """
-    plain = standardised_space(embeddings, "nothing in them tells training people apart")
+    plain = standardised_space(embeddings, "no direction in them distinguishes the training people")
     points = plain.coordinates(embeddings)
     _, of_image, counts = np.unique(people, return_inverse=True, return_counts=True)
     means = np.zeros((len(counts), points.shape[1]))

@@ -1,4 +1,4 @@
-"""What identity transfer moves, and what it leaves: read off the pictures by a network."""
+"""Scores of identity transfer: what changes and what stays, by an attribute classifier or factor regressor."""
 
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -70,12 +70,12 @@ def transfer_scores(
 ) -> list[Row]:
     """What transfer by each basis, and plain averaging with the essence, move on the way from an image to an anchor.
 
-    The reader's readings of the decoded latents and of the decoded essence are the two ends: a share of 0 is the
+    The two ends are what the network predicts for the decoded latents and for the decoded essence: a share of 0 is the
     image's, 1 the essence's. `change` is the mean absolute change in standard deviations. `pairs` images of
     `subject.split`, each with a random anchor, another person of that split; 95 % intervals from resampled anchors.
 
     Raises:
-        ValueError: a network that reads nothing of identity or of expression, or as `people_with` and `fit_basis`.
+        ValueError: the network predicts nothing of identity or of expression, or as `people_with` and `fit_basis`.
     """
     groups = reading_groups(reader)
     for count in components:
@@ -85,7 +85,7 @@ def transfer_scores(
     for basis in (fit_basis(subject, name, fitting_images) for name in BASES):
         edits |= {(f"transfer by {basis.name}", float(count)): _transferring(basis, count) for count in components}
     before, goal = (_read(subject, reader, part) for part in (latents, essences))
-    # factors are read in standard deviations of real images; of log-odds, those of the reconstructions are taken
+    # factors are in standard deviations of real images; the unit of log-odds is that of the reconstructions
     unit = before.std(0) if reader.target == "attributes" else np.ones(before.shape[1])
     unit = np.where(unit > 0, unit, np.inf)
     people = image_weights(anchors, RESAMPLES, subject.seed_of("resampled anchors"))
@@ -117,7 +117,7 @@ def _score(
 
 
 def at_equal_identity(rows: Sequence[Row], share: float = EQUAL_SHARE) -> list[Row]:
-    """What each method has moved of the rest when it has moved so much of the identity, linearly between its amounts.
+    """What else each method has moved when it has moved this share of the identity, linearly between its amounts.
 
     None where a method does not get that far. The first row has moved least of pose and expression.
     """
@@ -145,7 +145,7 @@ def _transferring(basis: LatentBasis, components: int) -> Edit:
 
 
 def reading_groups(reader: Recognizer) -> dict[str, list[int]]:
-    """Outputs that tell people apart, those of pose and expression, and the rest: hats, light, backgrounds.
+    """The outputs for identity, for pose and expression, and for the rest: hats, light, backgrounds.
 
     Raises:
         ValueError: one of the groups is empty.
@@ -160,18 +160,20 @@ def reading_groups(reader: Recognizer) -> dict[str, list[int]]:
         groups[group].append(column)
     empty = [group for group, columns in groups.items() if not columns]
     if empty:
-        raise ValueError(f"this network reads nothing of {' or '.join(empty)}, only {', '.join(names)}")
+        raise ValueError(f"this network predicts nothing of {' or '.join(empty)}, only {', '.join(names)}")
     return groups
 
 
 def _pairs(
     subject: Subject, count: int, people: Sequence[Person]
 ) -> tuple[Latents, Latents, Int64[np.ndarray, " pairs"]]:
-    """Latents of random images, for each the essence of somebody else, and who that is."""
+    """Latents of random images, for each the essence of another person, and that person's number."""
     random = np.random.default_rng(subject.seed_of("pairs of identity transfer"))
     identities = identities_of(subject, subject.split)
     if (identities == people[0].identity).all():
-        raise ValueError(f"everybody in the {subject.split} split is {people[0].label}: nobody else to become them")
+        raise ValueError(
+            f"all images of the {subject.split} split show {people[0].label}: transfer needs images of other people"
+        )
     essences = {person.identity: encode_rows(subject, subject.split, person.rows).mean(0) for person in people}
     anchors = random.choice(list(essences), count)
     rows = np.array([random.choice(np.flatnonzero(identities != anchor)) for anchor in anchors])

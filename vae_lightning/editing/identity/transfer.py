@@ -1,4 +1,4 @@
-"""Faces that take on who another person is and keep how they look into the camera."""
+"""Gives faces the identity of another person; they keep their pose and expression."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from vae_lightning.scores.result import Result, Row
 
 SHOWN_COMPONENTS = (0, 8, 16, 32, 64)  # and all of them
 PICTURES_PER_ROW = 8
-SHARE_IMAGES = 5_000  # of the split that tells how much of each component is between people
+SHARE_IMAGES = 5_000  # of the split, for the share of each component between people
 
 Images = UInt8[Tensor, "images channels height width"]
 

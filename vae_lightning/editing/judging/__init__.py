@@ -1,1 +1,1 @@
-"""Every way to edit, scored by a network that guided none of them."""
+"""Scores all ways to edit by a network that guided none of them."""

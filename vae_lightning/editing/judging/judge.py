@@ -1,4 +1,4 @@
-"""A network that reads faces, with the yardsticks that its readings of edits need."""
+"""The judge of edits: an attribute classifier or factor regressor, with the scales of its predictions."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ from vae_lightning.recognition import Recognizer
 from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.resampling import area_under_curve, squared_correlation
 from vae_lightning.scores.result import Row
-from vae_lightning.system.names import did_you_mean
+from vae_lightning.system.names import not_allowed
 
 MOST_READ = 1_000  # images of the split that units, reliability and distances between people are taken from
-MOST_FITTED = 5_000  # training images that tell what differs between people
+MOST_FITTED = 5_000  # training images, to find what differs between people
 FEWEST_PEOPLE = 20  # with two pictures or more
 SMALLEST_SPREAD = 1e-6  # of an output's readings; what varies less is constant
 
@@ -43,17 +43,17 @@ class Readings:
 
 
 class Judge:
-    """Reads edits made with one subject. It must not be the network that guided them.
+    """Judges edits made with one subject. It must not be the network that guided them.
 
     Args:
         recognizer: in eval mode.
-        subject: whose split gives the yardsticks, and whose training images say what differs between people.
+        subject: whose split gives the scales, and whose training images show what differs between people.
 
     Attributes:
         unit: of each output, the standard deviation of its readings of the split's originals: the same for all models
             that see the same data.
         reliability: a row per output: AUC (attributes) or R^2 (factors) of originals and of reconstructions.
-        same_person_distance: mean identity distance of two pictures of one person; None where nobody knows.
+        same_person_distance: mean identity distance of two pictures of one person; None where the people are not known.
         same_person_auc: how often two pictures of one person are nearer than two of different people; 0.5 is chance.
 
     Raises:
@@ -78,7 +78,7 @@ class Judge:
 
     @property
     def is_constant(self) -> np.ndarray:
-        """Of each output, whether it says the same of all images: it can measure nothing."""
+        """Whether an output is the same for all images, so that it measures nothing."""
         return self.unit < SMALLEST_SPREAD
 
     def column(self, name: str) -> int:
@@ -87,14 +87,11 @@ class Judge:
             ValueError: the judge has no such output, or it never changes.
         """
         if name not in self.names:
-            known = ", ".join(self.names)
-            raise ValueError(
-                f"{name!r} is nothing that this judge reads{did_you_mean(name, self.names)}; it reads {known}"
-            )
+            raise ValueError(not_allowed("target", name, self.names))
         column = self.names.index(name)
         if self.is_constant[column]:
             raise ValueError(
-                f"the judge reads the same {name} from every image, so that no edit of it is measured; choose another"
+                f"the judge predicts the same {name} for all images, so it cannot measure an edit of it; choose another"
             )
         return column
 
@@ -159,7 +156,7 @@ class Judge:
     def _fit_identity(self, reconstructed: Embeddings) -> IdentitySpace:
         identities = self.subject.data.identities("train")
         if identities is None:
-            return standardised_space(reconstructed, "nobody knows who is on the pictures")
+            return standardised_space(reconstructed, "the data do not say who is on the pictures")
         rows = repeated_people(identities, MOST_FITTED, self.subject.seed_of("people of the judge"))
         people = identities[rows]
         count = len(np.unique(people))
@@ -182,8 +179,8 @@ class Judge:
         self._between_people = float(distances[~same].mean()) if (~same).any() else 0.0
         if self._between_people <= 0:
             raise ValueError(
-                f"{len(people)} images of the {self.subject.split} split show one person, or look all the same to the "
-                "judge: distances between people need more images"
+                f"{len(people)} images of the {self.subject.split} split show one person, or have equal "
+                "embeddings in the judge: distances between people need more images"
             )
         self.same_person_distance = float(distances[same].mean()) / self._between_people if same.any() else None
         self.same_person_auc = float(roc_auc_score(same, -distances)) if same.any() else None

@@ -1,4 +1,4 @@
-"""Charts of what ways to edit pay for what they change."""
+"""Charts of the side effects of edits against their change of the target."""
 
 from collections.abc import Mapping, Sequence
 

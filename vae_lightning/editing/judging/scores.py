@@ -1,4 +1,4 @@
-"""How much of an edit is what was asked for: numbers that methods and models can be compared by."""
+"""Scores of edits: how far the target has changed, and what else has; methods and models compare by them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ PerImage = Float[np.ndarray, " images"]
 
 @dataclass(frozen=True)
 class Look:
-    """All that is measured of decoded latents."""
+    """All measurements of decoded latents."""
 
     latents: Latents
     readings: Readings
@@ -101,11 +101,11 @@ def look(judge: Judge, subject: Subject, latents: Latents, what: str = "the late
     """Decodes latents, reads the images and encodes them again; `what` names them in messages.
 
     Raises:
-        ValueError: the latents are no numbers.
-        EvaluationError: the decoded images are no numbers.
+        ValueError: the latents are not finite numbers.
+        EvaluationError: the decoded images are not finite numbers.
     """
     if not latents.isfinite().all():
-        raise ValueError(f"{what}: no numbers (nan or inf); take a smaller strength or learning rate")
+        raise ValueError(f"{what}: not finite numbers (nan or inf); take a smaller strength or learning rate")
     latents = latents.detach().cpu()
     low, high = subject.model.pixel_range
     parts = []
@@ -150,7 +150,7 @@ def score_edit(
     """`wanted`: the target, one of the judge's outputs, was to be added, or else removed; `people`: for the intervals.
 
     Raises:
-        ValueError: the judge does not read the target, it reads nothing else, or the latents are no numbers.
+        ValueError: the judge does not predict the target, it predicts nothing else, or the latents are not finite.
     """
     before, after = look(judge, subject, start), look(judge, subject, edited, f"{method} at strength {strength:g}")
     return score_looks(judge, target, wanted, before, after, method, strength, people)
@@ -166,11 +166,13 @@ def score_looks(
     strength: float,
     people: Int64[np.ndarray, " images"],
 ) -> EditScore:
-    """What `score_edit` gives, of images that have been looked at."""
+    """As `score_edit`, from measurements of the images."""
     column = judge.column(target)
     others = np.flatnonzero(~judge.is_constant & (np.arange(len(judge.names)) != column))
     if len(others) == 0:
-        raise ValueError(f"the judge reads nothing but {target}, so that it sees no leaks: take one with more outputs")
+        raise ValueError(
+            f"the judge predicts nothing but {target}, so it cannot measure leakage: take one with more outputs"
+        )
     changes = (after.readings.outputs - before.readings.outputs)[:, others] / judge.unit[others]
     weights = image_weights(people, RESAMPLES, judge.subject.seed_of("scores of edits"))
     drawn = {"systematic_leakage": np.abs(weights @ changes / weights.sum(1, keepdims=True)).mean(1)}

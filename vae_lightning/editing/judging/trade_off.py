@@ -1,4 +1,4 @@
-"""What each way to edit pays for the same change of the target."""
+"""Compares all ways to edit at the same change of the target."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -15,7 +15,7 @@ from vae_lightning.editing.judging.scores import DEFINITIONS, EditScore, interva
 from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.result import Result, Row
-from vae_lightning.system.names import did_you_mean
+from vae_lightning.system.names import not_allowed
 
 FEWEST_IMAGES = 20
 SHOWN = 6
@@ -44,7 +44,7 @@ def compare_methods(
     strengths: Sequence[float],
     max_images: int = 300,
 ) -> Result:
-    """Scores of every method at every strength, and what each pays for the same change.
+    """Scores of every method at every strength, and at the same change of the target.
 
     Args:
         judge: has not guided any of the methods.
@@ -56,7 +56,7 @@ def compare_methods(
         max_images: of the split, evenly spaced.
 
     Raises:
-        ValueError: a strength or a method cannot be, the judge does not read the target, or too few images are left.
+        ValueError: a strength or method is not allowed, the judge does not predict the target, or images are too few.
     """
     judge.column(target)
     ordered = _checked(methods, strengths)
@@ -90,7 +90,7 @@ def _score_all(
     start: Float[Tensor, "images latent"],
     people: Int64[np.ndarray, " images"],
 ) -> tuple[dict[str, list[EditScore]], dict[tuple[str, float], Float[Tensor, "_shown latent"]]]:
-    """Also the edited latents of the images that are shown."""
+    """The scores, and the edited latents of the images in the picture."""
     subject = judge.subject
     before = look(judge, subject, start, "the latents of the reconstructions")
     scores: dict[str, list[EditScore]] = {name: [] for name in methods}
@@ -101,7 +101,7 @@ def _score_all(
         moved = methods[name](start.clone(), strength).detach().cpu()
         after = look(judge, subject, moved, f"{name} at strength {strength:g}")
         scores[name].append(score_looks(judge, target, wanted, before, after, name, strength, people))
-        edited[name, strength] = moved[_shown(len(people))]
+        edited[name, strength] = moved[_places_in_picture(len(people))]
     return scores, edited
 
 
@@ -119,14 +119,14 @@ def _checked(methods: Mapping[str, Method], strengths: Sequence[float]) -> list[
 def choose_images(
     subject: Subject, kind: str, target: str, wanted: bool, max_images: int
 ) -> Int64[np.ndarray, " images"]:
-    """Rows of the subject's split that the edit is for, evenly spaced: by true labels, not by anybody's reading.
+    """Rows of the subject's split that the edit is for, evenly spaced: by true labels, not by predictions.
 
     Of factors the half with the lower (to add) or higher values (to remove), never those that are at the end already.
 
     `kind`: "attributes" or "factors".
 
     Raises:
-        ValueError: the data do not know the target, or fewer than 20 images are left.
+        ValueError: the data do not have the target, or fewer than 20 images are left.
     """
     is_candidate = (_by_attribute if kind == "attributes" else _by_factor)(subject, target, wanted)
     candidates = np.flatnonzero(is_candidate)
@@ -143,9 +143,9 @@ def choose_images(
 def _by_attribute(subject: Subject, target: str, wanted: bool) -> Bool[np.ndarray, " images"]:
     attributes, names = subject.attributes(subject.split), subject.data.attribute_names
     if attributes is None:
-        raise ValueError(f"{target}: these data have no attributes, so that nobody knows which images lack it")
+        raise ValueError(f"{target}: these data have no attributes, so it is not known which images lack it")
     if target not in names:
-        raise ValueError(f"{target!r} is no attribute of these data{did_you_mean(target, names)}: {', '.join(names)}")
+        raise ValueError(not_allowed("target", target, names))
     return attributes[:, names.index(target)] != wanted
 
 
@@ -155,12 +155,12 @@ def _by_factor(subject: Subject, target: str, wanted: bool) -> Bool[np.ndarray, 
         raise ValueError(f"{target}: these data have no known factors; rendered faces do: data=faces")
     names, factors = known
     if target not in names:
-        raise ValueError(f"{target!r} is no factor of these data{did_you_mean(target, names)}: {', '.join(names)}")
+        raise ValueError(not_allowed("target", target, names))
     values = factors[:, names.index(target)] * (1 if wanted else -1)
     return (values <= np.median(values)) & (values < values.max())  # a factor can be 0 on most images, as glasses
 
 
-def _shown(count: int) -> Int64[np.ndarray, " shown"]:
+def _places_in_picture(count: int) -> Int64[np.ndarray, " shown"]:
     return np.linspace(0, count - 1, min(SHOWN, count)).round().astype(np.int64)
 
 
@@ -173,7 +173,7 @@ def _faces(
     asked: str,
 ) -> UInt8[np.ndarray, "_height _width 3"]:
     """The same faces under every method, at the strength whose change is nearest to 1 sd."""
-    shown = _shown(len(places))
+    shown = _places_in_picture(len(places))
     originals = subject.pixels(subject.split, subject.rows(subject.split)[places[shown]]).cpu()
     latents = [start[shown], *(edited[name, score.strength] for name, score in scores.items())]
     labels = ["original", "reconstruction"]

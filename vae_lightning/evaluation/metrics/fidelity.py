@@ -40,7 +40,7 @@ Features = Float[Tensor, "images features"]  # float64 on the CPU
 
 @dataclass(frozen=True)
 class Fidelity(Metric):
-    """Features of Inception, those of FID: for reconstructions the split's own images are the reference."""
+    """Compares features of FID's Inception; the reference of reconstructions are the split's own images."""
 
     title: ClassVar[str] = "Fidelity"
     place: ClassVar[int] = 1000  # last: without a GPU it takes longer than all the others
@@ -62,7 +62,7 @@ class Fidelity(Metric):
             raise EvaluationError(not_allowed("reference", self.reference, SPLITS))
 
     def settings(self) -> dict[str, Any]:
-        """The weights by what they are, not by where they lie."""
+        """The weights count by their hash, not by their path."""
         settings = asdict(self) | {"weights_sha256": weights_digest(INCEPTION, self.weights)}
         del settings["weights"]
         return settings
@@ -77,7 +77,9 @@ class Fidelity(Metric):
             return Result([Value.missing(name, str(error)) for name in names], {"weights": "missing"})
         network = load_inception(weights.file, subject.device)
         samplers = [name for name in self.priors if name != "normal" or subject.model.has_prior]
-        latents = {name: self._latents(subject, name) for name in samplers}  # first: a misspelt name costs no time
+        latents = {
+            name: self._latents(subject, name) for name in samplers
+        }  # first, so that a misspelt name costs no time
         real = features_of_split(network, subject, reference)
         values = [_reconstructions(network, subject, real if reference == subject.split else None, weights)]
         for name in self.priors:
@@ -100,7 +102,7 @@ class Fidelity(Metric):
             )
 
     def _latents(self, subject: Subject, prior: str) -> Float[Tensor, "samples latent"]:
-        """The same random numbers for every prior."""
+        """Samples of a prior; every prior gets the same random numbers."""
         generator = torch.Generator().manual_seed(subject.seed_of("fidelity samples"))
         return subject.prior(prior).sample(self.samples, generator)
 
@@ -156,7 +158,7 @@ def features_of_split(network: FeatureExtractorInceptionV3, subject: Subject, sp
 def features_of_latents(
     network: FeatureExtractorInceptionV3, subject: Subject, latents: Float[Tensor, "samples latent"], description: str
 ) -> Features:
-    """Of the decoded images, rounded to 256 levels as picture files are."""
+    """Features of the decoded images, rounded to 256 levels as picture files are."""
 
     def decode(part: slice) -> Pixels:
         return to_uint8(decode_checked(subject, latents[part]), UNIT_RANGE)
@@ -215,7 +217,7 @@ def frechet_distance(reference: Features, features: Float[Tensor, "made features
 def _reconstructions(
     network: FeatureExtractorInceptionV3, subject: Subject, originals: Features | None, weights: Weights
 ) -> Value:
-    """Of the split's images against themselves; `originals` are its features where they are known already."""
+    """FID of the split's reconstructions against their originals, whose features `originals` may be known."""
     count = len(subject.rows(subject.split))
     if count < FEWEST_IMAGES:
         few = f"the {subject.split} split has {count} images, and {FEWEST_IMAGES} are needed: evaluate on more"

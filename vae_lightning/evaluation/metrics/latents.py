@@ -1,4 +1,4 @@
-"""What the latents do: how many speak, what their KL is made of, whether they fill the prior."""
+"""The latents: how many are active, what their KL consists of, and whether they fill the prior."""
 
 import math
 from dataclasses import dataclass
@@ -109,7 +109,7 @@ def _kl_values(parts: KLParts, posterior: DiagonalGaussian, cap: float) -> list[
     moments = Value(
         "aggregate_gaussian_kl_nats",
         gaussian_kl(*aggregate_moments(posterior)),
-        "KL of the Gaussian with q(z)'s mean and covariance to N(0, I), closed form: the part that a linear map mends",
+        "KL of the Gaussian with q(z)'s mean and covariance to N(0, I), closed form: what a linear map would remove",
         better="lower",
     )
     return [*values, moments]
@@ -119,20 +119,20 @@ def _cap_remark(parts: KLParts, cap: float) -> list[str]:
     if float(parts.mutual_information.mean()) < NEARLY_ALL * cap:
         return []
     return [
-        f"The latents tell all images apart (mutual information at its cap of {cap:.2f} nats for so many images): with "
-        "more images more of the KL would count as mutual information and less as total correlation."
+        f"The latents distinguish all images (mutual information at its cap of {cap:.2f} nats for so many images): "
+        "with more images more of the KL would count as mutual information and less as total correlation."
     ]
 
 
 def collapse_verdict(kl_nats: float, num_active: int, num_latents: int) -> str:
-    """In words, by the rule of the guard in training: KL below 1 nat and no active unit."""
+    """The verdict, by the rule of the guard in training: KL below 1 nat and no active unit."""
     found = f"{num_active} of {num_latents} latents are active, the KL is {kl_nats:.3g} nats"
     if kl_nats < COLLAPSED_NATS and num_active == 0:
         return (
             f"Posterior collapse: {found}. Every image has the same latents; sampled faces say nothing about the data."
         )
     if num_active < num_latents:
-        return f"No collapse, but {num_latents - num_active} latents say nothing: {found}."
+        return f"No collapse, but {num_latents - num_active} latents carry no information: {found}."
     return f"No collapse: {found}."
 
 
@@ -163,7 +163,7 @@ def draw_aggregate(latents: Float[Tensor, "images latent"], kl_per_latent: Float
 
 
 def decompose_kl(posterior: DiagonalGaussian, noise: Float[Tensor, "images latent"], track: Track) -> KLParts:
-    """By Monte Carlo with one latent sample per image; q(z) is the whole mixture over these images, nothing is sampled.
+    """By Monte Carlo with one latent sample per image; q(z) is the mixture over all these images, not a part of them.
 
     Source: Chen et al. 2018 (beta-TCVAE), equation 2, arXiv:1802.04942.
     """

@@ -76,7 +76,7 @@ class PixelLikelihood:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether the variance was found after training: the encoder then knows of another one."""
+        """Whether the variance was calibrated after training, so that the encoder was trained with another one."""
         return self._calibrated is not None
 
     def nll(self, prediction: PixelPrediction, images: Images) -> Float[Tensor, " batch"]:
@@ -94,7 +94,7 @@ class PixelLikelihood:
 
 @torch.inference_mode()
 def per_image(subject: Subject, likelihood: PixelLikelihood | None) -> dict[str, Float[np.ndarray, " images"]]:
-    """Every term for every image of the split, in float64 from here on."""
+    """All terms of the ELBO for every image of the split, in float64."""
     posterior = subject.posterior()
     latents = posterior.sample(subject.noise(len(posterior.mean), "elbo"))
     kl_nats = posterior.kl_per_latent().sum(1)

@@ -1,4 +1,4 @@
-"""What can be read from the latents by a straight cut: one linear probe per attribute."""
+"""How well attributes can be predicted linearly from the latents: one linear probe per attribute."""
 
 import warnings
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ VALUES = ("probe_mean_accuracy", "probe_mean_balanced_accuracy", "probe_mean_auc
 
 @dataclass(frozen=True)
 class ProbeScores:
-    """Of the scoring images."""
+    """Scores of the probes on the scoring images."""
 
     scores: AttributeScores
     not_converged: tuple[int, ...]  # attributes
@@ -81,7 +81,7 @@ class Probes(Metric):
         fitting = CodedImages(codes, fitted, subject.people("train", MOST_FITTED))
         scoring = CodedImages(subject.posterior().mean.numpy(), scored, subject.people(subject.split))
         if not (np.isfinite(fitting.codes).all() and np.isfinite(scoring.codes).all()):
-            return _missing("the latents are no numbers (nan or inf)")
+            return _missing("the latents are not finite numbers (nan or inf)")
         columns = np.flatnonzero(has_both_classes(fitted) & has_both_classes(scored))
         names = [subject.data.attribute_names[column] for column in columns]
         left_out = [name for name in subject.data.attribute_names if name not in names]
@@ -111,7 +111,7 @@ class Probes(Metric):
         )
 
     def score(self, fitting: CodedImages, scoring: CodedImages, seed: int) -> ProbeScores:
-        """Both with binary factors of which no class is empty."""
+        """Both sets of images need binary factors, each with both classes."""
         codes, new_codes = fitting.standardised_codes(fitting), scoring.standardised_codes(fitting)
         log_odds, not_converged = [], []
         for column in range(scoring.factors.shape[1]):
@@ -127,7 +127,7 @@ class Probes(Metric):
 
 
 def _mean_value(name: str, scores: Float[np.ndarray, "weightings attributes"], note: str) -> Value:
-    """A resample without one class of an attribute has no score of it; its mean is over the others."""
+    """The mean over attributes; a resample without one class of an attribute has no score of it and leaves it out."""
     kept = scores[~np.isnan(scores).all(1)]
     return Value(name, float(scores[0].mean()), note, percentile_interval(np.nanmean(kept[1:], axis=1)), "higher")
 

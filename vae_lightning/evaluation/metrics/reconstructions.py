@@ -41,7 +41,7 @@ class Reconstructions(Metric):
     weights: str | None = None  # folder or file of AlexNet's; None = torch.hub's cache alone
 
     def settings(self) -> dict[str, Any]:
-        """The weights by what they are, not by where they lie."""
+        """The weights count by their hash, not by their path."""
         return {"lpips_sha256": weights_digest(ALEXNET, self.weights)}
 
     def measure(self, subject: Subject) -> Result:
@@ -67,7 +67,7 @@ class Reconstructions(Metric):
         return Result(values, protocol, pictures={"reconstruction_extremes": picture(subject, found["mse"])})
 
     def _lpips(self, subject: Subject) -> tuple[LearnedPerceptualImagePatchSimilarity | None, Weights | None, str]:
-        """The network and its file, or else why there is none."""
+        """The network of LPIPS and its weights, or else the reason why there is none."""
         try:
             weights = examine_weights(ALEXNET, self.weights)
         except WeightsMissing as error:
@@ -117,12 +117,12 @@ def decode_checked(subject: Subject, latents: Float[Tensor, "batch latent"]) -> 
     """Images in [0, 1] on the subject's device.
 
     Raises:
-        EvaluationError: they are no numbers; as uint8 they would pass for black.
+        EvaluationError: pixels are not finite numbers; as uint8 they would pass for black.
     """
     images = subject.decode(latents)
     if not images.isfinite().all():
         raise EvaluationError(
-            "the decoder's images are no numbers (nan or inf), so there is nothing to measure: "
+            "the pixels of the decoder are not finite numbers (nan or inf), so nothing can be measured: "
             "evaluate an earlier checkpoint, or train again with a smaller learning rate"
         )
     return images

@@ -1,4 +1,4 @@
-"""Priors fitted to the latents after training: what an ELBO with them would pay, and how their samples look.
+"""Priors fitted to the latents after training: the KL term of an ELBO with them, and how their samples look.
 
 Sources: Ghosh et al. 2020, section 4, arXiv:1903.12436; Dai & Wipf 2019, section 3, arXiv:1903.05789.
 """
@@ -64,7 +64,7 @@ class Samplers(Metric):
         return Result(values, self._protocol(subject, len(latents), fitted), remarks, pictures=pictures)
 
     def _fit(self, subject: "Subject", is_deterministic: bool) -> tuple[dict[str, Prior], dict[str, str]]:
-        """Priors by name, and why the others are none."""
+        """The fitted priors by name, and the reasons why others could not be fitted."""
         fitted, problems = {}, {}
         for name in self.priors:
             if name == "normal" and is_deterministic:
@@ -99,7 +99,7 @@ def _rates(
     log_probs: dict[str, Float[np.ndarray, " images"]],
     log_normal: Float[np.ndarray, " images"],
 ) -> tuple[list[Value], list[str]]:
-    """E[log q(z|x) - log p(z)] for each prior, and what is saved by it; a verdict on the best."""
+    """E[log q(z|x) - log p(z)] for each prior and its gain over N(0, I), with a verdict on the best."""
     rate_note = "KL(q(z|x) || prior) by one sample for each image: the KL term of an ELBO with this prior"
     gain_note = "how much higher the ELBO of these images is with this prior than with N(0, I), nothing else changed"
     rates = {name: log_posterior - log_prob for name, log_prob in log_probs.items()}
