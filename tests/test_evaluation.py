@@ -247,7 +247,7 @@ def test_the_accelerator_gives_the_same_card(trained: Path, tmp_path: Path) -> N
         ({"importance_samples": 1}, "importance_samples=1"),
         ({"weights": "/nowhere"}, "weights=/nowhere"),
         ({"batch_size": 0}, "batch_size=0"),
-        ({"samples": 3}, "3"),
+        ({"samples": 3}, "samples=3"),
     ],
 )
 def test_bad_requests_are_refused_before_anything_is_read(arguments: dict[str, object], message: str) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vae_lightning.evaluation.card import Card, shown, to_rich
+from vae_lightning.evaluation.card import Card, to_rich, value_texts
 from vae_lightning.evaluation.evaluate import evaluate_run
 from vae_lightning.evaluation.request import Request
 from vae_lightning.report import write_report
@@ -77,7 +77,7 @@ def comparison(cards: Sequence[tuple[str, Card]]) -> Table:
         table.add_column(Text(label), justify="right")  # brackets of a list are not markup
     by_name = [{value.name: value for section in card.sections for value in section.values} for _, card in cards]
     for name in dict.fromkeys(name for values in by_name for name in values):
-        cells = [shown(values[name])[0] if name in values else "" for values in by_name]
+        cells = [value_texts(values[name])[0] if name in values else "" for values in by_name]
         if set(cells) - {"–", ""}:
             table.add_row(Text(name), *cells)
     return table

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vae_lightning.data.sources.source import SPLITS, Split
+from vae_lightning.data.sources.source import SPLITS
 from vae_lightning.pictures.face_grids import Faces
 from vae_lightning.recognition import Recognizer
 from vae_lightning.recognition.load import load_recognizer
@@ -89,7 +89,7 @@ def opened(run: str, checkpoint: str, device: str, *, split: str = "test", seed:
         raise ValueError(not_allowed("split", split, SPLITS))
     with progress() as observer:
         loaded = load_run(run, checkpoint, device)
-        yield Workplace(loaded, open_subject(loaded, split=cast(Split, split), seed=seed, track=observer.track))
+        yield Workplace(loaded, open_subject(loaded, split=split, seed=seed, track=observer.track))
 
 
 def finish(
