@@ -215,6 +215,11 @@ def test_too_few_images_are_an_error(make_subject: MakeSubject, metric: Fidelity
         metric.measure(make_subject(split=split))
 
 
+def test_a_subset_of_one_image_has_no_kid() -> None:
+    with pytest.raises(EvaluationError, match="kid_subset_size=1"):
+        Fidelity(kid_subset_size=1)
+
+
 def test_the_whole_metric_with_inceptions_own_architecture(
     make_subject: MakeSubject, weights_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

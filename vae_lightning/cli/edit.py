@@ -56,7 +56,7 @@ def amplify(
     checkpoint: Which = "best",
     device: Device = "auto",
 ) -> None:
-    """Move single latents: z_j + α. Ranks all of them, and shows which attribute each goes with."""
+    """Move single latents: z_j + α. Ranks all of them, and shows which attribute each correlates with."""
     from vae_lightning.cli.workplace import finish, opened
     from vae_lightning.editing.attributes.amplification import (
         amplify,
@@ -215,7 +215,7 @@ def transfer(
     anchors: Annotated[str, typer.Option(help="Numbers of people, by comma. Default: those with most pictures.")] = "",
     num_anchors: Annotated[int, typer.Option(min=1, help="How many people, where none are named.")] = 3,
     components: Annotated[int, typer.Option(help="Of the anchor's; the rest stays the subject's.")] = 64,
-    basis: Annotated[str, typer.Option(help="pca: by variance; identity: by what tells people apart.")] = "pca",
+    basis: Annotated[str, typer.Option(help="pca: by variance; identity: by what distinguishes people.")] = "pca",
     min_pictures: Annotated[int, typer.Option(min=2, help="Of a person, for their essence.")] = 10,
     images: Annotated[int, typer.Option(help="Training images that the components are fitted to.")] = 5_000,
     judge: Annotated[str, typer.Option(help="Also score: a run of factor_regressor or attribute_classifier.")] = "",

@@ -21,7 +21,7 @@ from vae_lightning.scores.result import Result, Value
 if TYPE_CHECKING:
     from vae_lightning.runs.subject import Subject
 
-FEWEST_IMAGES = 100  # fewer say nothing about 20 bins
+FEWEST_IMAGES = 100  # fewer are too few for 20 bins
 FEWEST_OTHERS = 20  # images that must differ from a factor's most common value
 PEOPLE_PER_JOINT_BIN = 2.5  # with fewer, mutual information by chance is no longer small
 

@@ -109,7 +109,7 @@ def read_card(file: Path) -> Card:
             raise ValueError(f"format {plain['format']}, this version reads up to {FORMAT}")
         about, sections = plain["about"], [Section.from_plain(section) for section in plain["sections"]]
         if not all(isinstance(about[name], kind) for name, kind in (("split", str), ("count", int), ("seed", int))):
-            raise ValueError("it does not say what was evaluated")
+            raise ValueError("it does not name the split, count and seed of the evaluation")
         return Card(about, sections)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} cannot be read as a card ({error}); evaluate the run again") from error

@@ -107,7 +107,7 @@ def factorvae_score(images: CodedImages, votes: int, seed: int, least_variance: 
     """Fresh votes of a classifier that knows, for each latent, which factor it stands for; the score is their mean.
 
     A vote: draw a factor and an image, then GROUP images (with replacement) whose factor is in the same bin; the
-    vote is the latent whose variance in the group, over that in all images, is smallest. Half of the votes say
+    vote is the latent whose variance in the group, over that in all images, is smallest. Half of the votes find
     for each latent which factor fixes it most often; the other half are scored. A latent without a
     vote in the first half is always wrong.
     Latents that vary no more than `least_variance` are left out: the paper leaves out those that have collapsed to

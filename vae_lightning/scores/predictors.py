@@ -50,8 +50,9 @@ def fit_predictors(
     codes, new_codes = fitting.standardised_codes(fitting), scoring.standardised_codes(fitting)
     factors = fitting.factors.astype(np.float64)
     targets = (factors - factors.mean(0)) / factors.std(0)
-    fit = _fit_lasso if predictor == "lasso" else _fit_forest
-    return fit(codes, targets, new_codes, weights, seed)
+    if predictor == "forest":
+        return _fit_forest(codes, targets, new_codes, seed)
+    return _fit_lasso(codes, targets, new_codes, weights, seed)
 
 
 def disentanglement(importance: Float[np.ndarray, "refits factors latents"]) -> Float[np.ndarray, " refits"]:
@@ -157,7 +158,6 @@ def _fit_forest(
     codes: Float[np.ndarray, "fitted latents"],
     targets: Float[np.ndarray, "fitted factors"],
     new_codes: Float[np.ndarray, "images latents"],
-    weights: Float[np.ndarray, "refits fitted"],
     seed: int,
 ) -> Importances:
     importance, predicted = [], []

@@ -50,7 +50,7 @@ def fit_directions(
         seed: of the random images.
         track: shows progress.
         probe_latents: of the same images, that the probes are fitted to; None: `latents`. One sample of q(z|x) each is
-            best for a VAE. Encoded means of a latent that says little vary little, so that even a small weight of
+            best for a VAE. Encoded means of a latent with little KL vary little, so that even a small weight of
             their standardised values is a long step of the latent itself, which looks like noise to the decoder.
 
     Raises:

@@ -22,7 +22,7 @@ BASES = ("pca", "identity")
 FITTING_IMAGES = 5_000
 MIN_PICTURES = 10
 SHRINKAGE = 0.01  # of the mean variance, added to each: latents that hardly vary do not identify people
-SMALLEST_SPREAD = 1e-6  # of an embedding's feature; what varies less is constant
+SMALLEST_SPREAD = 1e-6  # of an embedding's feature; below it the feature is constant
 Embeddings = Float[np.ndarray, "images features"]
 
 
@@ -60,6 +60,18 @@ class LatentBasis:
         return (latents.cpu().double() + torch.from_numpy(moved)).float()
 
 
+@dataclass(frozen=True)
+class IdentitySpace:
+    """A space in which people are distinguished."""
+
+    centre: Float[np.ndarray, " features"]
+    projection: Float[np.ndarray, "features dimensions"]
+    basis: str  # how it was found, in words
+
+    def coordinates(self, embeddings: Embeddings) -> Float[np.ndarray, "images dimensions"]:
+        return (embeddings - self.centre) @ self.projection
+
+
 def check_components(components: int, latent_dim: int) -> None:
     if not 0 <= components <= latent_dim:
         raise ValueError(f"components={components}: this model has {latent_dim} latents, so 0 to {latent_dim}")
@@ -85,7 +97,7 @@ def identity_basis(
     within a person. With fewer people than latents the last ones are in no order.
 
     Raises:
-        ValueError: fewer images than latents, or nobody has two pictures.
+        ValueError: fewer images than latents, or no person with two pictures.
 
     Source: Fisher 1936, Annals of Eugenics 7(2); Belhumeur, Hespanha & Kriegman 1997 (Fisherfaces), equation 4, IEEE
     PAMI 19(7).
@@ -113,7 +125,7 @@ def person_covariances(
     """Covariances between and within people, neither of them biased by how many pictures a person has.
 
     Raises:
-        ValueError: fewer than two people, or nobody has two pictures.
+        ValueError: fewer than two people, or no person with two pictures.
 
     Source: Searle, Casella & McCulloch 1992, Variance Components, section 3.6 (analysis of variance, unequal groups).
     """
@@ -260,18 +272,6 @@ def draw_basis(
         axis.grid(axis="y", alpha=0.3)
     figure.suptitle(f"Components by {basis.name}, of {basis.num_images:,} training images; dashed: {components} taken")
     return figure_pixels(figure)
-
-
-@dataclass(frozen=True)
-class IdentitySpace:
-    """A space in which people are distinguished."""
-
-    centre: Float[np.ndarray, " features"]
-    projection: Float[np.ndarray, "features dimensions"]
-    basis: str  # how it was found, in words
-
-    def coordinates(self, embeddings: Embeddings) -> Float[np.ndarray, "images dimensions"]:
-        return (embeddings - self.centre) @ self.projection
 
 
 def repeated_people(identities: Int64[np.ndarray, " rows"], at_most: int, seed: int) -> Int64[np.ndarray, " kept"]:

@@ -49,7 +49,7 @@ class _Anchor:
 
 
 def choose_subjects(subject: Subject, anchors: Sequence[Person], count: int) -> Int64[np.ndarray, " images"]:
-    """Rows of the split, evenly spaced over the pictures of everybody else."""
+    """Rows of the split, evenly spaced over the pictures of all people but the anchors."""
     identities = identities_of(subject, subject.split)
     rows = np.flatnonzero(~np.isin(identities, [anchor.identity for anchor in anchors]))
     return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(np.int64)]

@@ -28,7 +28,7 @@ from vae_lightning.system.names import not_allowed
 MOST_READ = 1_000  # images of the split that units, reliability and distances between people are taken from
 MOST_FITTED = 5_000  # training images, to find what differs between people
 FEWEST_PEOPLE = 20  # with two pictures or more
-SMALLEST_SPREAD = 1e-6  # of an output's readings; what varies less is constant
+SMALLEST_SPREAD = 1e-6  # of an output; below it the output is constant
 
 Images = Float[Tensor, "images channels height width"]
 Outputs = Float[np.ndarray, "images outputs"]
@@ -147,7 +147,7 @@ class Judge:
         return table
 
     def _truth(self) -> tuple[tuple[str, ...], np.ndarray | None]:
-        """Names and true values of what is known of the split's images."""
+        """Names and true values of the attributes or factors of the split's images."""
         if self.target == "attributes":
             attributes = self.subject.attributes(self.subject.split, MOST_READ)
             return () if attributes is None else self.subject.data.attribute_names, attributes

@@ -19,9 +19,9 @@ RESAMPLES = 500
 LAPLACIAN = ((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0))
 DEFINITIONS = {
     "compared": "decode(z') with decode(z0), never with the original: what the reconstruction lost is not the edit's",
-    "change": "of the judge's reading, in standard deviations (sd) of its readings of the split's original images",
+    "change": "of the judge's output, in standard deviations (sd) of its outputs for the split's original images",
     "target_change": "mean change of the target, + in the asked direction",
-    "success": "share of the images read as not having what was asked (log-odds) that are read as having it afterwards",
+    "success": "share of the images that the judge sees without the wanted state (log-odds) and with it afterwards",
     "leakage": "mean over the other outputs of the mean over images of |change|",
     "systematic_leakage": "mean over the other outputs of |mean change|: what happens to all faces alike",
     "worst_leak": "the other output with the largest |mean change|",
@@ -98,7 +98,7 @@ def interval_cells(name: str, resampled: Float[np.ndarray, " resamples"]) -> Row
 
 @torch.inference_mode()
 def look(judge: Judge, subject: Subject, latents: Latents, what: str = "the latents") -> Look:
-    """Decodes latents, reads the images and encodes them again; `what` names them in messages.
+    """Decodes latents, judges the images and encodes them again; `what` names them in messages.
 
     Raises:
         ValueError: the latents are not finite numbers.

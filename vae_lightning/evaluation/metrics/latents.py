@@ -128,9 +128,7 @@ def collapse_verdict(kl_nats: float, num_active: int, num_latents: int) -> str:
     """The verdict, by the rule of the guard in training: KL below 1 nat and no active unit."""
     found = f"{num_active} of {num_latents} latents are active, the KL is {kl_nats:.3g} nats"
     if kl_nats < COLLAPSED_NATS and num_active == 0:
-        return (
-            f"Posterior collapse: {found}. Every image has the same latents; sampled faces say nothing about the data."
-        )
+        return f"Posterior collapse: {found}. Every image has the same latents; sampled faces show nothing of the data."
     if num_active < num_latents:
         return f"No collapse, but {num_latents - num_active} latents carry no information: {found}."
     return f"No collapse: {found}."
