@@ -70,7 +70,7 @@ def r_squared(
     target: Float[np.ndarray, " images"],
     weights: Float[np.ndarray, "weightings images"],
 ) -> Float[np.ndarray, " weightings"]:
-    """1 - residual / variance: 1 is perfect, 0 is as good as the mean; 0 also where the target is constant."""
+    """1 - residual / variance: 1 is perfect, 0 as good as the mean, below 0 worse; 0 where the target is constant."""
     shares = weights / weights.sum(1, keepdims=True)
     centred = target - target.mean()
     variance = shares @ centred**2 - (shares @ centred) ** 2

@@ -21,7 +21,7 @@ DEFINITIONS = {
     "compared": "decode(z') with decode(z0), never with the original: what the reconstruction lost is not the edit's",
     "change": "of the judge's output, in standard deviations (sd) of its outputs for the split's original images",
     "target_change": "mean change of the target, + in the asked direction",
-    "success": "share of the images that the judge sees without the wanted state (log-odds) and with it afterwards",
+    "success": "of the images without the wanted state by the judge's log-odds, the share that has it afterwards",
     "leakage": "mean over the other outputs of the mean over images of |change|",
     "systematic_leakage": "mean over the other outputs of |mean change|: what happens to all faces alike",
     "worst_leak": "the other output with the largest |mean change|",
