@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from tiny_runs import run_of
 from torch import Tensor
 
 from vae_lightning.latents.directions import Directions
@@ -32,7 +33,7 @@ def bare_run(folder: Path, posterior: str = "gaussian") -> Run:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(b"weights")  # only their digest is asked for
     data = {"source": "folder", "root": str(folder / "gone")}
-    return Run(model, {"config": {"beta": 4.0, "data": data}, "data": {**data, "content": {}}}, file)
+    return run_of(model, {"config": {"beta": 4.0, "data": data}, "data": {**data, "content": {}}}, file)
 
 
 def fitted_run(folder: Path) -> Run:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from tiny_runs import run_of
 
 from vae_lightning.data import DataError, Preprocessing
 from vae_lightning.models import LinearVAE
@@ -36,7 +37,7 @@ def scene(size: tuple[int, int] = SCENE) -> Image.Image:
 def run_on(source: str, crop: int | None = 148, image_size: int = 32, color: str = "rgb") -> Run:
     settings = {"crop": crop, "image_size": image_size, "color": color}
     model = LinearVAE(image_size=image_size, color=color, latent_dim=2, hidden_dim=4)
-    return Run(model, {"config": {"data": settings}, "data": {"source": source}}, Path())
+    return run_of(model, {"config": {"data": settings}, "data": {"source": source}}, Path())
 
 
 def in_training(image: Image.Image, crop: int | None = 148, size: int = 32) -> np.ndarray:

@@ -11,6 +11,7 @@ import yaml
 from conftest import train_tiny, write_celeba
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from tiny_runs import run_of
 from torch import nn
 from typer.testing import CliRunner
 from written_sweeps import Page, measured, read_csv, write_job, write_recognizer
@@ -25,7 +26,6 @@ from vae_lightning.report.curves import _legend_below, draw_training_curves
 from vae_lightning.report.exhibits import exhibit_sweep, fit_to
 from vae_lightning.report.sweep import read_sweep
 from vae_lightning.report.traversals import match_latents, measure_latents, traversal_row
-from vae_lightning.runs.run import Run
 
 TINY_MODEL = ["model=linear", "model.hidden_dim=24", "trainer.max_epochs=1", "callbacks=[checkpoint]", "logger=[csv]"]
 JOBS = {
@@ -251,7 +251,7 @@ def test_matching_finds_permutation_and_sign(tmp_path: Path) -> None:
         model.encoder[-1].weight.mul_(4)  # untrained, some latents would have no KL to speak of
     order, signs = [3, 0, 5, 1, 4, 2], [1.0, -1.0, 1.0, 1.0, -1.0, -1.0]
     faces = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
-    runs = [Run(each, {}, tmp_path) for each in (model, permuted(model, order, signs))]
+    runs = [run_of(each, {}, tmp_path) for each in (model, permuted(model, order, signs))]
     torch.testing.assert_close(runs[0].reconstruct(faces), runs[1].reconstruct(faces))  # the same model indeed
     reference, other = (measure_latents(run, faces) for run in runs)
     matches = match_latents(reference, other, 6)
@@ -271,8 +271,8 @@ def test_matching_finds_permutation_and_sign(tmp_path: Path) -> None:
 
 def test_latents_are_matched_across_image_size_and_colour(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    small = Run(LinearVAE(image_size=32, color="gray", latent_dim=5, hidden_dim=24), {}, tmp_path)
-    large = Run(LinearVAE(image_size=64, latent_dim=7, hidden_dim=24), {}, tmp_path)
+    small = run_of(LinearVAE(image_size=32, color="gray", latent_dim=5, hidden_dim=24), {}, tmp_path)
+    large = run_of(LinearVAE(image_size=64, latent_dim=7, hidden_dim=24), {}, tmp_path)
     one = measure_latents(small, torch.randint(0, 256, (4, 1, 32, 32), dtype=torch.uint8))
     other = measure_latents(large, torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8))
     for reference, offered in ((one, other), (other, one)):

@@ -11,6 +11,7 @@ from vae_lightning.latents.directions import Directions
 from vae_lightning.latents.priors import fit_prior
 from vae_lightning.latents.statistics import LatentStatistics
 from vae_lightning.losses import ReconstructionLoss
+from vae_lightning.models import Autoencoder
 from vae_lightning.runs.checkpoints import EXPORT_FORMAT, FORMAT, build_model
 from vae_lightning.runs.fitted import direction_file, prior_file, statistics_file
 from vae_lightning.runs.layout import (
@@ -22,6 +23,7 @@ from vae_lightning.runs.layout import (
     RECORD_KEY,
 )
 from vae_lightning.runs.parts import build_part
+from vae_lightning.runs.run import Run
 
 MODEL = {
     "_target_": "vae_lightning.models.ConvVAE",
@@ -103,6 +105,11 @@ def write_run(
     (folder / "checkpoints").mkdir(parents=True)
     torch.save(content, folder / "checkpoints" / "best.ckpt")
     return folder
+
+
+def run_of(model: Autoencoder, record: dict[str, Any], path: Path) -> Run:
+    """A run whose checkpoint nobody wrote."""
+    return Run(model, path, {RECORD_KEY: record, "epoch": 0, "state_dict": {}})
 
 
 def checkpoint(run: Path) -> Path:
