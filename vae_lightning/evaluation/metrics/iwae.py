@@ -58,7 +58,7 @@ class ImportanceWeighted(Metric):
         log_likelihood = log_likelihood_of(subject, likelihood, subject.split, subject.rows(subject.split))
         log_weights = importance_weights(subject, scaled(posterior, scale), log_likelihood, self.importance_samples)
         elbo = log_weights.mean(1)
-        if scale != 1:  # the encoder's own width is not the best
+        if scale != 1:  # the ELBO is that of the encoder without the factor
             elbo = importance_weights(subject, posterior, log_likelihood, 1)[:, 0]
         proposal = "the encoder's posterior" if scale == 1 else f"the encoder's posterior, {scale:.3g} times as wide"
         protocol = {
