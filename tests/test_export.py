@@ -96,8 +96,8 @@ def test_what_was_fitted_goes_along_under_the_new_digest(tmp_path: Path) -> None
     run = write_run(tmp_path / "run")
     directions, statistics = fit_everything(run)
     output = vae("export", run, tmp_path / "exported")
-    assert "Went along: priors gaussian, gmm, directions of 2 attributes, statistics of the latents" in output
-    assert f"Not there yet: priors flow: vae evaluate {run} --metrics samplers" in output
+    assert "Included: priors gaussian, gmm, directions of 2 attributes, statistics of the latents" in output
+    assert f"Not included: priors flow: vae evaluate {run} --metrics samplers" in output
     before, after = load_run(run), load_run(tmp_path / "exported")
     for prior in ("gaussian", "gmm"):
         assert torch.equal(after.sample(2, seed=1, prior=prior), before.sample(2, seed=1, prior=prior))

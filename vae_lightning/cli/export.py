@@ -69,9 +69,9 @@ def _show(exported: "Exported", run: str, folder: Path) -> None:
         typer.echo(f"{name:<{width}}  {format_bytes(size):>8}")
     for file in exported.onnx:
         typer.echo(f"{file.name}: opset {file.opset}, at most {file.largest_difference:.1g} from PyTorch")
-    typer.echo(f"Went along: {exported.carried.in_words()}.")
+    typer.echo(f"Included: {exported.carried.in_words()}.")
     for step in exported.carried.missing(run):
-        typer.echo(f"Not there yet: {step}")
+        typer.echo(f"Not included: {step}")
     typer.echo(f'\nPython:   from vae_lightning import load_run; vae = load_run("{folder}")')
     typer.echo(f"Explore:  {command(f'vae explore {folder}')}")
     demo = folder / "demo"

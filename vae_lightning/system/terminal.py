@@ -40,8 +40,10 @@ def command(line: str) -> str:
         return line
     if num_uv_runs:
         project = Path(sys.prefix).parent
+        extra = "--extra explore " if line.startswith("vae explore") else ""  # the one verb that needs an extra as such
         is_elsewhere = (project / "pyproject.toml").is_file() and not here.is_relative_to(project)
-        return f"uv run --project {shlex.quote(str(project))} {line}" if is_elsewhere else f"uv run {line}"
+        where = f"--project {shlex.quote(str(project))} " if is_elsewhere else ""
+        return f"uv run {where}{extra}{line}"
     return f"{shlex.quote(str(scripts))}/{line}" if sys.prefix != sys.base_prefix else line
 
 
