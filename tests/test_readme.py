@@ -77,7 +77,13 @@ def test_vae_commands_name_a_verb_and_options_that_it_has(command: str) -> None:
     assert not [word for word in words if word.startswith("--") and word.partition("=")[0] not in flags], (name, flags)
 
 
-@pytest.mark.parametrize("verb", [*VAE_VERBS, *(f"edit {verb}" for verb in EDIT_VERBS)])
+def test_the_help_of_train_is_that_of_train_py() -> None:
+    shown = CliRunner().invoke(app, ["train", "--help"])
+    assert shown.exit_code == 0
+    assert "beta_schedule: capacity, constant, cyclical, warmup" in shown.output
+
+
+@pytest.mark.parametrize("verb", sorted({*VAE_VERBS, *(f"edit {verb}" for verb in EDIT_VERBS)} - {"train"}))
 def test_verbs_exist_and_show_an_example(verb: str) -> None:
     shown = CliRunner().invoke(app, [*verb.split(), "--help"])
     assert shown.exit_code == 0
