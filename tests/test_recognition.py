@@ -187,7 +187,7 @@ def test_gray_images_are_read_as_three_equal_channels() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["experiment=attribute_classifier", "model=conv"], r"a VAE's parts do nothing for it \(model=…\)"),
+        (["experiment=attribute_classifier", "model=conv"], r"model=… are parts of a VAE"),
         (["recognizer=resnet18"], "choose experiment=attribute_classifier"),
         (["experiment=attribute_classifier", "data=folder", "data.root=/x"], "has no attributes; data=celeba and"),
         (["experiment=factor_regressor", "data=celeba"], "only data=faces has known factors"),

@@ -48,7 +48,8 @@ def assert_all_well(ended: list[Ended]) -> None:
 
 def test_eight_that_need_the_same_faces_draw_and_decode_them_once(tmp_path: Path) -> None:
     program = """
-from vae_lightning.data import FaceDataModule, faces
+from vae_lightning.data import FaceDataModule
+from vae_lightning.data.rendering import dataset as faces
 draw = faces.draw_chunk
 faces.draw_chunk = lambda *chunk: (print("drawn"), draw(*chunk))[1]
 data = FaceDataModule("faces", faces_count=200, image_size=32)
