@@ -87,7 +87,7 @@ def test_a_clip_that_would_turn_the_gradient_round_is_refused(clip: float) -> No
         ("16-true", "allowed are auto, 32-true, bf16-mixed, 16-mixed"),
         ("bf16-true", r"did you mean bf16-mixed\?"),
         ("64-true", "allowed are auto, 32-true"),
-        ("16-mixed", "CPUs do not compute in it"),
+        ("16-mixed", "CPUs cannot compute in float16"),
     ],
 )
 def test_a_precision_that_no_model_trains_in_is_refused(precision: str, words: str) -> None:
