@@ -29,7 +29,7 @@ def test_an_autoencoders_run_has_and_does_all_but_what_needs_a_prior(
     assert kinds == ["interpolation", "reconstruction", "traversal"]
     said = " ".join(record.getMessage() for record in caplog.records)
     assert "left out posterior_collapse, temperature, kl_per_latent" in said
-    assert "does nothing" not in said
+    assert "has no effect" not in said
     assert f"vae reconstruct {run_dir}" in said
     metrics = json.loads((run_dir / "metrics.json").read_text())
     measured = {name for name in metrics if name.startswith("val/")} - {"val/best_epoch"}
@@ -49,7 +49,7 @@ def test_beta_changes_nothing_and_says_so(run_training: Callable[..., Path], cap
     one = run_training("one", *AUTOENCODER)
     with caplog.at_level(logging.WARNING, "vae_lightning"):
         other = run_training("other", *AUTOENCODER, "beta=10", "kl=free_bits", "beta_schedule=warmup")
-    assert "this does nothing: beta=10, kl (FreeBits), beta_schedule (LinearWarmup)" in caplog.text
+    assert "has no KL, so this has no effect: beta=10, kl (FreeBits), beta_schedule (LinearWarmup)" in caplog.text
     for row, other_row in zip(*(read_metrics(run / "metrics.csv") for run in (one, other)), strict=True):
         assert row["train/loss"] == other_row["train/loss"]
 

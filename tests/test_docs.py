@@ -106,7 +106,9 @@ def test_versions_and_licence_agree() -> None:
     assert "Version 2.0, January 2004" in text_of(REPOSITORY / "LICENSE")
 
 
+@pytest.mark.extra
 def test_the_reference_has_every_key_of_every_yaml_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sphinx")
     monkeypatch.syspath_prepend(str(DOCS))
     reference = __import__("configuration_reference").reference()
     for choice in ("data=auto", "model=conv", "kl=free_bits", "trainer=default", "+callbacks=projector"):

@@ -79,8 +79,10 @@ def test_a_table_of_metrics_has_each_step_once(tmp_path: Path) -> None:
     assert read_metrics(resumed.path) == []
 
 
-def test_tensorboard_shows_each_step_once(tmp_path: Path) -> None:
+def test_tensorboard_shows_each_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, (start, steps) in enumerate(((0, (2, 4, 6)), (3, (4, 6, 8)))):
+        # files are read in the order of the seconds in their names
+        monkeypatch.setattr(time, "time", lambda second=1.7e9 + number: second)
         logger = TensorBoardLogger(str(tmp_path), name="", version="")
         begin_session(logger, start)
         for step in steps:
