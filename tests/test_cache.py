@@ -267,6 +267,7 @@ BUILD = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 def test_killed_build_is_taken_over_from_the_start(tiny_celeba: Celeba, tmp_path: Path) -> None:
     """Two processes start together; the one that builds is killed, so the one that waits has to build."""
     root, directory, builder = tiny_celeba(200), tmp_path / "cache", tmp_path / "builder"

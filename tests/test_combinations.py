@@ -106,7 +106,10 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
 
 
-@pytest.mark.parametrize("combination", [*EVERY_OBJECTIVE_ON_EVERY_MODEL, *WITH_THE_REST])
+@pytest.mark.parametrize(
+    "combination",
+    [*EVERY_OBJECTIVE_ON_EVERY_MODEL, *(pytest.param(pair, marks=pytest.mark.slow) for pair in WITH_THE_REST)],
+)
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 def test_trains_or_is_refused_with_a_reason(combination: str, data_dir: Path, tmp_path: Path) -> None:
     fixed = ["data=faces", "data.faces_count=40", f"data.data_dir='{data_dir}'", f"run_dir='{tmp_path}'"]

@@ -77,6 +77,7 @@ def test_a_sweep_its_folders_and_the_verbs(
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_that_training_goes_on_from(
     tiny_celeba: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -102,6 +103,7 @@ def _cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize(
     ("damage", "words"),
@@ -123,6 +125,7 @@ def test_damaged_data_ends_with_one_clear_message(
     assert not list(tmp_path.glob("data/cache/*/images.npy"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml")))
 def test_presets_can_be_read_before_they_run(preset: str, tmp_path: Path) -> None:
     """`--cfg job --resolve`: no reference is left to look up, and nothing is written."""

@@ -92,6 +92,7 @@ def test_compiled_steps_are_the_eager_ones(torch_home: Path) -> None:
         assert found["eager"][0] != found["eager"][-1]
 
 
+@pytest.mark.slow
 def test_training_uses_the_compiled_step(run_training: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, object]] = []
 

@@ -85,8 +85,8 @@ TRAINING = [
 METRICS = "likelihood,iwae,reconstructions,latents,disentanglement,probes,samplers,pictures"
 
 
+@pytest.mark.nightly
 @pytest.mark.process
-@pytest.mark.slow
 def test_a_seed_is_one_run_in_any_process(tmp_path: Path) -> None:
     """Another hash seed, working directory, run folder, time zone, locale, progress bar and number of cores."""
     one, other = tmp_path / "ünd so", tmp_path / "a folder" / "below"

@@ -50,6 +50,7 @@ def read_settings(folder: Path) -> dict[str, object]:
     return content["settings"]  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_amplify_writes_ranking_correlations_and_a_picture_per_latent(workshop: Path) -> None:
     output = vae("edit", "amplify", workshop / "vae", "--top", 2, "--steps", 3, "-n", 2, "--range", 5)
     folder = workshop / "vae" / "edits" / "amplify_variance"

@@ -342,6 +342,7 @@ def test_the_command_prints_the_card_and_where_it_lies(trained: Path, tmp_path: 
     assert "likelihood" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_a_sweep_is_evaluated_run_by_run_and_joins_the_report(tmp_path: Path, tiny_celeba: Callable[..., Path]) -> None:
     root, sweep = tiny_celeba(60), tmp_path / "multirun" / "s"
     for beta in (1, 4):

@@ -68,7 +68,7 @@ async def everything_once(address: str, run: Any) -> None:
         await visitor.edit(token, whole=True)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.process
 def test_fifty_at_once_get_their_own_pictures_and_memory_stays_flat(tmp_path: Path) -> None:
     run = write_explored_run(tmp_path / "run", tmp_path / "none", tmp_path / "data")

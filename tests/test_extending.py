@@ -130,6 +130,7 @@ def test_every_kind_of_part_has_a_recipe() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize(("posterior", "image_size"), [("gaussian", 16), ("gaussian", 24), ("deterministic", 24)])
 def test_a_run_is_trained_with_the_new_parts(posterior: str, image_size: int, copy: Path) -> None:
@@ -157,6 +158,7 @@ def test_the_commands_of_the_page_compose_and_build(copy: Path) -> None:
     assert in_copy(copy, "-c", BUILT, *commands).splitlines()[-1] == f"built {len(commands)}"
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("posterior", "image_size"), [("gaussian", 16), pytest.param("deterministic", 24, marks=pytest.mark.slow)]

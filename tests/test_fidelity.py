@@ -220,6 +220,7 @@ def test_a_subset_of_one_image_has_no_kid() -> None:
         Fidelity(kid_subset_size=1)
 
 
+@pytest.mark.slow
 def test_the_whole_metric_with_inceptions_own_architecture(
     make_subject: MakeSubject, weights_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

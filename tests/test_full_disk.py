@@ -207,7 +207,7 @@ def assert_same(weights: dict[str, torch.Tensor], others: dict[str, torch.Tensor
         assert torch.equal(tensor, others[name]), name
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("size", "what"),
@@ -257,7 +257,7 @@ def test_a_disk_that_fills_up_under_way_costs_no_checkpoint(quick: list[str], tm
         assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == epoch + 2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.process
 def test_a_sweep_stops_on_a_full_disk_and_goes_on(quick: list[str], tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "6m") as disk:

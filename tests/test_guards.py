@@ -108,6 +108,7 @@ def test_the_order_in_which_callbacks_are_listed_does_not_matter(run_training: C
     assert picture(runs[0]) == picture(runs[1]) != picture(raw)
 
 
+@pytest.mark.slow
 def test_resumed_mean_equals_uninterrupted_mean(run_training: Callable[..., Path]) -> None:
     whole = checkpoint(run_training("whole", *EMA_RUN, "trainer.max_epochs=4"))
     run_training("parts", *EMA_RUN, "trainer.max_epochs=2")
@@ -264,6 +265,7 @@ def test_each_change_is_reported_once_and_health_is_not(caplog: pytest.LogCaptur
     ]
 
 
+@pytest.mark.slow
 def test_what_the_warning_advises_helps(run_training: Callable[..., Path]) -> None:
     """At a beta at which the posterior collapses, each remedy leaves more KL."""
     common = ["beta=30", "trainer.max_epochs=4", "optimizer.lr=3e-3"]

@@ -173,8 +173,8 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Trials:
     return Trials(tmp_path_factory.mktemp("kills"), seed=1)
 
 
+@pytest.mark.nightly
 @pytest.mark.process
-@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["a checkpoint is written", "building the cache", "jobs of a sweep"])
 def test_kills_lose_nothing(phase: str, trials: Trials) -> None:
     assert phase in PHASES
@@ -183,8 +183,8 @@ def test_kills_lose_nothing(phase: str, trials: Trials) -> None:
     assert trial.kills
 
 
+@pytest.mark.nightly
 @pytest.mark.process
-@pytest.mark.slow
 def test_the_same_command_goes_on_with_several_processes_too(tiny_celeba: Callable[..., Path], tmp_path: Path) -> None:
     command = [*SMALL, "trainer=ddp", "trainer.devices=2", "trainer.max_epochs=1", "hydra.run.dir=two"]
     command += [f"data.root='{tiny_celeba(60)}'", "callbacks=[checkpoint]", "test=false", "data.batch_size=4"]

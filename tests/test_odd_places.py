@@ -250,7 +250,7 @@ def assert_serves(command: str, cwd: Path) -> None:
     assert re.search(r"http://localhost:\d+/", said), said
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.process
 def test_a_clone_in_an_odd_folder_trains_and_sweeps(tiny_celeba: Callable[..., Path], tmp_path: Path) -> None:
     """With a home that cannot be written to, where matplotlib and torch keep their caches."""

@@ -76,6 +76,7 @@ def integral(prior: Prior, power: int = 1) -> float:
     return float(densities.pow(power).sum()) * 0.05**2
 
 
+@pytest.mark.slow
 def test_every_density_integrates_to_one(banana_flow: Flow) -> None:
     for prior in (*kept_priors(banana_flow).values(), mixture_of_three()):
         assert integral(prior) == pytest.approx(1.0, abs=2e-3), prior.name

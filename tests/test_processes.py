@@ -16,6 +16,7 @@ from vae_lightning.runs.metrics_csv import read_metrics
 pytestmark = pytest.mark.process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "objective",
     [

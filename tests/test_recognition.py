@@ -92,6 +92,7 @@ def test_a_classifier_is_trained_written_and_loaded(trained: Path) -> None:
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
+@pytest.mark.slow
 def test_a_resumed_classifier_equals_an_uninterrupted_one(train_classifier: RunTraining) -> None:
     settings = ["lr_schedule=constant", "logger=[csv]", "callbacks=[checkpoint]", "~callbacks.best_checkpoint"]
     settings += ["test=false", "data.train_size=16"]
@@ -115,6 +116,7 @@ def test_what_can_be_seen_is_learned(train_classifier: RunTraining) -> None:
     assert losses[-1] < 0.2 * losses[0]
 
 
+@pytest.mark.slow
 def test_a_factor_regressor_reads_rendered_faces(tmp_path: Path) -> None:
     settings = ["experiment=factor_regressor", "data.faces_count=40", "trainer.max_epochs=1", "logger=[csv]"]
     with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):

@@ -188,6 +188,7 @@ def epochs_of(run: Path) -> int:
     return int(json.loads((run / "metrics.json").read_text())["epochs"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "step", "signum"),
     [  # an epoch has 6 batches

@@ -36,6 +36,7 @@ def hold(folder: Path, held: Event, release: Event) -> None:
         release.wait(30)
 
 
+@pytest.mark.slow
 def test_a_folder_belongs_to_one_process_at_a_time(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     held, release = context.Event(), context.Event()

@@ -17,7 +17,7 @@ from vae_lightning import load_run
 from vae_lightning.data.rendering.dataset import render_faces
 from vae_lightning.runs.status import read_status, state_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.process]
+pytestmark = [pytest.mark.nightly, pytest.mark.process]
 
 QUICK = [*SMALL, "callbacks=[checkpoint]", "logger=[csv]", "trainer.enable_progress_bar=false"]
 Ended = tuple[int, str]  # exit code, what was said

@@ -45,7 +45,7 @@ def kill_in_training(process: subprocess.Popen[str], run_dir: Path, victim: int 
     os.kill(victim or process.pid, signal.SIGKILL)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_sweep_goes_on_and_ends_as_if_nothing_had_happened(quick: list[str], tmp_path: Path) -> None:
     """One after another in one process: beta=1 is done when beta=4 is killed; the third job fails."""
     command = ["-m", "beta=1,4", "optimizer.lr=1e-3,1e25", f"trainer.max_epochs={EPOCHS}", "sweep=s", *quick]
@@ -74,7 +74,7 @@ def test_a_killed_sweep_goes_on_and_ends_as_if_nothing_had_happened(quick: list[
     assert log.count("ConvVAE (") == 2  # both attempts are in the job's own log
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_sweeps_of_one_second_share_nothing_but_the_decoded_images(quick: list[str], tmp_path: Path) -> None:
     both = [start_training("-m", "beta=1", "trainer.max_epochs=1", *quick, cwd=tmp_path) for _ in range(2)]
     outputs = [process.communicate(timeout=400)[0] for process in both]
@@ -86,6 +86,7 @@ def test_two_sweeps_of_one_second_share_nothing_but_the_decoded_images(quick: li
     assert len(list((tmp_path / "data" / "cache").glob("*/images.npy"))) == 3
 
 
+@pytest.mark.slow
 def test_sigterm_is_a_stop_and_under_slurm_a_request_to_requeue(quick: list[str], tmp_path: Path) -> None:
     """submitit listens to SIGUSR2; a job that ends with 0 after SIGTERM would count as completed."""
     listener = (
@@ -112,6 +113,7 @@ def test_sigterm_is_a_stop_and_under_slurm_a_request_to_requeue(quick: list[str]
         assert state_of(folder) == "interrupted"
 
 
+@pytest.mark.nightly
 @pytest.mark.extra
 def test_ray_gives_each_job_its_device_and_starts_a_killed_one_again(quick: list[str], tmp_path: Path) -> None:
     pytest.importorskip("ray")
@@ -142,6 +144,7 @@ def test_ray_refuses_gpus_that_are_not_there(tmp_path: Path) -> None:
     assert not (tmp_path / "multirun").exists()
 
 
+@pytest.mark.nightly
 @pytest.mark.extra
 def test_optuna_goes_on_where_it_was_killed(quick: list[str], tmp_path: Path) -> None:
     pytest.importorskip("optuna")
