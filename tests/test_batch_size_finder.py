@@ -43,6 +43,7 @@ def assert_alike(run_dir: Path, other: Path) -> None:
     assert read_metrics(run_dir / "metrics.csv") == read_metrics(other / "metrics.csv")
 
 
+@pytest.mark.slow
 def test_a_search_ends_in_the_run_with_the_size_that_it_found(
     run_training: Train, caplog: pytest.LogCaptureFixture
 ) -> None:

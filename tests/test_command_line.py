@@ -53,6 +53,7 @@ def test_misspelt_overrides_end_at_once(argument: str, words: str, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []  # nothing was written
 
 
+@pytest.mark.slow
 def test_a_sweep_its_folders_and_the_verbs(
     tiny_celeba: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -234,6 +234,7 @@ def test_check_arguments_reads_base_classes() -> None:
     assert instantiate(OmegaConf.create(node)).logvar_clamp == (-4.0, 4.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [*([f"experiment={choice}"] for choice in EXPERIMENTS), ["debug=smoke"]])
 def test_presets_ask_for_no_more_faces_than_are_rendered(overrides: list[str]) -> None:
     """Without CelebA a preset trains on rendered faces: its subsets have to fit into them."""

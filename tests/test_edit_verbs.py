@@ -15,6 +15,8 @@ from vae_lightning.cli.app import app
 from vae_lightning.runs.layout import RunError
 from vae_lightning.runs.load import load_run
 
+pytestmark = pytest.mark.slow  # test_directions, test_guidance and test_identity_transfer have the same from Python
+
 FIXED = [override for override in TINY_RUN if "latent_dim" not in override]
 SMALL = ["trainer.max_epochs=1", "callbacks=[checkpoint]", "logger=[csv]", "test=false"]
 
@@ -50,7 +52,6 @@ def read_settings(folder: Path) -> dict[str, object]:
     return content["settings"]  # type: ignore[no-any-return]
 
 
-@pytest.mark.slow
 def test_amplify_writes_ranking_correlations_and_a_picture_per_latent(workshop: Path) -> None:
     output = vae("edit", "amplify", workshop / "vae", "--top", 2, "--steps", 3, "-n", 2, "--range", 5)
     folder = workshop / "vae" / "edits" / "amplify_variance"

@@ -207,6 +207,7 @@ def test_a_damaged_result_is_measured_again(trained: Path, tmp_path: Path) -> No
     assert (tmp_path / "interpolations.png").is_file()
 
 
+@pytest.mark.slow
 def test_fitted_priors_lie_beside_the_checkpoint_and_sample(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="vae evaluate"):
         load_run(trained).sample(1, prior="gaussian")

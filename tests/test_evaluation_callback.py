@@ -15,6 +15,7 @@ from vae_lightning.models import LinearVAE
 from vae_lightning.runs.metrics_csv import read_metrics
 
 
+@pytest.mark.slow
 def test_the_callback_logs_numbers_and_draws(run_training: Callable[..., Path]) -> None:
     overrides = ["callbacks=[checkpoint,ema,evaluation]", "callbacks.evaluation.metrics=[likelihood,latents]"]
     run_dir = run_training(

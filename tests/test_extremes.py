@@ -250,7 +250,7 @@ TRAINS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("settings", TRAINS)
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 def test_an_extreme_run_logs_finite_numbers_and_draws(settings: str, plain_colours: Path, tmp_path: Path) -> None:

@@ -157,6 +157,7 @@ def linear_gaussian() -> tuple[Tensor, DiagonalGaussian, Callable[[slice, Tensor
     return exact, proposal, log_likelihood
 
 
+@pytest.mark.slow
 def test_iwae_rises_to_the_exact_likelihood_and_the_elbo_lies_below(
     small: LinearVAE, linear_gaussian: tuple[Tensor, DiagonalGaussian, Callable[[slice, Tensor], Tensor]]
 ) -> None:

@@ -204,6 +204,7 @@ def test_flow_beats_the_gaussian_on_a_banana(banana_flow: Flow) -> None:
     assert banana_flow.settings()["held_out_gain_nats"] == pytest.approx(float(gain), abs=0.4)
 
 
+@pytest.mark.slow
 def test_flow_that_only_gets_worse_stays_the_gaussian(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flow, "LEARNING_RATE", 10.0)
     latents = gaussian_latents(200)

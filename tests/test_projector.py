@@ -79,6 +79,7 @@ def ask(context: TBContext) -> Callable[..., bytes]:
     return get
 
 
+@pytest.mark.slow
 def test_the_projector_has_the_latents_of_validation_faces(ask: Callable[..., bytes], logdir: Path) -> None:
     assert json.loads(ask("runs")) == ["vae"]
     embeddings = json.loads(ask("info"))["embeddings"]

@@ -103,6 +103,7 @@ def test_a_resumed_classifier_equals_an_uninterrupted_one(train_classifier: RunT
     assert all(tensor.equal(second[name]) for name, tensor in first.items())
 
 
+@pytest.mark.slow
 def test_what_can_be_seen_is_learned(train_classifier: RunTraining) -> None:
     run_dir = train_classifier(
         "run",

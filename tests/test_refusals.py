@@ -149,7 +149,7 @@ WITHOUT_EFFECT = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore::UserWarning")  # anomaly detection is slow, it says
 def test_how_a_run_is_watched_does_not_change_its_weights(run_training: Callable[..., Path]) -> None:
     expected = None

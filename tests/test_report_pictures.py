@@ -27,6 +27,8 @@ from vae_lightning.report.exhibits import exhibit_sweep, fit_to
 from vae_lightning.report.sweep import read_sweep
 from vae_lightning.report.traversals import match_latents, measure_latents, traversal_row
 
+pytestmark = pytest.mark.slow  # test_report has the page and its tables
+
 TINY_MODEL = ["model=linear", "model.hidden_dim=24", "trainer.max_epochs=1", "callbacks=[checkpoint]", "logger=[csv]"]
 JOBS = {
     "beta=1": ["beta=1"],

@@ -134,6 +134,7 @@ def test_other_errors_of_torch_keep_their_traceback(tmp_path: Path, monkeypatch:
     assert "mat1" in str(typed("sample", tmp_path).exception)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
