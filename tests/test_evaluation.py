@@ -178,6 +178,7 @@ def test_pictures_of_an_earlier_card_do_not_stay(trained: Path, tmp_path: Path) 
 # What is measured again
 
 
+@pytest.mark.slow
 def test_same_arguments_are_read_and_others_are_measured(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -157,6 +157,7 @@ def test_an_export_can_be_exported(fitted: tuple[Path, Exported], tmp_path: Path
         assert (second.folder / name).read_bytes() == (first.folder / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_folder_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = write_run(tmp_path / "run")
     exported = export_run(run, tmp_path / "exported")

@@ -41,6 +41,7 @@ def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
 # ---- the mean of the weights
 
 
+@pytest.mark.slow
 def test_checkpoints_hold_the_exponential_mean_and_the_raw_weights_beside_it(
     run_training: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +118,7 @@ def test_resumed_mean_equals_uninterrupted_mean(run_training: Callable[..., Path
         assert distance(whole[part], parts[part]) == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_validation_does_not_mix_the_two_up(
     run_training: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

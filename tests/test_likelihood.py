@@ -127,6 +127,7 @@ def test_s1s_scores_reproduce_its_own_figures() -> None:
     assert (nll + kl) / (12288 * math.log(2)) == pytest.approx(2.98, abs=5e-3)
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_batch_size(small: LinearVAE) -> None:
     images = noise_images(23)
     metrics = (Likelihood(), ImportanceWeighted(4), LatentSpace())

@@ -51,6 +51,7 @@ QUICK = ["optimizer.lr=0.01", "test=false", "callbacks=[checkpoint]", "logger=[c
 DECAY = ["lr_schedule=decay", "lr_schedule.warmup=0.5"]
 
 
+@pytest.mark.slow
 def test_the_optimizer_follows_also_after_an_interruption(
     run_training: Callable[..., Path], rates: list[float]
 ) -> None:

@@ -35,6 +35,8 @@ from vae_lightning.launch import train
 from vae_lightning.launch.building import build_module
 from vae_lightning.launch.configuration import to_plain
 
+pytestmark = pytest.mark.slow
+
 WATCHED = "logger=[tensorboard,csv]"
 FACES = 4  # of six in the validation split
 
@@ -79,7 +81,6 @@ def ask(context: TBContext) -> Callable[..., bytes]:
     return get
 
 
-@pytest.mark.slow
 def test_the_projector_has_the_latents_of_validation_faces(ask: Callable[..., bytes], logdir: Path) -> None:
     assert json.loads(ask("runs")) == ["vae"]
     embeddings = json.loads(ask("info"))["embeddings"]

@@ -272,6 +272,7 @@ def test_a_run_killed_after_its_last_step_counts_all_its_epochs(num_steps: int, 
     assert epochs == epochs_of(run_training("run", *command, "ckpt_path=last")) == -(-num_steps // 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "then"),
     [

@@ -192,6 +192,7 @@ def test_jobs_that_cannot_work_are_all_named_before_anything_starts(
 # ---- engines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", ["trainer.devices=1,2", "trainer.devices=[0,1]", "trainer.num_nodes=2"])
 def test_several_processes_per_job_are_refused(devices: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -56,6 +56,7 @@ def test_checkpoints_hold_plain_data_and_describe_themselves(run_training: Calla
     assert record["data"]["source"] == "celeba"
 
 
+@pytest.mark.slow
 def test_pictures_do_not_disturb_training(run_training: Callable[..., Path]) -> None:
     with_pictures = run_training("with", "trainer.max_epochs=2", fixed=WHOLE_RUN)
     without = run_training("without", "trainer.max_epochs=2")
