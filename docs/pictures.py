@@ -24,7 +24,7 @@ ROWS = {  # name of the run -> how the README's row says it
     "beta_4": "beta=4",
     "warmup": "beta_schedule=warmup",
     "cyclical": "beta_schedule=cyclical",
-    "capacity": "beta_schedule=capacity",
+    "capacity": "beta=10 beta_schedule=capacity",
     "free_bits": "kl=free_bits",
     "bce": "reconstruction=bce",
     "absolute_error": "reconstruction=absolute_error",

@@ -160,9 +160,7 @@ def test_the_commands_of_the_page_compose_and_build(copy: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.process
-@pytest.mark.parametrize(
-    ("posterior", "image_size"), [("gaussian", 16), pytest.param("deterministic", 24, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("posterior", "image_size"), [("gaussian", 16), ("deterministic", 24)])
 def test_a_run_is_evaluated_edited_exported_and_loaded_again(posterior: str, image_size: int, copy: Path) -> None:
     run_dir = run_of(copy, posterior, image_size)
     found: dict[str, Any] = json.loads(in_copy(copy, "-c", AFTERWARDS, str(run_dir.relative_to(copy))).splitlines()[-1])

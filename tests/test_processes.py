@@ -21,10 +21,7 @@ pytestmark = pytest.mark.process
     "objective",
     [
         ["reconstruction=gaussian_shared", "kl=free_bits", "+callbacks=[ema,evaluation]", "lr_schedule=decay"],
-        pytest.param(
-            ["beta_schedule=capacity", "beta_schedule.unit=step", "beta_schedule.duration=8", "model.norm=group"],
-            marks=pytest.mark.slow,
-        ),
+        ["beta_schedule=capacity", "beta_schedule.unit=step", "beta_schedule.duration=8", "model.norm=group"],
     ],
     ids=["gaussian_shared, free_bits, ema, evaluation, decay", "capacity"],
 )
