@@ -76,7 +76,7 @@ def test_a_step_neither_asks_the_device_for_numbers_nor_sends_it_any(overrides: 
         loss.item()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.process
 def test_compiled_steps_are_the_eager_ones(torch_home: Path) -> None:
     """In float32 to rounding; in bfloat16, losses to 1e-3. Each is one graph, whatever beta does meanwhile."""

@@ -31,7 +31,7 @@ from httpx import AsyncClient  # noqa: E402  (Gradio brings it)
 from vae_lightning.runs.load import load_run  # noqa: E402
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.process
 @pytest.mark.parametrize("signals", [[signal.SIGINT] * 2, [signal.SIGTERM]])
 def test_the_server_asks_nobody_and_ends_at_once_and_without_a_word(signals: list[int], tmp_path: Path) -> None:

@@ -68,8 +68,8 @@ def test_the_watcher_sees_who_asks(tmp_path: Path, watched: dict[str, str]) -> N
     assert "socket.getaddrinfo example.invalid" in asked(watched)
 
 
+@pytest.mark.nightly
 @pytest.mark.process
-@pytest.mark.slow
 def test_training_and_every_verb_ask_nobody(tmp_path: Path, watched: dict[str, str]) -> None:
     root = write_celeba(tmp_path / "celeba", 200)
     settings = ["data=celeba", f"data.root={root}", "data.data_dir=data", "trainer.max_epochs=1"]
@@ -89,8 +89,8 @@ def test_training_and_every_verb_ask_nobody(tmp_path: Path, watched: dict[str, s
     assert (tmp_path / "run" / "evaluation" / "card.json").is_file()
 
 
+@pytest.mark.nightly
 @pytest.mark.process
-@pytest.mark.slow
 def test_rendering_and_a_sweep_ask_nobody(tmp_path: Path, watched: dict[str, str]) -> None:
     settings = ["data=faces", "data.faces_count=60", "data.data_dir=data", "trainer.max_epochs=1", "sweep=betas"]
     processes.train("-m", "beta=1,4", *processes.SMALL, *settings, cwd=tmp_path, **watched)

@@ -21,7 +21,10 @@ pytestmark = pytest.mark.process
     "objective",
     [
         ["reconstruction=gaussian_shared", "kl=free_bits", "+callbacks=[ema,evaluation]", "lr_schedule=decay"],
-        ["beta_schedule=capacity", "beta_schedule.unit=step", "beta_schedule.duration=8", "model.norm=group"],
+        pytest.param(
+            ["beta_schedule=capacity", "beta_schedule.unit=step", "beta_schedule.duration=8", "model.norm=group"],
+            marks=pytest.mark.nightly,
+        ),
     ],
     ids=["gaussian_shared, free_bits, ema, evaluation, decay", "capacity"],
 )
