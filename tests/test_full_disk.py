@@ -235,7 +235,7 @@ def test_training_ends_with_one_line_and_goes_on_when_there_is_room(
         assert_same(uninterrupted, last_weights(run))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.process
 def test_a_disk_that_fills_up_under_way_costs_no_checkpoint(quick: list[str], tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "60m") as disk:

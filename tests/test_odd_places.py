@@ -203,7 +203,7 @@ def through_bash(line: str, cwd: Path) -> str:
     return run("bash", "-c", line, cwd=cwd, PATH=path).stdout
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.process
 def test_what_the_program_prints_works_when_pasted(tiny_celeba: Callable[..., Path], tmp_path: Path) -> None:
     place = tmp_path / ODD

@@ -119,7 +119,7 @@ def _newly_covered(row: Row, name: str, missing: set[frozenset[tuple[str, str]]]
     return sum(frozenset({(name, row[name]), other}) in missing for other in row.items() if other[0] != name)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("factors", "refused", "fixed"),
     [(OF_A_VAE, REFUSED_VAES, []), (OF_A_RECOGNIZER, {}, [RECOGNIZER])],

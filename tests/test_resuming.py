@@ -194,20 +194,25 @@ def epochs_of(run: Path) -> int:
     [  # an epoch has 6 batches
         (EXACT, 9, signal.SIGINT),
         (EXACT, 5, signal.SIGINT),
-        (EXACT, 6, signal.SIGINT),
-        (EXACT, 9, signal.SIGTERM),
         (f"{EXACT} data.residence=device", 9, signal.SIGINT),
-        ("trainer.max_epochs=3 trainer.max_steps=100", 8, None),
-        ("trainer.max_epochs=3 trainer.max_steps=100", 6, signal.SIGTERM),
         ("trainer.max_epochs=3 trainer.max_steps=100", 9, signal.SIGTERM),
-        ("trainer.max_epochs=3 trainer.max_steps=18", 12, signal.SIGINT),
         (f"{STEPS}14", 8, None),
-        (f"{STEPS}14 +trainer.val_check_interval=0.5", 8, None),
         (f"{STEPS}14 +trainer.val_check_interval=0.5", 5, signal.SIGTERM),
-        (f"{STEPS}16 trainer.check_val_every_n_epoch=2", 14, None),
-        (f"{STEPS}16 trainer.check_val_every_n_epoch=null +trainer.val_check_interval=4", 8, None),
         (f"{STEPS}5 trainer.accumulate_grad_batches=4 +callbacks=ema", 6, signal.SIGTERM),
-        (f"{STEPS}14 trainer.limit_val_batches=0 lr_schedule=decay", 8, None),
+        *(
+            pytest.param(*case, marks=pytest.mark.nightly)
+            for case in [
+                (EXACT, 6, signal.SIGINT),
+                (EXACT, 9, signal.SIGTERM),
+                ("trainer.max_epochs=3 trainer.max_steps=100", 8, None),
+                ("trainer.max_epochs=3 trainer.max_steps=100", 6, signal.SIGTERM),
+                ("trainer.max_epochs=3 trainer.max_steps=18", 12, signal.SIGINT),
+                (f"{STEPS}14 +trainer.val_check_interval=0.5", 8, None),
+                (f"{STEPS}16 trainer.check_val_every_n_epoch=2", 14, None),
+                (f"{STEPS}16 trainer.check_val_every_n_epoch=null +trainer.val_check_interval=4", 8, None),
+                (f"{STEPS}14 trainer.limit_val_batches=0 lr_schedule=decay", 8, None),
+            ]
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*could not find the monitored key")

@@ -98,7 +98,7 @@ def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
         ZipStore(path).read("000001.jpg")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_directory_of_a_million_entries_is_read(tmp_path: Path) -> None:
     path, count = tmp_path / "images.zip", 1_000_000
     local = struct.pack("<4s5H3I2H", b"PK\x03\x04", 20, 0, 0, 0, 33, zlib.crc32(b""), 0, 0, 0, 0)
