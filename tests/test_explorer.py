@@ -4,8 +4,10 @@ import io
 import re
 import struct
 import sys
+import time
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +191,8 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
         (b"no picture", "not an image"),
         (b"", "not an image"),
         (png_header(8000, 8000), "8000x8000 pixels, more than 50 million"),
+        (png_header(1, 50_000_000), "1x50000000 pixels, more than 32,768 on a side"),
+        (png_header(50_000_000, 1), "50000000x1 pixels, more than 32,768 on a side"),
         (png_header(60, 60), "cannot be decoded"),
         (bytes(MOST_BYTES + 1), "more than 10 MB"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n", "not an image"),
@@ -196,11 +200,39 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
         (b"PK\x05\x06" + bytes(18), "not an image"),
         (b"\xff\xd8" + b"\xff\xda" * (MOST_SCANS + 1), "more than 100 scans"),
     ],
-    ids=["text", "empty", "too many pixels", "damaged", "too many bytes", "a program", "svg", "zip", "many scans"],
+    ids=[
+        "text",
+        "empty",
+        "too many pixels",
+        "one column",
+        "one row",
+        "damaged",
+        "too many bytes",
+        "a program",
+        "svg",
+        "zip",
+        "many scans",
+    ],
 )
 def test_what_is_no_photograph_is_refused_in_words(encoded: bytes, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         open_photograph(encoded)
+
+
+def test_one_photograph_is_decoded_at_a_time(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoding: list[int] = []
+
+    def decode(encoded: bytes) -> Image.Image:
+        decoding.append(len(decoding))
+        time.sleep(0.02)
+        assert decoding == [0]
+        decoding.clear()
+        return open_photograph(encoded)
+
+    monkeypatch.setattr("vae_lightning.explorer.photographs.open_photograph", decode)
+    photographs = Photographs([bench.runs[0].vae])
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(photographs.keep, [png_bytes()] * 4))) == 4
 
 
 def test_only_the_last_photographs_are_kept_and_of_one_visitor_fewer(

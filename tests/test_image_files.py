@@ -1,6 +1,8 @@
 """Image files of every kind, those that claim to be large, and those that are nearly right."""
 
 import io
+import os
+import socket
 import struct
 import zlib
 from collections.abc import Callable
@@ -16,9 +18,10 @@ from mutations import mutated
 from PIL import Image
 
 from vae_lightning.data import DataError
-from vae_lightning.data.decoded.image_files import MOST_PIXELS, jpeg_size
+from vae_lightning.data.decoded.image_files import MOST_PIXELS, MOST_SIDE, jpeg_size
 from vae_lightning.data.decoded.preprocessing import Preprocessing, load_jpeg_decoder
 from vae_lightning.data.preparation.checking import check_celeba
+from vae_lightning.data.sources.source import MOST_IMAGE_BYTES, FolderStore
 from vae_lightning.runs.photographs import open_photographs
 
 Celeba = Callable[..., Path]
@@ -108,6 +111,54 @@ def test_a_picture_that_claims_60000_pixels_a_side_is_refused_unseen(
             Preprocessing(None, 64)(content)
         with pytest.raises(DataError, match=r"large: .*(more than 50 million|it is too large)"):
             open_photographs([tmp_path / "large"])
+
+
+@pytest.mark.usefixtures("little_memory")
+@pytest.mark.parametrize(("kind", "options"), CLAIMS, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_side_of_more_than_32768_pixels_is_refused_unseen(
+    kind: str, options: dict[str, object], tmp_path: Path
+) -> None:
+    longest = 40_000 if kind in ("jpeg", "gif") else 50_000_000  # as their headers hold 16 or 32 bits
+    for width, height in ((1, longest), (longest, 1)):
+        content = claiming(kind, width, height, **options)
+        (tmp_path / "long").write_bytes(content)
+        with pytest.raises(DataError, match=r"\d+x\d+ pixels, more than 32,768 on a side"):
+            Preprocessing(None, 64)(content)
+        with pytest.raises(DataError, match=r"long: it has \d+x\d+ pixels, more than 32,768"):
+            open_photographs([tmp_path / "long"])
+
+
+def test_a_picture_of_the_longest_side_is_decoded() -> None:
+    assert Preprocessing(None, 8)(encoded("png", (1, MOST_SIDE))).shape == (8, 8, 3)
+
+
+def listening(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+OTHER_FILES: dict[str, Callable[[Path], object]] = {
+    "a named pipe": os.mkfifo,
+    "a socket": listening,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a folder": Path.mkdir,
+    "bytes, more than the": lambda path: (path.touch(), os.truncate(path, MOST_IMAGE_BYTES + 1)),
+}
+
+
+@pytest.mark.parametrize("words", OTHER_FILES)
+def test_what_has_no_end_is_not_read(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path, store = Path("000001.png"), FolderStore(Path())
+    OTHER_FILES[words](path)
+    looks: list[Callable[[], object]] = [
+        lambda: open_photographs([path]),
+        lambda: store.read(path.name),
+        lambda: store.fingerprint([path.name]),
+    ]
+    for look in looks:
+        with pytest.raises(DataError, match=rf"000001\.png cannot be read: it .*{words}"):
+            look()
 
 
 @pytest.mark.usefixtures("little_memory")

@@ -136,7 +136,7 @@ def test_what_is_no_picture_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
         open_photographs([good, text])
     with pytest.raises(DataError, match=r"nowhere\.png cannot be read: No such file"):
         open_photographs([good, tmp_path / "nowhere.png"])
-    with pytest.raises(DataError, match=rf"{tmp_path.name} cannot be read: Is a directory"):
+    with pytest.raises(DataError, match=rf"{tmp_path.name} cannot be read: it is a folder"):
         open_photographs([tmp_path])
     floats = saved(tmp_path, Image.fromarray(np.ones((4, 4), np.float32)), "floats.tif")
     with pytest.raises(DataError, match=r"floats\.tif: .*floating-point numbers: save it with 8 or 16 bits"):

@@ -14,7 +14,8 @@ from mutations import mutated
 
 from vae_lightning.data import DataError
 from vae_lightning.data.preparation.layouts import explain_other_folder
-from vae_lightning.data.sources.zip_store import MOST_IMAGE_BYTES, ZipStore
+from vae_lightning.data.sources.source import MOST_IMAGE_BYTES
+from vae_lightning.data.sources.zip_store import ZipStore
 
 PACKED = b"picture " * 100
 

@@ -38,6 +38,7 @@ class Photographs:
         self._runs = {framing(run): run for run in runs}
         self._kept: OrderedDict[str, tuple[str, dict[str, Pixels]]] = OrderedDict()
         self._lock = threading.Lock()  # requests come in several threads
+        self._decoding = threading.Lock()  # of one picture at a time, since 50 million pixels take up to 800 MB
 
     def keep(self, encoded: bytes, sender: str = "") -> str:
         """The content of an image file -> a token that nobody can guess, to ask for its pixels with.
@@ -49,11 +50,8 @@ class Photographs:
         Raises:
             ValueError: too many bytes or pixels, no image, or not one that all these runs can take.
         """
-        image = open_photograph(encoded)
-        try:
-            pixels = {key: run.preprocess(image)[0] for key, run in self._runs.items()}
-        except DataError as error:  # smaller than a crop
-            raise ValueError(f"{error}.") from error
+        with self._decoding:
+            pixels = self._decode(encoded)
         token = secrets.token_urlsafe()
         with self._lock:
             self._kept[token] = sender, pixels
@@ -63,6 +61,13 @@ class Photographs:
             elif len(self._kept) > MOST_KEPT:
                 self._kept.popitem(last=False)
         return token
+
+    def _decode(self, encoded: bytes) -> dict[str, Pixels]:
+        image = open_photograph(encoded)
+        try:
+            return {key: run.preprocess(image)[0] for key, run in self._runs.items()}
+        except DataError as error:  # smaller than a crop
+            raise ValueError(f"{error}.") from error
 
     def pixels(self, token: str, run: Run) -> Pixels:
         """

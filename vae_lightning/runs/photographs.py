@@ -14,6 +14,8 @@ from vae_lightning.data import DataError, Preprocessing
 from vae_lightning.data.decoded.image_files import opened_image
 from vae_lightning.data.decoded.preprocessing import as_crop, upright_rgb
 from vae_lightning.data.sources.noise import SIZE as ALIGNED_SIZE
+from vae_lightning.data.sources.source import MOST_IMAGE_BYTES
+from vae_lightning.system.regular_files import read_regular
 
 ALIGNED_SOURCES = ("celeba", "faces", "noise")  # their images have ALIGNED_SIZE (width, height), faces in one place
 
@@ -56,9 +58,10 @@ def as_in_training(
 
 def _open(path: Path) -> Image.Image:
     try:
-        encoded = path.read_bytes()
-    except OSError as error:  # missing, a folder, no permission
-        raise DataError(f"{path} cannot be read: {error.strerror}. Name an image file.") from error
+        encoded = read_regular(path, MOST_IMAGE_BYTES)
+    except (OSError, ValueError) as error:  # missing, no permission; a folder, a pipe, too large
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path} cannot be read: {reason}. Name an image file.") from error
     try:
         with opened_image(encoded) as image:
             return upright_rgb(image)

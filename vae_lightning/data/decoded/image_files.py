@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from vae_lightning.data.sources.source import DataError
 
 MOST_PIXELS = 50_000_000  # of any image that is decoded: photographs of today's cameras and telephones
+MOST_SIDE = 32_768  # Pillow keeps a pointer per row: one column of 50 million pixels takes 2 GB and ten seconds
 # others that Pillow knows are rare, and some of them start a program (EPS)
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 START_OF_IMAGE = b"\xff\xd8"
@@ -60,10 +61,12 @@ def explained_decoding() -> Iterator[None]:
 
 
 def check_size(size: tuple[int, int]) -> None:
-    """Raises: DataError for more pixels than MOST_PIXELS."""
+    """Raises: DataError for more pixels than MOST_PIXELS, or for a side of more than MOST_SIDE."""
     width, height = size
     if width * height > MOST_PIXELS:
         raise DataError(f"it has {width}x{height} pixels, more than {MOST_PIXELS // 10**6} million: make it smaller")
+    if max(size) > MOST_SIDE:
+        raise DataError(f"it has {width}x{height} pixels, more than {MOST_SIDE:,} on a side: make it smaller")
 
 
 def jpeg_size(encoded: bytes) -> tuple[int, int] | None:

@@ -10,11 +10,10 @@ import zlib
 from functools import cached_property
 from pathlib import Path
 
-from vae_lightning.data.sources.source import DataError, ImageStore
+from vae_lightning.data.sources.source import MOST_IMAGE_BYTES, DataError, ImageStore
 from vae_lightning.system.names import shown
 
 TAIL_BYTES = 32 * 2**20  # holds the central directory of CelebA's zip (22 MB at most), with every entry's CRC-32
-MOST_IMAGE_BYTES = 256 * 2**20  # of one image file: 50 million pixels of 5 bytes
 LOCAL_HEADER_BYTES = 30
 # all that zipfile was seen to raise at damaged directories; NotImplementedError is a RuntimeError
 UNREADABLE = (
