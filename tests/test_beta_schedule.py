@@ -1,4 +1,5 @@
 import math
+from fractions import Fraction
 
 import pytest
 
@@ -29,6 +30,20 @@ def test_cycles_rise_and_hold() -> None:
     assert betas(Cyclical(duration=80, unit="step", num_cycles=2), range(10)) == pytest.approx(expected)
     slower = Cyclical(duration=8, num_cycles=2, ramp_fraction=1.0)
     assert betas(slower, range(5)) == pytest.approx([0.0, 0.25, 0.5, 0.75, 0.0])
+
+
+@pytest.mark.parametrize("duration", range(1, 46))
+def test_schedules_of_any_length_are_those_of_exact_arithmetic(duration: int) -> None:
+    """A cycle begins at 0, also where the start of the cycle is no binary fraction (22 cycles in 22 or 44 epochs)."""
+    warmup, capacity = LinearWarmup(duration), Capacity(3.0, duration)
+    for epoch in range(duration):
+        assert warmup.factor(epoch, 0) == epoch / duration
+        assert capacity.capacity_nats(epoch, 0) == 3.0 * (epoch / duration)
+    for num_cycles in range(1, duration + 1):
+        cyclical = Cyclical(duration, num_cycles=num_cycles)
+        for epoch in range(duration):
+            exact = min(Fraction(1), Fraction(epoch * num_cycles % duration, duration) * 2)
+            assert abs(cyclical.factor(epoch, 0) - exact) < 1e-12, (num_cycles, epoch)
 
 
 def test_capacity_rises_while_beta_stays() -> None:

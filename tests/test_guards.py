@@ -64,8 +64,9 @@ def test_checkpoints_hold_the_exponential_mean_and_the_raw_weights_beside_it(
     state = content["state_dict"]
     for name in model_weights(state):
         mean = seen[0][name]  # Lightning starts with the weights after the first step
-        for weights in seen[1:]:
-            mean = 0.9 * mean + 0.1 * weights[name]
+        for count, weights in enumerate(seen[1:], start=1):
+            decay = min(0.9, (1 + count) / (10 + count))
+            mean = decay * mean + (1 - decay) * weights[name]
         torch.testing.assert_close(state[name], mean, rtol=1e-4, atol=1e-6)
 
 
@@ -139,6 +140,36 @@ def test_ctrl_c_in_validation_does_not_mix_the_two_up(
     parts = checkpoint(run_training("parts", *EMA_RUN, "ckpt_path=last"))
     for part in ("state_dict", "current_model_state"):
         assert distance(whole[part], parts[part]) == 0
+
+
+class OneWeight(L.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.register_buffer("mean_of_batches", torch.zeros(1))
+        self.register_buffer("num_batches", torch.tensor(0))
+
+
+@pytest.mark.parametrize(("decay", "num_steps"), [(0.999, 375), (0.999, 20), (0.9, 375), (0.5, 3)])
+def test_the_mean_of_a_short_run_is_not_that_of_its_first_steps(decay: float, num_steps: int) -> None:
+    """Weights that are 1 after the first step and 0 after all others leave the share of the first in the mean."""
+    module, ema = OneWeight(), EMA(decay)
+    trainer = Mock(global_step=0)
+    ema.setup(trainer, module, "fit")
+    for step in range(num_steps):
+        trainer.global_step = step + 1
+        for values in (module.weight.data, module.mean_of_batches):
+            values.fill_(float(step == 0))
+        module.num_batches += 1  # type: ignore[operator]
+        ema.on_train_batch_end(trainer, module, None, None, step)
+    expected = 1.0
+    for count in range(1, num_steps):
+        expected *= min(decay, (1 + count) / (10 + count))
+    mean = ema._average_model.module  # type: ignore[union-attr]
+    assert mean.weight.item() == mean.mean_of_batches.item() == pytest.approx(expected, rel=1e-3)
+    assert mean.num_batches.item() == num_steps  # a counter has no mean
+    if num_steps > 100:
+        assert expected < 1e-6 < 0.999**num_steps
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -0.5])

@@ -46,9 +46,13 @@ class TimedSchedule(BetaSchedule):
         self.duration = duration
         self.unit = unit
 
+    def done(self, epoch: int, step: int) -> int:
+        """Epochs or steps since the start; at the end `duration`, and then no more."""
+        return min(epoch if self.unit == "epoch" else step, self.duration)
+
     def progress(self, epoch: int, step: int) -> float:
         """From 0 at the start to 1 at the end, then 1."""
-        return min(1.0, (epoch if self.unit == "epoch" else step) / self.duration)
+        return self.done(epoch, step) / self.duration
 
 
 class LinearWarmup(TimedSchedule):
@@ -85,10 +89,12 @@ class Cyclical(TimedSchedule):
         self.ramp_fraction = ramp_fraction
 
     def factor(self, epoch: int, step: int) -> float:
-        progress = self.progress(epoch, step)
-        if progress == 1.0:
+        done = self.done(epoch, step)
+        if done == self.duration:
             return 1.0
-        return min(1.0, progress * self.num_cycles % 1 / self.ramp_fraction)
+        # in whole numbers: a rounded fraction that ends just below 1 would give the full beta where a cycle starts
+        in_this_cycle = done * self.num_cycles % self.duration
+        return min(1.0, in_this_cycle / self.duration / self.ramp_fraction)
 
 
 class Capacity(TimedSchedule):
