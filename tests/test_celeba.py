@@ -1,5 +1,6 @@
 """Reading CelebA as people have it, and every way in which it can be broken."""
 
+import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -10,6 +11,8 @@ import pytest
 from conftest import ATTRIBUTE_NAMES
 
 from vae_lightning.data import DataError, ImageSource, read_celeba
+from vae_lightning.data.sources.resolution import resolve_source
+from vae_lightning.data.sources.source import SourceSettings
 
 Celeba = Callable[..., Path]
 
@@ -98,6 +101,13 @@ def test_identities_are_optional(tiny_celeba: Celeba) -> None:
     root = tiny_celeba(10)
     (root / "identity_CelebA.txt").unlink()
     assert read_celeba(root).identities is None
+
+
+def test_a_name_in_the_environment_that_is_not_utf_8_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELEBA_ROOT", os.fsdecode(b"/data/caf\xe9"))
+    for source in ("auto", "celeba"):
+        with pytest.raises(DataError, match=r"^CELEBA_ROOT=/data/caf\\xe9: this name is not UTF-8"):
+            resolve_source(source, SourceSettings(None, Path("data")), print)
 
 
 def edit(root: Path, file: str, old: str, new: str) -> None:

@@ -1,5 +1,6 @@
 """A plain folder of images: what is found, and how it is split."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -51,3 +52,19 @@ def test_too_few_images(tmp_path: Path, count: int) -> None:
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere is not a folder"):
         read_folder(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", b"\xe9t\xe9/1.png", b"na\xefve\\.PNG", b"a\nb.png", b"\x1b[31m.jpg"])
+def test_names_that_no_list_can_hold_are_refused(tmp_path: Path, name: bytes) -> None:
+    write_images(tmp_path, [*(f"{number}.png" for number in range(4)), os.fsdecode(name)], size=(8, 8))
+    with pytest.raises(DataError, match=r"holds 1 images whose names are not UTF-8.*: .*convmv") as caught:
+        read_folder(tmp_path)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "name", ["café.png", "e\N{COMBINING ACUTE ACCENT}.png", "顔/1.png", "1.00\N{NARROW NO-BREAK SPACE}PM.png"]
+)
+def test_names_in_any_script_are_read(tmp_path: Path, name: str) -> None:
+    write_images(tmp_path, [*(f"{number}.png" for number in range(4)), name], size=(8, 8))
+    assert name in read_folder(tmp_path).filenames

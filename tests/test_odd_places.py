@@ -96,6 +96,37 @@ def test_the_folder_of_a_run_may_have_any_name(tmp_path: Path, monkeypatch: pyte
     assert typed_path(resume_last_run(["ckpt_path=last"])[-1]) == Path("outputs/it's")
 
 
+LATIN = os.fsdecode(b"caf\xe9")
+
+
+@pytest.mark.parametrize(
+    "words", [[f"data.root={LATIN}"], [f"hydra.run.dir=a/{LATIN}/b"], ["-m", "beta=1,4", f"sweep={LATIN}"]]
+)
+def test_a_training_refuses_names_that_are_not_utf_8(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / LATIN).mkdir()
+    for folder, arguments in ((tmp_path, words), (tmp_path / LATIN, ["beta=1"])):
+        monkeypatch.chdir(folder)
+        with pytest.raises(SystemExit, match="2"):
+            prepare_command_line(arguments, CONF_DIR)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert re.search(r"caf\\xe9.*: this name is not UTF-8.*convmv -r -f latin1 -t utf8", line)
+        assert list(folder.iterdir()) == ([tmp_path / LATIN] if folder == tmp_path else [])
+
+
+@pytest.mark.parametrize("arguments", [[LATIN], [ODD, LATIN, "b.png"], [ODD, "--out", LATIN]])
+def test_verbs_refuse_names_that_are_not_utf_8(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / ODD)
+    refused = CliRunner().invoke(app, ["reconstruct", *arguments])
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith("caf\\xe9: this name is not UTF-8")
+
+
 def test_the_flag_of_a_sweep_may_stand_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for words in (["beta=1,4", "-m"], ["-m", "beta=1,4"], ["seed=0", "--multirun", "beta=1,4"]):

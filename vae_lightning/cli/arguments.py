@@ -9,7 +9,7 @@ from typing import Annotated, Any, ParamSpec
 import typer
 
 from vae_lightning.runs.layout import CHECKPOINTS, HYDRA, runs_here
-from vae_lightning.system.names import LONGEST_REASON, reason_of, shown
+from vae_lightning.system.names import LONGEST_REASON, explain_encoding, reason_of, shown
 from vae_lightning.system.terminal import command, make_output_safe
 from vae_lightning.system.whole_files import storage_error
 
@@ -145,8 +145,11 @@ def _at_home(value: Any) -> Any:
 def _check_argument(name: str, value: Any) -> None:
     """
     Raises:
-        ValueError: a number is nan or infinite, or a file stands in the way of a folder.
+        ValueError: a number is nan or infinite, a name is not UTF-8, or a file stands in the way of a folder.
     """
+    problem = explain_encoding(map(str, value if isinstance(value, list | tuple) else [value]))
+    if problem is not None:
+        raise ValueError(problem)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{_option(name)} {value}: a finite number is expected")
     if name in PLACES and isinstance(value, Path):

@@ -30,7 +30,7 @@ from vae_lightning.runs.layout import (
     newest_run,
     runs_here,
 )
-from vae_lightning.system.names import did_you_mean
+from vae_lightning.system.names import did_you_mean, explain_encoding
 from vae_lightning.system.terminal import command
 from vae_lightning.system.whole_files import check_writable
 
@@ -237,7 +237,7 @@ def prepare_command_line(arguments: Sequence[str], conf_dir: Path) -> list[str]:
     Raises:
         StorageError: see `check_place`.
     """
-    problem = explain_unknown_key(arguments, conf_dir)
+    problem = explain_encoding([*arguments, str(Path.cwd())]) or explain_unknown_key(arguments, conf_dir)
     if problem is None:
         try:
             flags_first = sorted(arguments, key=lambda word: word not in SWEEP_FLAGS)  # argparse takes no more after -m

@@ -1,6 +1,7 @@
 """Checks names from files and command lines, makes text safe to print, and suggests allowed names."""
 
 import difflib
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +10,8 @@ LONGEST_NAME = 200
 LONGEST_STEM_BYTES = 40  # file systems allow 255 for a name, and unfinished files have longer names
 LONGEST_REASON = 300  # of text from a file or a library, in a message
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # in place of bytes that are not UTF-8
+UNDECODED = re.compile("[\ud800-\udfff]")  # what Python makes of bytes in file names that are not UTF-8
+RENAMING = "convmv -r -f latin1 -t utf8 --notest FOLDER renames all such names in a folder"
 
 
 def is_a_name(value: object) -> bool:
@@ -22,6 +25,18 @@ def shown(text: str, longest: int = 80) -> str:
     """The text, cut if it is long, and escaped if it holds control characters, which terminals obey."""
     short = text if len(text) <= longest else f"{text[:longest]}…"
     return short if short.isprintable() else repr(short)
+
+
+def explain_encoding(names: Iterable[str]) -> str | None:
+    """Says which of these file names or words is not UTF-8, and how to rename it; None if all are."""
+    bad = next((name for name in names if UNDECODED.search(name)), None)
+    if bad is None:
+        return None
+    bytes_shown = os.fsencode(bad).decode(errors="backslashreplace")
+    return (
+        f"{shown(bytes_shown, LONGEST_REASON)}: this name is not UTF-8, as after unpacking an archive of Windows. "
+        f"Rename it; {RENAMING}."
+    )
 
 
 def short_stem(file: Path) -> str:

@@ -19,7 +19,7 @@ from vae_lightning.data.sources.source import (
 )
 from vae_lightning.data.sources.tables import Table, first_repeated, read_table
 from vae_lightning.data.sources.zip_store import ZipStore
-from vae_lightning.system.names import LONGEST_NAME, REPLACEMENT, is_a_name, shown
+from vae_lightning.system.names import LONGEST_NAME, REPLACEMENT, explain_encoding, is_a_name, shown
 
 IMAGES = "img_align_celeba"
 PARTITION = ("list_eval_partition.txt", "list_eval_partition.csv")
@@ -90,6 +90,9 @@ def celeba_root(settings: SourceSettings) -> Path | None:
     if settings.root is not None:
         return settings.root
     if os.environ.get("CELEBA_ROOT"):
+        problem = explain_encoding([f"CELEBA_ROOT={os.environ['CELEBA_ROOT']}"])
+        if problem is not None:
+            raise DataError(problem)
         return Path(os.environ["CELEBA_ROOT"]).expanduser()
     place = settings.data_dir / "celeba"
     return place if place.is_dir() else None

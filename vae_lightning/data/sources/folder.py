@@ -1,6 +1,8 @@
 """A plain folder of images without annotation files."""
 
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,10 @@ from vae_lightning.data.sources.source import (
     SourceSettings,
     seeded_order,
 )
+from vae_lightning.system.names import RENAMING, UNDECODED, shown
 
+NUM_NAMED = 5  # in a message
+UNLISTABLE = re.compile(f"[\0-\x1f\x7f-\x9f]|{UNDECODED.pattern}")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
@@ -28,6 +33,7 @@ def read_folder(root: Path, seed: int = 0, fractions: tuple[float, float, float]
     if not root.is_dir():
         raise DataError(f"{root} is not a folder. Point data.root at a folder of images.")
     filenames = find_images(root)
+    check_names(root, filenames)
     if len(filenames) < 3:
         raise DataError(
             f"{root} holds {len(filenames)} images ({', '.join(EXTENSIONS)}; sub-folders included), and "
@@ -39,6 +45,17 @@ def read_folder(root: Path, seed: int = 0, fractions: tuple[float, float, float]
     partition[order[:num_val]] = 1
     partition[order[num_val : num_val + num_test]] = 2
     return ImageSource("folder", root, tuple(filenames), partition, FolderStore(root), divided="seeded 80/10/10")
+
+
+def check_names(root: Path, filenames: Sequence[str]) -> None:
+    """Raises: DataError for names that lists and records, which are lines of UTF-8, cannot hold."""
+    bad = [name for name in filenames if UNLISTABLE.search(name)]
+    if bad:
+        names = ", ".join(shown(os.fsencode(name).decode(errors="backslashreplace")) for name in bad[:NUM_NAMED])
+        raise DataError(
+            f"{root} holds {len(bad):,} images whose names are not UTF-8, as after unpacking an archive of Windows, or "
+            f"have control characters: {names}{' …' if len(bad) > NUM_NAMED else ''}. Rename them; {RENAMING}."
+        )
 
 
 def find_images(root: Path, at_most: int | None = None) -> list[str]:
