@@ -53,7 +53,7 @@ def test_metadata_say_what_the_array_is(tiny_celeba: Celeba, tmp_path: Path) -> 
     source = read_celeba(tiny_celeba(10))
     images = open_all(source, tmp_path / "cache", Preprocessing((15, 40, 163, 188), 32, "gray"))
     (metadata,) = [json.loads(path.read_text()) for path in (tmp_path / "cache").glob("*/metadata.json")]
-    assert metadata.pop("fingerprint")
+    assert metadata.pop("names")
     assert metadata.pop("content")
     assert metadata.pop("checksums") == [zlib.crc32(images)]
     assert metadata == {
@@ -66,13 +66,13 @@ def test_metadata_say_what_the_array_is(tiny_celeba: Celeba, tmp_path: Path) -> 
     }
 
 
-def test_zip_and_folder_give_the_same_pixels(tiny_celeba: Celeba, tmp_path: Path) -> None:
+def test_zip_and_folder_of_the_same_files_share_a_cache(tiny_celeba: Celeba, tmp_path: Path) -> None:
     from test_celeba import to_zip
 
     folder = open_all(read_celeba(tiny_celeba(name="folder")), tmp_path / "cache")
     zipped = open_all(read_celeba(to_zip(tiny_celeba(name="zip"))), tmp_path / "cache")
     np.testing.assert_array_equal(folder, zipped)
-    assert len(list((tmp_path / "cache").glob("*/images.npy"))) == 2
+    assert len(list((tmp_path / "cache").glob("*/images.npy"))) == 1
 
 
 def test_other_content_or_preprocessing_is_another_cache(tiny_celeba: Celeba, tmp_path: Path) -> None:
@@ -179,7 +179,8 @@ DAMAGES: dict[str, Damage] = {
     "one checksum more": edit_metadata('"checksums": [', '"checksums": [1, '),
     "no checksums": edit_metadata('"checksums"', '"other"'),
     "no content": edit_metadata('"content"', '"other"'),
-    "other fingerprint": edit_metadata('"fingerprint": "', '"fingerprint": "0'),
+    "other content": edit_metadata('"content": "', '"content": "0'),
+    "other names": edit_metadata('"names": "', '"names": "0'),
     "metadata are a list": lambda array, metadata: metadata.write_text("[1, 2]"),
     "cut metadata": lambda array, metadata: os.truncate(metadata, 100),
     "empty metadata": lambda array, metadata: os.truncate(metadata, 0),
@@ -302,10 +303,10 @@ def test_those_who_start_together_build_once(
     source = read_celeba(tiny_celeba(20))
     build, builds = cache._build, []
 
-    def slow_build(*arguments: object) -> None:
+    def slow_build(*arguments: object) -> str:
         builds.append(arguments)
         time.sleep(0.5)
-        build(*arguments)
+        return build(*arguments)
 
     monkeypatch.setattr(cache, "_build", slow_build)
     with caplog.at_level(logging.INFO, "vae_lightning"), ThreadPoolExecutor(3) as pool:

@@ -14,7 +14,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from vae_lightning.data.decoded.cache import open_cache
-from vae_lightning.data.decoded.changes import check_unchanged
+from vae_lightning.data.decoded.changes import check_unchanged, content_now
+from vae_lightning.data.decoded.decoding import Wanted
 from vae_lightning.data.decoded.preprocessing import Preprocessing, as_crop
 from vae_lightning.data.loading import (
     RESIDENCES,
@@ -100,7 +101,6 @@ class FaceDataModule(LightningDataModule):
         self._image_source: ImageSource | None = None
         self._splits: dict[Split, SplitImages] = {}
         self._on_device: dict[Split, DeviceSplit] = {}
-        self._fingerprint = ""
         self._content: dict[Split, str] = {}
         self._annotation: str | None = None
 
@@ -171,8 +171,8 @@ class FaceDataModule(LightningDataModule):
         return {
             "source": source.kind,
             "root": str(source.root.resolve()),
-            "fingerprint": self._fingerprint,  # of the files: names, sizes, times; quick
-            "content": dict(self._content),  # of the bytes in them, by split; the same on every machine
+            "fingerprint": _join(self._content.values()),  # of all images
+            "content": dict(self._content),  # of the names and bytes of the files, by split; the same on every machine
             "annotation": self._annotation,
             "crop": list(crop) if isinstance(crop, tuple) else crop,
             "image_size": self.preprocessing.image_size,
@@ -208,11 +208,15 @@ class FaceDataModule(LightningDataModule):
         identities = self.image_source.identities
         return None if identities is None else identities[self._select_rows(self.image_source, split)]
 
-    def marks_now(self) -> dict[str, str | None]:
-        """`fingerprint` and `annotation` of the record of a run that starts now; decodes nothing. Raises: DataError."""
+    def marks_now(self) -> dict[str, Any]:
+        """`content` and `annotation` of the record of a run that starts now; decodes nothing. Raises: DataError."""
         source = self._find_source()
-        rows = [self._select_rows(source, split) for split in SPLITS]
-        return {"fingerprint": _join(map(source.fingerprint, rows)), "annotation": source.annotation_hash(rows)}
+        rows = {split: self._select_rows(source, split) for split in SPLITS}
+        wanted = {split: Wanted(source, rows[split], self.preprocessing, split) for split in SPLITS}
+        return {
+            "content": {split: content_now(each, self._cache_dir) for split, each in wanted.items()},
+            "annotation": source.annotation_hash(list(rows.values())),
+        }
 
     def check_unchanged(self, record: dict[str, Any], checkpoint: Path, *, is_same_run: bool) -> None:
         """Raises: DataError if a checkpoint of the same run was trained on other images; see `decoded/changes.py`."""
@@ -237,7 +241,6 @@ class FaceDataModule(LightningDataModule):
             attributes = None if source.attributes is None else source.attributes[rows[split]]
             self._splits[split] = SplitImages(decoded.images, attributes)
             self._content[split] = decoded.content
-        self._fingerprint = _join(fingerprints.values())
         self._annotation = source.annotation_hash(list(rows.values()))
         self._image_source = source
 

@@ -86,8 +86,8 @@ def warn_of_changes(run_dir: Path, data_marks: Callable[[], dict[str, Any]]) -> 
         record = json.loads((run_dir / DATA_JSON).read_text(encoding="utf-8"))
         # rendered faces are a function of the code, which is compared above
         marks = data_marks() if data_sources()[record["source"]].has_root else {}
-        if "fingerprint" in marks and record["fingerprint"] != marks["fingerprint"]:
-            changed.append(f"the images of {record['root']} have changed, or are new copies")
+        if "content" in marks and record["content"] != marks["content"]:
+            changed.append(f"the images of {record['root']} have changed")
         if "annotation" in record and "annotation" in marks and record["annotation"] != marks["annotation"]:
             changed.append(f"the attributes or identities of {record['root']} have changed")
     except (OSError, ValueError, KeyError, DataError) as error:

@@ -20,8 +20,17 @@ import numpy as np
 from filelock import FileLock, Timeout
 from jaxtyping import Int64
 
-from vae_lightning.data.decoded.changes import FILES, METADATA, cached_files, changed_files, is_of_other_images
-from vae_lightning.data.decoded.checksums import list_checksums
+from vae_lightning.data.decoded.changes import (
+    FILES,
+    METADATA,
+    cached_files,
+    changed_files,
+    check_settled,
+    files_now,
+    known_content,
+    remember,
+)
+from vae_lightning.data.decoded.checksums import content_of, list_checksums
 from vae_lightning.data.decoded.decoding import CHUNK, Images, Wanted, decoded_chunks
 from vae_lightning.data.decoded.preprocessing import Preprocessing
 from vae_lightning.data.sources.source import DataError, ImageSource
@@ -29,11 +38,11 @@ from vae_lightning.system.processors import num_cores
 
 logger = logging.getLogger("vae_lightning")
 
-CACHE_VERSION = 3  # raise when the same key would give other pixels, or the files say other things
+CACHE_VERSION = 4  # raise when the same key would give other pixels, or the files say other things
 ARRAY = "images.npy"
 SPARE_BYTES = 64 * 2**20  # left free on the disk beside the cache itself
 
-_verified: set[tuple[str, int, int, int]] = set()  # arrays whose checksums this process has compared
+_verified: set[tuple[str, int, int, int, int]] = set()  # arrays whose checksums this process has compared
 
 
 @dataclass(frozen=True)
@@ -54,70 +63,82 @@ def open_cache(
 ) -> Decoded:
     """The decoded images of `rows`, NHWC; they are decoded now if there is no cache, or if it is damaged.
 
-    The folder's name is a hash of the files' names, of their content (by sizes, times or checksums), of the
-    preprocessing and of CACHE_VERSION. `split` only names the images for people; `fingerprint` is that of the rows,
-    if it is known already.
+    The folder's name is a hash of the files' names, of the preprocessing and of CACHE_VERSION, and one of the files'
+    content. `split` only names the images for people; `fingerprint` is that of the rows, if it is known already.
 
-    Raises: DataError for an image that cannot be used (named, with its row) or a disk without room; nothing
-    is left behind.
+    Raises: DataError for an image that cannot be used (named, with its row), images that change meanwhile, or a disk
+    without room; nothing is left behind.
     """
     wanted = Wanted(source, rows, preprocessing, split)
     fingerprint = fingerprint or source.fingerprint(rows)
-    metadata = _metadata_of_these(wanted, fingerprint, cache_dir)
-    folder = _folder(cache_dir, metadata)
-    decoded = _open(folder, wanted, metadata, logging.DEBUG)  # what is wrong is said once, below
+    metadata = _metadata(wanted)
+    place = cache_dir / _name(metadata)
+    content = _content(place, wanted, fingerprint)
+    decoded = _open(place, content, wanted, metadata, logging.DEBUG)  # what is wrong is said once, below
     if decoded is not None:
         return decoded
     cache_dir.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_name(folder.name + ".lock"), split):
-        # another process may have built it meanwhile, also from the files of another folder
-        if "root" in metadata or _metadata_of_these(wanted, fingerprint, cache_dir) == metadata:
-            decoded = _open(folder, wanted, metadata)
-            if decoded is None:
-                _build(folder, wanted, metadata)
-                decoded = _open(folder, wanted, metadata)
-                assert decoded is not None
-            return decoded
-    return open_cache(source, rows, preprocessing, cache_dir, split, fingerprint)
+    with _locked(place.with_name(place.name + ".lock"), split):
+        content = content or _content(place, wanted, fingerprint)  # another process may have built it meanwhile
+        decoded = _open(place, content, wanted, metadata)
+        if decoded is None:
+            content = _build(place, content, wanted, metadata, fingerprint)
+            decoded = _open(place, content, wanted, metadata)
+            assert decoded is not None
+        return decoded
 
 
-def _metadata_of_these(wanted: Wanted, fingerprint: str, cache_dir: Path) -> dict[str, Any]:
-    """With the root if the cache without it holds other images, so that these get a folder of their own."""
-    shared = _metadata(wanted, fingerprint)
-    alone = {**shared, "root": str(wanted.source.root.resolve())}
-    if _folder(cache_dir, alone).exists() or is_of_other_images(_folder(cache_dir, shared), wanted):
-        return alone
-    return shared
-
-
-def _metadata(wanted: Wanted, fingerprint: str) -> dict[str, Any]:
-    """What the name of a cache's folder is a hash of."""
+def _metadata(wanted: Wanted) -> dict[str, Any]:
+    """What the first part of a folder's name is a hash of."""
+    names = "\n".join(wanted.names(0, len(wanted.rows)))
     return {
         "version": CACHE_VERSION,
         "source": wanted.source.kind,
-        "fingerprint": fingerprint,
+        "names": hashlib.blake2b(names.encode(), digest_size=16).hexdigest(),
         "preprocessing": json.loads(json.dumps(asdict(wanted.preprocessing))),  # as it will be read back
         "shape": list(wanted.shape),
     }
 
 
-def _folder(cache_dir: Path, metadata: dict[str, Any]) -> Path:
-    key = hashlib.blake2b(json.dumps(metadata, sort_keys=True).encode(), digest_size=10).hexdigest()
+def _name(metadata: dict[str, Any]) -> str:
+    key = hashlib.blake2b(json.dumps(metadata, sort_keys=True).encode(), digest_size=8).hexdigest()
     preprocessing = metadata["preprocessing"]
-    return cache_dir / f"{metadata['source']}-{preprocessing['image_size']}-{preprocessing['color']}-{key}"
+    return f"{metadata['source']}-{preprocessing['image_size']}-{preprocessing['color']}-{key}"
 
 
-def _open(folder: Path, wanted: Wanted, metadata: dict[str, Any], log_level: int = logging.WARNING) -> Decoded | None:
+def _folder(place: Path, content: str) -> Path:
+    return place.with_name(f"{place.name}-{content}")
+
+
+def _content(place: Path, wanted: Wanted, fingerprint: str) -> str | None:
+    """What the files hold; None where it is unknown and has not to be known: nothing is decoded from such files yet.
+
+    Raises:
+        DataError: an image that cannot be read, or that changes meanwhile.
+    """
+    content = known_content(place.parent, fingerprint)
+    if content is None and any(place.parent.glob(f"{place.name}-*")):
+        files = files_now(wanted, "Comparing {} images with decoded ones")
+        content = content_of(files)
+        fingerprint = check_settled(wanted, fingerprint, files)
+        if _folder(place, content).is_dir():
+            remember(_folder(place, content), fingerprint)
+    return content
+
+
+def _open(
+    place: Path, content: str | None, wanted: Wanted, metadata: dict[str, Any], log_level: int = logging.WARNING
+) -> Decoded | None:
     """Returns None if there is no cache, or a damaged one."""
-    if not folder.exists():
+    if content is None or not (folder := _folder(place, content)).exists():
         return None
     try:
         stored = json.loads((folder / METADATA).read_text(encoding="utf-8"))
         images = _map(folder / ARRAY, wanted.shape)
-        if {name: stored[name] for name in metadata} != metadata:
+        if {name: stored[name] for name in (*metadata, "content")} != {**metadata, "content": content}:
             raise ValueError(f"{METADATA} describes other images")
         _verify(folder / ARRAY, images, stored["checksums"], wanted)
-        return Decoded(images, stored["content"])
+        return Decoded(images, content)
     except (OSError, ValueError, LookupError, TypeError) as error:
         logger.log(log_level, "The cache %s is damaged (%s); decoding the images again.", folder, error)
         return None
@@ -147,7 +168,7 @@ def _verify(path: Path, images: Images, checksums: list[int], wanted: Wanted) ->
     Raises: ValueError that names the damaged images.
     """
     status = path.stat()
-    file = (str(path), status.st_ino, status.st_mtime_ns, status.st_size)
+    file = (str(path), status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
     if file in _verified:
         return
     starts = range(0, len(images), CHUNK)
@@ -177,24 +198,29 @@ def _locked(path: Path, split: str) -> Iterator[None]:
         lock.release()
 
 
-def _build(folder: Path, wanted: Wanted, metadata: dict[str, Any]) -> None:
-    """Writes everything into a temporary folder, then renames it; the caller holds the lock."""
-    partial = folder.with_name(folder.name + ".partial")
-    for leftover in (partial, folder):  # of a build that was killed; a cache that turned out to be damaged
-        shutil.rmtree(leftover, ignore_errors=True)
+def _build(place: Path, content: str | None, wanted: Wanted, metadata: dict[str, Any], fingerprint: str) -> str:
+    """Writes everything into a temporary folder, then renames it; the caller holds the lock. Returns the content."""
+    partial = place.with_name(place.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a build that was killed
+    if content is not None:  # a cache that turned out to be damaged
+        shutil.rmtree(_folder(place, content), ignore_errors=True)
     needed = math.prod(wanted.shape)
-    free = shutil.disk_usage(folder.parent).free
+    free = shutil.disk_usage(place.parent).free
     if free < needed + SPARE_BYTES:
-        raise _no_space(folder.parent, needed, free)
+        raise _no_space(place.parent, needed, free)
     root = str(wanted.source.root.resolve())
-    before = cached_files(folder.parent, version=CACHE_VERSION, root=root, split=wanted.split) or {}
+    before = cached_files(place.parent, version=CACHE_VERSION, root=root, split=wanted.split) or {}
     partial.mkdir()
     try:
-        _say_what_changed(before, _write(partial, wanted, metadata), wanted)
-        partial.replace(folder)
+        files = _write(partial, wanted, metadata)
+        remember(partial, check_settled(wanted, fingerprint, files))
+        _say_what_changed(before, files, wanted)
+        content = content_of(files)
+        partial.replace(_folder(place, content))
+        return content
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _no_space(folder.parent, needed, free) from error
+            raise _no_space(place.parent, needed, free) from error
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -214,11 +240,9 @@ def _write(folder: Path, wanted: Wanted, metadata: dict[str, Any]) -> dict[str, 
         file.flush()
         os.fsync(file.fileno())
     files = dict(zip(wanted.names(0, len(encoded)), encoded, strict=True))
-    listed = list_checksums(files)
-    (folder / FILES).write_text(listed, encoding="utf-8", newline="")
-    content = hashlib.blake2b(listed.encode(), digest_size=16).hexdigest()
+    (folder / FILES).write_text(list_checksums(files), encoding="utf-8", newline="")
     where = {"root": str(wanted.source.root.resolve()), "split": wanted.split}
-    text = json.dumps({**metadata, **where, "content": content, "checksums": checksums})
+    text = json.dumps({**metadata, **where, "content": content_of(files), "checksums": checksums})
     (folder / METADATA).write_text(text + "\n", encoding="utf-8")
     return files
 

@@ -1,6 +1,5 @@
 """Finds what has changed in the data: since they were decoded, since a run was trained, and between two folders."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -8,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from vae_lightning.data.decoded.checksums import read_checksums
+from vae_lightning.data.decoded.checksums import content_of, read_checksums
 from vae_lightning.data.decoded.decoding import CHUNK, Wanted
 from vae_lightning.data.sources.source import SPLITS, DataError
 from vae_lightning.system.processors import num_cores
@@ -16,6 +15,7 @@ from vae_lightning.system.progress import progress_of
 
 logger = logging.getLogger("vae_lightning")
 FILES, METADATA = "files.txt", "metadata.json"  # in a folder of the cache
+SEEN = "seen-"  # in a cache's folder: an empty file for each fingerprint of files with its content
 NAMES_SHOWN = 5
 SETTINGS = ("source", "crop", "image_size", "color", "train_count", "val_count", "test_count")
 
@@ -84,53 +84,60 @@ def check_unchanged(
         logger.warning("Not the data that %s was trained on: %s.", checkpoint, "; ".join(changes))
 
 
-def is_of_other_images(cache: Path, wanted: Wanted) -> bool:
-    """Whether a cache was decoded from other files, in another folder; each folder is compared once.
+def known_content(cache_dir: Path, fingerprint: str) -> str | None:
+    """What files of this fingerprint were found to hold, if they are known to any cache."""
+    seen = next(cache_dir.glob(f"*/{SEEN}{fingerprint}"), None)
+    return None if seen is None else seen.parent.name.rpartition("-")[2]
+
+
+def content_now(wanted: Wanted, cache_dir: Path) -> str:
+    """What the files hold, which are read only where no cache knows them. Raises: DataError."""
+    known = known_content(cache_dir, wanted.source.fingerprint(wanted.rows))
+    return known or content_of(files_now(wanted, "Comparing {} images"))
+
+
+def remember(cache: Path, fingerprint: str) -> None:
+    """Notes that files of this fingerprint hold what the cache was decoded from: they need not be read again."""
+    seen = cache / f"{SEEN}{fingerprint}"
+    try:
+        seen.touch()
+    except OSError as error:
+        logger.info("%s cannot be written (%s): the images are compared again next time.", seen, error.strerror)
+
+
+def files_now(wanted: Wanted, description: str) -> dict[str, str]:
+    """Checksums of the files as they are; `description` of the progress bar has a gap for the split.
 
     Raises:
         DataError: an image that cannot be read.
     """
-    root = str(wanted.source.root.resolve())
-    try:
-        built_from = json.loads((cache / METADATA).read_text(encoding="utf-8"))["root"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return False  # it is missing or damaged
-    compared = cache / f"same-{hashlib.blake2b(root.encode(), digest_size=10).hexdigest()}"
-    if built_from == root or compared.exists():
-        return False
-    if not _has_checksums(wanted, cache / FILES):
-        logger.warning(
-            "%s: these %s images differ from those of %s, whose files have the same names, sizes and times.",
-            *(root, wanted.split, built_from),
-        )
-        return True
-    try:
-        compared.touch()
-    except OSError as error:
-        logger.info("%s cannot be written (%s): the images are compared again next time.", compared, error.strerror)
-    return False
-
-
-def _has_checksums(wanted: Wanted, listed: Path) -> bool:
-    """Whether all files have the listed checksums; stops at the first that differs."""
-    try:
-        checksums = read_checksums(listed)
-    except (OSError, ValueError):
-        return False
     names = wanted.names(0, len(wanted.rows))
-
-    def are_the_same(first: int) -> bool:
-        part = names[first : first + CHUNK]
-        return all(wanted.source.images.checksum(name) == checksums.get(name) for name in part)
-
+    firsts = range(0, len(names), CHUNK)
+    read = wanted.source.images.checksum
+    files: dict[str, str] = {}
     pool = ThreadPoolExecutor(num_cores())
     try:
-        with progress_of(f"Comparing {wanted.split} images with decoded ones", len(names)) as advance:
-            firsts = range(0, len(names), CHUNK)
-            for first, is_same in zip(firsts, pool.map(are_the_same, firsts), strict=True):
-                if not is_same:
-                    return False
-                advance(len(names[first : first + CHUNK]))
+        with progress_of(description.format(wanted.split), len(names)) as advance:
+            parts = pool.map(lambda first: [read(name) for name in names[first : first + CHUNK]], firsts)
+            for first, checksums in zip(firsts, parts, strict=True):
+                files.update(zip(names[first : first + CHUNK], checksums, strict=True))
+                advance(len(checksums))
     finally:
         pool.shutdown(cancel_futures=True)
-    return True
+    return files
+
+
+def check_settled(wanted: Wanted, before: str, files: Mapping[str, str]) -> str:
+    """The files' fingerprint after their checksums were taken; `before` is that of before.
+
+    Raises:
+        DataError: files have changed meanwhile; names them.
+    """
+    now = wanted.source.fingerprint(wanted.rows)
+    changed = changed_files(files, files_now(wanted, "Comparing {} images again")) if now != before else ""
+    if changed:
+        raise DataError(
+            f"{wanted.source.root}: these {wanted.split} images changed while they were read: {changed}. Start again "
+            "when nothing writes to them any more."
+        )
+    return now

@@ -1,5 +1,6 @@
 """CRC-32 of files, in lists like those of `sha256sum`: one line per file, checksum first."""
 
+import hashlib
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,11 @@ def checksum_of(content: bytes) -> str:
 
 def list_checksums(checksums: Mapping[str, str]) -> str:
     return "".join(f"{checksum}  {name}\n" for name, checksum in checksums.items())
+
+
+def content_of(checksums: Mapping[str, str]) -> str:
+    """A hash of names and bytes of files, the same on every machine."""
+    return hashlib.blake2b(list_checksums(checksums).encode(), digest_size=16).hexdigest()
 
 
 def read_checksums(path: Path) -> dict[str, str]:

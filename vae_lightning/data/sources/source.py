@@ -23,6 +23,7 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")  # the position is CelebA's
 MOST_IMAGE_BYTES = 256 * 2**20  # of one image file: 50 million pixels of 5 bytes
 STATTING_THREADS = 8  # one os.stat takes 3 µs on a local disk, on a network often 100 times as long
 STATTED_AT_ONCE = 1_000
+NS_PER_MS = 1_000_000
 
 
 class DataError(ValueError):
@@ -35,7 +36,8 @@ class ImageStore(Protocol):
 
     def read(self, filename: str) -> bytes: ...
 
-    def fingerprint(self, filenames: list[str]) -> str: ...
+    def fingerprint(self, filenames: list[str]) -> str:
+        """What quickly proves these images' content, here and now: never the same for two contents."""
 
     def checksum(self, filename: str) -> str:
         """The checksum of an image's bytes, as `checksum_of` makes it."""
@@ -56,22 +58,29 @@ class FolderStore(ImageStore):
             raise _unreadable(path, error) from error
 
     def fingerprint(self, filenames: list[str]) -> str:
-        """A hash of every file's size and time; an overwritten file has another time, unless it was set by hand."""
-        with ThreadPoolExecutor(STATTING_THREADS) as pool:
-            parts = pool.map(self._stat, range(0, len(filenames), STATTED_AT_ONCE), repeat(filenames))
-            sizes_and_times = [one for part in parts for one in part]
-        return hashlib.blake2b(np.array(sizes_and_times, np.int64).tobytes(), digest_size=16).hexdigest()
+        """A hash of what the file system says of every file; another content gives another one.
 
-    def _stat(self, first: int, filenames: list[str]) -> list[tuple[int, int]]:
-        found = []
+        Size and mtime do not prove a content, since archives that can be made again byte by byte fix both. The ctime
+        does, with the inode: the kernel takes it from the clock at each change, and nobody can set it. File systems
+        that have none (FAT, exFAT, SSHFS) give a time of theirs, in steps of a millisecond or more; there the file's
+        checksum stands in its place.
+        """
+        with ThreadPoolExecutor(STATTING_THREADS) as pool:
+            parts = pool.map(self._marks, range(0, len(filenames), STATTED_AT_ONCE), repeat(filenames))
+            return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+
+    def _marks(self, first: int, filenames: list[str]) -> str:
+        marks = []
         for name in filenames[first : first + STATTED_AT_ONCE]:
             try:
                 status = os.stat(f"{self.folder}/{name}")  # noqa: PTH116 (pathlib is 20 times slower)
                 check_regular(status, MOST_IMAGE_BYTES)
             except (OSError, ValueError) as error:
                 raise _unreadable(self.folder / name, error) from error
-            found.append((status.st_size, status.st_mtime_ns))
-        return found
+            has_ctime = status.st_ctime_ns % NS_PER_MS != 0
+            proof = f"{status.st_ino} {status.st_ctime_ns}" if has_ctime else self.checksum(name)
+            marks.append(f"{status.st_size} {status.st_mtime_ns} {proof}")
+        return "\n".join(marks)
 
 
 def _unreadable(path: Path, error: OSError | ValueError) -> DataError:
@@ -122,7 +131,7 @@ class ImageSource:
         return self.images.read(self.filenames[row])
 
     def fingerprint(self, rows: Int64[np.ndarray, " selected"]) -> str:
-        """A hash of these images' names and of what quickly tells their content: sizes and times, or checksums."""
+        """A hash of these images' names and of what quickly proves their content; a copy may have another one."""
         filenames = [self.filenames[row] for row in rows.tolist()]
         digest = hashlib.blake2b("\n".join(filenames).encode(), digest_size=16)
         digest.update(self.images.fingerprint(filenames).encode())
