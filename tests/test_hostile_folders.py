@@ -17,8 +17,8 @@ from written_sweeps import measured, write_job
 from vae_lightning.evaluation.card import Card, Section, read_card, to_markdown
 from vae_lightning.launch.command_line import explain_unknown_key, name_jobs_by_what_is_swept
 from vae_lightning.launch.configuration import CONF_DIR
-from vae_lightning.launch.overrides import TARGET, read_overrides
 from vae_lightning.launch.signatures import ConfigError, check_arguments
+from vae_lightning.launch.stored_overrides import offer_of, read_overrides
 from vae_lightning.launch.sweep.progress import read_progress, time_left
 from vae_lightning.report import write_report
 from vae_lightning.report.evaluations import read_evaluations
@@ -39,30 +39,50 @@ def stored(folder: Path, overrides: Any) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "override",
-    [
-        "+callbacks.x._target_=os.system",
-        "kl._target_=subprocess.Popen",
-        "+callbacks.x={_target_: os.system, command: 'true'}",
-        "+callbacks={a: {b: {_target_: callbacks.EMA.os}}}",
-        "model._target_=vae_lightning.data.sources.source.os.system",
-        "+callbacks.x=${oc.decode:'{_target_: os.system}'}",
-        "model=../../../tmp/evil",
-        "callbacks=[ema,../evil]",
-        "+experiment=/tmp/evil",
-        "--config-dir=/tmp/evil",
-        "-m",
-        "hydra.searchpath=[file:///tmp/evil]",
-        "hydra/launcher=ray",
-        "+hydra.job.env_set.PATH=/tmp",
-        "run_dir=/home/somebody",
-        "seed=1,2",
-        "seed",
-        "=",
-    ],
+CHECKPOINTS_ELSEWHERE = (
+    "+callbacks.x={_target_: lightning.pytorch.callbacks.ModelCheckpoint, dirpath: /tmp/other, filename: best}"
 )
-def test_going_on_takes_no_program_and_no_file_out_of_a_folder(override: str, tmp_path: Path) -> None:
+NOT_FROM_A_FOLDER = [
+    # programs and classes that do not stand in conf/
+    *("+callbacks.x._target_=os.system", "kl._target_=subprocess.Popen", "optimizer._target_=torch.optim.SGD"),
+    "+callbacks.x={_target_: os.system, command: 'true'}",
+    "+callbacks={a: {b: {_target_: callbacks.EMA.os}}}",
+    "+callbacks={a: {b: {_target_: callbacks.EMA}}}",
+    "model._target_=vae_lightning.data.sources.source.os.system",
+    "model._target_=callbacks.EMA",
+    "+callbacks.x=${oc.decode:'{_target_: os.system}'}",
+    "+callbacks.x={_target_: callbacks.EMA, _args_: [0.5]}",
+    "+logger.x={_target_: lightning.pytorch.loggers.CSVLogger}",
+    "+trainer.profiler={_target_: lightning.pytorch.profilers.SimpleProfiler, dirpath: /tmp/other}",
+    "+trainer.plugins=[{_target_: lightning.pytorch.plugins.TorchCheckpointIO}]",
+    "trainer.strategy={_target_: lightning.pytorch.strategies.DDPStrategy}",
+    "+data.x={_target_: lightning.Trainer, default_root_dir: /tmp/other}",
+    "+trainer.x={_target_: lightning.Trainer}",
+    # places to write to
+    *(CHECKPOINTS_ELSEWHERE, "+callbacks.x={_target_: callbacks.LossCurves, run_dir: other}"),
+    *("callbacks.best_checkpoint.dirpath=/tmp/other", "callbacks.best_checkpoint.dirpath=other"),
+    *(
+        "callbacks.best_checkpoint.filename=/tmp/best",
+        "callbacks.last_checkpoint.filename=../../x/best",
+    ),
+    *("callbacks.loss_curves.run_dir=other", "logger.csv.run_dir=/tmp/other", "logger.tensorboard.run_dir=null"),
+    *("+logger.csv={_target_: callbacks.MetricsCsv, run_dir: ~/other}", "+trainer.default_root_dir=other"),
+    *(
+        "+trainer.profiler=simple",
+        "data.data_dir=/tmp/other",
+        "data.data_dir=outputs",
+        "data.data_dir=~nobody_at_all/x",
+    ),
+    *("data={data_dir: /tmp/other}", f"data.data_dir={'x' * 300}", "run_dir=/home/somebody", "+run_dir=other"),
+    # files and settings of Hydra
+    *("model=../../../tmp/evil", "callbacks=[ema,../evil]", "+experiment=/tmp/evil", "callbacks@data.x=checkpoint"),
+    *("--config-dir=/tmp/evil", "-m", "hydra.searchpath=[file:///tmp/evil]", "hydra/launcher=ray"),
+    *("+hydra.job.env_set.PATH=/tmp", "hydra.sweep.dir=/tmp", "seed=1,2", "seed", "=", "sweep=???", "compile=???"),
+]
+
+
+@pytest.mark.parametrize("override", NOT_FROM_A_FOLDER)
+def test_going_on_takes_no_class_and_no_place_out_of_a_folder(override: str, tmp_path: Path) -> None:
     folder = stored(tmp_path / "run", ["beta=4", override])
     with pytest.raises(RunError, match=r"type it again beside ckpt_path=last") as caught:
         read_overrides(folder, CONF_DIR, set())
@@ -71,16 +91,37 @@ def test_going_on_takes_no_program_and_no_file_out_of_a_folder(override: str, tm
     assert read_overrides(folder, CONF_DIR, {key}) == ["beta=4"]
 
 
-def test_going_on_keeps_what_a_person_would_set(tmp_path: Path) -> None:
+def test_going_on_keeps_what_a_person_would_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "decoded" / "cache").mkdir(parents=True)
     overrides = [
         *("beta=4", "model=conv", "model.widths=[8,16]", "data.root='/a b/c'", "callbacks=[ema,checkpoint]"),
-        *("optimizer._target_=torch.optim.SGD", "+callbacks.x={_target_: callbacks.EMA, decay: 0.9}", "~callbacks.ema"),
-        *("perceptual=null", "trainer.max_epochs=-1", "model.logvar_clamp=null"),
+        *("optimizer=adamw", "+callbacks.x={_target_: callbacks.EMA, decay: 0.9}", "~callbacks.ema", "compile=default"),
+        *("perceptual=null", "trainer.max_epochs=-1", "model.logvar_clamp=null", "callbacks.evaluation.metrics=[fid]"),
+        *("callbacks.best_checkpoint.monitor=val/mse", "+trainer.max_time=00:01:00:00", "trainer.devices=[0,1]"),
+        *("data.data_dir=data", "data.data_dir=decoded", "recognizer.weights=/a/b.pt"),
+        *("optimized_metric=[val/mse,val/kl]", "logger=[]", "+experiment=fast", "beta_schedule.unit=step"),
     ]
     assert read_overrides(stored(tmp_path / "run", overrides), CONF_DIR, set()) == overrides
     for damaged in (None, "beta=1", [["beta=1"]], {"beta": 1}):
         with pytest.raises(RunError, match="is damaged, so its settings are not known"):
             read_overrides(stored(tmp_path / str(damaged)[:4].strip("[{'"), damaged), CONF_DIR, set())
+
+
+def test_what_a_folder_may_name_is_read_from_conf(tmp_path: Path) -> None:
+    """A file that somebody adds to conf/ needs no second list."""
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "callbacks").mkdir()
+    (tmp_path / "conf" / "model" / "mine.yaml").write_text("_target_: vae_lightning.models.mine.MyVAE\nkind: a\n")
+    (tmp_path / "conf" / "callbacks" / "b.yaml").write_text(
+        "# @package callbacks.b\n_target_: callbacks.B\nplace: ${run_dir}/b\nword: a\n"
+    )
+    stored_here = ["model=mine", "model._target_=vae_lightning.models.mine.MyVAE", "model.kind=b", "callbacks.b.word=c"]
+    folder = stored(tmp_path / "run", stored_here)
+    assert read_overrides(folder, tmp_path / "conf", set()) == stored_here
+    for refused in ("callbacks.b.place=x", "model.other=x", "model._target_=callbacks.B"):
+        with pytest.raises(RunError, match="type it again"):
+            read_overrides(stored(tmp_path / refused, [refused]), tmp_path / "conf", set())
 
 
 @pytest.mark.parametrize(
@@ -294,7 +335,8 @@ def test_settings_of_a_folder(tmp_path_factory: pytest.TempPathFactory, number: 
     for override in kept:
         assert not override.startswith(("-", "hydra", "+hydra"))
         assert "${" not in override
-        assert not re.search(r"_target_['\"]?\s*[=:]", override) or TARGET.search(override)
+        named = re.search(r"_target_['\"]?\s*[=:]\s*['\"]?([\w.]*)", override)
+        assert not named or named[1] in {target for _, target in offer_of(CONF_DIR).classes}
 
 
 @fuzzed

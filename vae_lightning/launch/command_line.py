@@ -19,8 +19,9 @@ from hydra.errors import CompactHydraException
 from omegaconf import OmegaConf
 
 from vae_lightning.launch.configuration import CONF_DIR, RootConfig
-from vae_lightning.launch.overrides import path_override, quote_paths, read_overrides, typed_path
+from vae_lightning.launch.overrides import path_override, quote_paths, typed_path
 from vae_lightning.launch.signatures import ConfigError
+from vae_lightning.launch.stored_overrides import read_overrides
 from vae_lightning.runs.layout import (
     CHECKPOINTS,
     HYDRA,

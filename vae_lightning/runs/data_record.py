@@ -81,12 +81,20 @@ def data_settings(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _place_for_data(data_dir: str) -> str:
-    """The folder to decode images into: below the working folder, or one that already holds decoded images.
-
-    A checkpoint from somebody else could name any folder.
-    """
-    place = Path(data_dir).expanduser()
-    if place.resolve().is_relative_to(Path.cwd()) or (place / "cache").is_dir() or any(place.glob("faces-*")):
+    """The recorded folder for decoded images where `is_place_for_data`, else the default one."""
+    if is_place_for_data(data_dir):
         return data_dir
     log.info(f"The run kept its decoded images in {data_dir}, which holds none now; they are written to {DATA_DIR}/")
     return DATA_DIR
+
+
+def is_place_for_data(data_dir: str) -> bool:
+    """Whether images may be decoded into a folder that somebody else's run names: the default, or one that has some."""
+    try:
+        place = Path(data_dir).expanduser()
+        if place.resolve() == Path(DATA_DIR).resolve():
+            return True
+        held = [place / "cache", *place.glob("faces-*")]
+        return any(folder.is_dir() and not folder.is_symlink() for folder in held)
+    except (OSError, ValueError, RuntimeError):  # a name that no folder can have
+        return False
