@@ -39,4 +39,6 @@ def resolve_source(name: str, settings: SourceSettings, warn: Callable[[str], No
     images = source.read(settings)
     if images.kind != name:
         raise DataError(f"data={name}: its images call themselves {images.kind!r}; both names have to be the same.")
+    for remark in images.remarks:
+        warn(remark)
     return images

@@ -125,6 +125,7 @@ class ImageSource:
     identities: Int64[np.ndarray, " rows"] | None = None
     read_factors: Callable[[], Factors] | None = None  # of what the images were drawn from, where that is known
     divided: str = "as listed"  # how the images were divided into the three splits, for records and cards
+    remarks: tuple[str, ...] = ()  # lines that a person has to see, as how many images were left out and why
 
     def read(self, row: int) -> bytes:
         """The encoded image of one row; safe to call from several threads."""
