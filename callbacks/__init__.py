@@ -2,7 +2,15 @@
 
 from callbacks.base import EveryNEpochs
 from callbacks.batch_size_finder import BatchSizeFinder
-from callbacks.console import ProgressBar, describe, quieten_event_writer, quieten_lightning, say_where_to_look
+from callbacks.console import (
+    EpochLines,
+    ProgressBar,
+    describe,
+    quieten_event_writer,
+    quieten_lightning,
+    say_where_to_look,
+    shown_progress,
+)
 from callbacks.continuation import Continuation, LastValidation, WholeCheckpoints
 from callbacks.dashboard import event_folders, log_hyperparameters, tensorboard_command
 from callbacks.ema import EMA
@@ -25,6 +33,7 @@ __all__ = [
     "EMA",
     "BatchSizeFinder",
     "Continuation",
+    "EpochLines",
     "Evaluation",
     "Events",
     "EveryNEpochs",
@@ -57,6 +66,7 @@ __all__ = [
     "requeue",
     "say_where_to_look",
     "select_callbacks",
+    "shown_progress",
     "tensorboard_command",
     "times_of_fit",
     "under_submitit",

@@ -1,4 +1,4 @@
-"""What a run writes to the console: its first and last words, the progress bar, Lightning's warnings."""
+"""What a run writes to the console: its first and last words, progress, Lightning's warnings."""
 
 import logging
 import shlex
@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
+from rich.console import Console
 
 from callbacks.dashboard import event_folders, tensorboard_command
 from vae_lightning.data import FaceDataModule
@@ -76,6 +77,45 @@ class ProgressBar(RichProgressBar):
         """The losses of the last logging window and the last validation."""
         assert isinstance(pl_module, RunModule)
         return {name: number for name, number in pl_module.last_logged.items() if name.endswith("/loss")}
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        """Counts from 1, as files and pictures do; Lightning counts from 0."""
+        return f"{epoch_words(self.trainer, current_epoch).capitalize():{len(self.validation_description)}}"
+
+
+class EpochLines(L.Callback):
+    """One line after each epoch: the losses, and the time that it took."""
+
+    def __init__(self) -> None:
+        self._started = 0.0
+        self._validated = False
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._started, self._validated = time.perf_counter(), False
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._validated = True
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, RunModule)
+        shown = ("train/loss", *(("val/loss", "val/kl_nats") if self._validated else ()))
+        logged = pl_module.last_logged
+        numbers = ", ".join(f"{name} {logged[name]:.4g}" for name in shown if name in logged)
+        seconds = time.perf_counter() - self._started
+        log.info(f"{epoch_words(trainer, trainer.current_epoch)}: {numbers} · {seconds:.3g} s")
+
+
+def epoch_words(trainer: L.Trainer, epoch: int) -> str:
+    """`epoch 3/10`; without an end, where only steps are limited, `epoch 3`."""
+    has_end = trainer.max_epochs is not None and trainer.max_epochs > 0
+    return f"epoch {epoch + 1}" + (f"/{trainer.max_epochs}" if has_end else "")
+
+
+def shown_progress() -> L.Callback:
+    """A progress bar in a terminal; elsewhere, where none can be drawn, a line after each epoch."""
+    return ProgressBar() if Console().is_terminal else EpochLines()
 
 
 def describe(module: RunModule, datamodule: FaceDataModule, trainer: L.Trainer, run_dir: Path) -> None:

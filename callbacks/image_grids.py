@@ -45,6 +45,7 @@ class ImageGrid(EveryNEpochs):
     fits = VAEModule
     also_first = True
     needs_prior = False  # whether the grid means nothing for a plain autoencoder
+    shows_faces = True  # of the split; else its title does not name one
     num_faces: int  # that `draw` gets
 
     def __init__(self, run_dir: str, every_n_epochs: int = 5) -> None:
@@ -78,7 +79,8 @@ class ImageGrid(EveryNEpochs):
         faces = datamodule_of(trainer).held_out_faces(split, self.num_faces).to(module.device)
         with torch.inference_mode(), trainer.precision_plugin.forward_context():  # the precision of validation
             grid = self.draw(module.model, faces)
-        title = f"{grid.title} · " + ("test split" if split == "test" else f"epoch {trainer.current_epoch + 1}")
+        of_test = "test split" if self.shows_faces else "the tested weights"
+        title = f"{grid.title} · " + (of_test if split == "test" else f"epoch {trainer.current_epoch + 1}")
         picture = labelled_grid(grid.images, grid.row_labels, grid.column_labels, title)
         tag = f"images/{self.name}" if split == "val" else f"test_images/{self.name}"
         save_picture(trainer, self.run_dir / IMAGES / self.name / f"{stem}.png", tag, picture)
@@ -132,7 +134,7 @@ class ReconstructionGrid(ImageGrid):
 
 
 class TemperatureGrid(ImageGrid):
-    """One row per temperature t: decoded z = t * noise, with the same noise in every row, epoch and run.
+    """One row per temperature t: decoded z = t * noise; a column has the same noise in every row, epoch and run.
 
     Args:
         run_dir: the run folder.
@@ -143,6 +145,7 @@ class TemperatureGrid(ImageGrid):
 
     name = "temperature"
     needs_prior = True
+    shows_faces = False
     num_faces = 1
 
     def __init__(

@@ -17,7 +17,7 @@ FIRST_COLUMNS = ["epoch", "step"]
 
 
 class MetricsCsv(Logger):
-    """`metrics.csv`: one row per optimizer step that logs, with columns `epoch`, `step` and the metrics' names.
+    """`metrics.csv`: one row per optimizer step that logs, with `epoch` (from 1), `step` and the metrics as columns.
 
     A resumed run continues the file, without the rows of steps that are trained again. (Lightning's CSV logger deletes
     the file.)

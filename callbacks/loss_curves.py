@@ -81,7 +81,7 @@ def rate_distortion(rows: list[dict[str, float]], split: str) -> Float[np.ndarra
         if len(point) == len(names):
             last_step = row["step"]
     means = {epoch: np.average(points, 0, num_steps[epoch]) for epoch, points in found.items()}
-    return np.array([(epoch + 1, *mean) for epoch, mean in means.items()]).reshape(-1, 3)
+    return np.array([(epoch, *mean) for epoch, mean in means.items()]).reshape(-1, 3)
 
 
 def draw_rate_distortion(curves: Mapping[str, Float[np.ndarray, "_epochs 3"]]) -> UInt8[np.ndarray, "h w 3"]:

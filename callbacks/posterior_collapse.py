@@ -18,19 +18,24 @@ class PosteriorCollapse(L.Callback):
 
     Args:
         kl_nats: the posterior has collapsed where KL is below this and no unit is active.
+        after_steps: optimizer steps before the first warning. New weights start near the prior: the default network
+            has a KL of 0.6 nats after 15 steps, 2.8 after 20 and 22 after 100.
     """
 
     fits = VAEModule
     needs_prior = True
 
-    def __init__(self, kl_nats: float = 1.0) -> None:
+    def __init__(self, kl_nats: float = 1.0, after_steps: int = 100) -> None:
         if kl_nats <= 0:
             raise ValueError(f"callbacks.posterior_collapse.kl_nats={kl_nats}: must be above 0")
+        if after_steps < 0:
+            raise ValueError(f"callbacks.posterior_collapse.after_steps={after_steps}: must be 0 or more")
         self.kl_nats = kl_nats
+        self.after_steps = after_steps
         self.has_collapsed = False
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not is_validation_of_training(trainer):
+        if not is_validation_of_training(trainer) or trainer.global_step < self.after_steps:
             return
         assert isinstance(pl_module, VAEModule)
         metrics = trainer.callback_metrics

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import logging
 import math
@@ -14,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from callbacks import (
+    ImageGrid,
     InterpolationGrid,
     MetricsCsv,
     ReconstructionGrid,
@@ -23,10 +25,12 @@ from callbacks import (
     say_where_to_look,
 )
 from callbacks.loss_curves import draw_loss_curves
+from vae_lightning.losses import Objective, SquaredError
 from vae_lightning.models import ConvVAE
 from vae_lightning.models.pixels import to_pixel_range, to_uint8
 from vae_lightning.pictures.charts import draw_kl_per_latent
 from vae_lightning.runs.metrics_csv import read_metrics
+from vae_lightning.training.vae_module import VAEModule
 
 
 @pytest.fixture
@@ -96,6 +100,28 @@ def test_temperature_rows_share_their_noise(model: ConvVAE) -> None:
     assert torch.equal(grid.images[1], grid.images[2])
     again = TemperatureGrid("run", temperatures=[1.0], num_samples=4).draw(model, some_faces(1))
     assert torch.equal(again.images[0], grid.images[1])
+
+
+@pytest.mark.parametrize(
+    ("grid", "of_test"),
+    [
+        (TemperatureGrid("run"), "Samples from N(0, τ²), each column from one draw of the noise · the tested weights"),
+        (ReconstructionGrid("run"), "Reconstructions from the posterior mean · test split"),
+    ],
+)
+def test_titles_say_what_is_shown(
+    grid: ImageGrid, of_test: str, model: ConvVAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles: list[str] = []
+    monkeypatch.setattr("callbacks.image_grids.labelled_grid", lambda *args: titles.append(args[-1]))
+    monkeypatch.setattr("callbacks.image_grids.save_picture", Mock())
+    monkeypatch.setattr("callbacks.image_grids.datamodule_of", lambda _: Mock(held_out_faces=lambda *_: some_faces(2)))
+    module = VAEModule(model, Objective(SquaredError()), torch.optim.Adam)
+    plugin = Mock(forward_context=contextlib.nullcontext)
+    trainer = Mock(spec=L.Trainer, is_global_zero=True, current_epoch=2, precision_plugin=plugin)
+    for split in ("val", "test"):
+        grid._draw_and_save(trainer, module, split, "picture")
+    assert titles == [f"{of_test.partition(' · ')[0]} · epoch 3", of_test]
 
 
 @pytest.mark.parametrize(

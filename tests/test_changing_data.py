@@ -293,7 +293,7 @@ def test_a_run_is_resumed_with_the_images_that_it_began_with(
     caplog.clear()
     run_training("run", "trainer.max_epochs=2", f"ckpt_path='{last}'")  # asked for by its name
     assert f"Not the data that {last} was trained on: other train images: 000002.jpg" in caplog.text
-    assert [row["epoch"] for row in read_metrics(run_dir / "metrics.csv")][-1] == 1
+    assert [row["epoch"] for row in read_metrics(run_dir / "metrics.csv")][-1] == 2
 
 
 def test_the_same_run_on_other_images_is_refused_by_name(

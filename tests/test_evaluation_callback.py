@@ -22,7 +22,7 @@ def test_the_callback_logs_numbers_and_draws(run_training: Callable[..., Path]) 
         "run", "trainer.max_epochs=3", "callbacks.evaluation.every_n_epochs=2", "test=false", *overrides
     )
     rows = [row for row in read_metrics(run_dir / "metrics.csv") if "evaluation/active_units" in row]
-    assert [row["epoch"] for row in rows] == [1.0, 2.0]  # the second and the last
+    assert [row["epoch"] for row in rows] == [2.0, 3.0]  # the second and the last
     logged = next(
         row for row in read_metrics(run_dir / "metrics.csv") if row["step"] == rows[-1]["step"] and "val/kl_nats" in row
     )

@@ -260,7 +260,12 @@ def test_collapse_is_reported_while_it_happens(
 ) -> None:
     with caplog.at_level(logging.INFO, "vae_lightning"):
         run_dir = run_training(
-            "run", "beta=1000", "trainer.max_epochs=3", "optimizer.lr=3e-3", "callbacks=[posterior_collapse]"
+            "run",
+            "beta=1000",
+            "trainer.max_epochs=3",
+            "optimizer.lr=3e-3",
+            "callbacks=[posterior_collapse]",
+            "callbacks.posterior_collapse.after_steps=6",
         )
     assert read_metrics(run_dir / "metrics.csv")[-1]["val/active_units"] == 0
     messages = [record.getMessage() for record in caplog.records]
@@ -279,13 +284,13 @@ def test_only_what_is_not_in_use_is_advised() -> None:
 
 def test_each_change_is_reported_once_and_health_is_not(caplog: pytest.LogCaptureFixture) -> None:
     module = VAEModule(ConvVAE(image_size=32, latent_dim=2), Objective(SquaredError()), torch.optim.Adam)
-    callback = PosteriorCollapse()
+    callback = PosteriorCollapse(after_steps=200)
     trainer = Mock(spec=L.Trainer, sanity_checking=False, is_global_zero=True)
     trainer.state = TrainerState(fn=TrainerFn.FITTING)
     with caplog.at_level(logging.INFO, "vae_lightning"):
-        measured = [(3.0, 2), (0.01, 0), (0.02, 0), (4.0, 1), (5.0, 0)]
+        measured = [(0.01, 0), (3.0, 2), (0.01, 0), (0.02, 0), (4.0, 1), (5.0, 0)]  # every training begins with little
         for epoch, (kl_nats, active_units) in enumerate(measured):
-            trainer.current_epoch = epoch
+            trainer.current_epoch, trainer.global_step = epoch, 199 + epoch
             trainer.callback_metrics = {
                 "val/kl_nats": torch.tensor(kl_nats),
                 "val/active_units": torch.tensor(float(active_units)),
@@ -293,8 +298,8 @@ def test_each_change_is_reported_once_and_health_is_not(caplog: pytest.LogCaptur
             callback.on_validation_end(trainer, module)
         callback.on_fit_end(trainer, module)
     assert [record.getMessage().split(":")[0] for record in caplog.records] == [
-        "Posterior collapse, epoch 2",
-        "The posterior has recovered, epoch 4",
+        "Posterior collapse, epoch 3",
+        "The posterior has recovered, epoch 5",
     ]
 
 

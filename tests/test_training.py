@@ -1,15 +1,20 @@
 """Whole runs in this process on a tiny data set: what a run folder holds, and what a loaded run does."""
 
 import json
+import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
 from conftest import WHOLE_RUN
 from PIL import Image
 
+from callbacks import ProgressBar
 from vae_lightning import load_run
 from vae_lightning.models.pixels import to_pil
 from vae_lightning.runs.checkpoints import FORMAT
@@ -44,6 +49,7 @@ def test_a_run_folder_holds_everything(run_training: Callable[..., Path]) -> Non
     assert json.loads((run_dir / "data.json").read_text())["train_count"] == 48
     rows = read_metrics(run_dir / "metrics.csv")
     assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12]
+    assert [row["epoch"] for row in rows] == [1, 1, 1, 2, 2, 2]  # as the pictures count, and the console
     assert {f"train/{name}" for name in names} <= set(rows[0])
     assert min(row["val/loss"] for row in rows if "val/loss" in row) == pytest.approx(metrics["val/loss"], rel=1e-4)
 
@@ -54,6 +60,24 @@ def test_checkpoints_hold_plain_data_and_describe_themselves(run_training: Calla
     assert record["format"] == FORMAT
     assert record["config"]["beta"] == 4.0
     assert record["data"]["source"] == "celeba"
+
+
+def test_without_a_terminal_each_epoch_is_one_line(
+    run_training: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "vae_lightning"):
+        run_training("run", "trainer.max_epochs=2", "trainer.enable_progress_bar=true")
+    lines = [message for message in caplog.messages if message.startswith("epoch ")]
+    expected = r"epoch {}/2: train/loss [\d.]+, val/loss [\d.]+, val/kl_nats [\d.e-]+ · [\d.e-]+ s"
+    assert len(lines) == 2
+    assert all(re.fullmatch(expected.format(epoch), line) for epoch, line in enumerate(lines, start=1))
+
+
+@pytest.mark.parametrize(("max_epochs", "words"), [(3, "Epoch 3/3"), (-1, "Epoch 3"), (None, "Epoch 3")])
+def test_the_progress_bar_counts_epochs_from_1(max_epochs: int | None, words: str) -> None:
+    bar = ProgressBar()
+    bar._trainer = Mock(spec=L.Trainer, max_epochs=max_epochs)
+    assert bar._get_train_description(2).strip() == words
 
 
 @pytest.mark.slow

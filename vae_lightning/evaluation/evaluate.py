@@ -106,7 +106,7 @@ def _about(run: Run, subject: Subject) -> dict[str, Any]:
     return {
         "model": f"{type(subject.model).__name__} ({parameters:,} parameters, {subject.model.latent_dim} latents)",
         "checkpoint": run.path.name,
-        "epoch": run.epoch + 1,  # from 1, as in training's pictures
+        "epoch": run.epoch,
         "beta": run.config.get("beta"),
         "run": str(run_folder(run.path)),
         "checkpoint_digest": digest_of(run.path),

@@ -183,16 +183,18 @@ def build(config: Any, plain: dict[str, Any]) -> "tuple[RunModule, FaceDataModul
     Raises:
         ValueError: parts that do not fit each other, or an argument that its class refuses.
     """
-    from callbacks import Continuation, LastValidation, ProgressBar, WholeCheckpoints, quieten_lightning
+    from callbacks import Continuation, LastValidation, ProgressBar, WholeCheckpoints, quieten_lightning, shown_progress
 
     quieten_lightning()
     module = build_module(plain)
     datamodule = instantiate(plain["data"])
     callbacks = [Continuation(), LastValidation(), *make_callbacks(plain["callbacks"], module)]
     if plain["trainer"].get("enable_progress_bar", True):
-        callbacks.append(ProgressBar())
+        callbacks.append(shown_progress())
+    has_bar = isinstance(callbacks[-1], ProgressBar)  # else Lightning would add its own
+    settings = {**plain["trainer"], "enable_progress_bar": has_bar}
     loggers = [instantiate(node) for node in plain["logger"].values()]
-    trainer = build_trainer(plain["trainer"], module, callbacks, loggers, [WholeCheckpoints()], config.run_dir)
+    trainer = build_trainer(settings, module, callbacks, loggers, [WholeCheckpoints()], config.run_dir)
     return module, datamodule, trainer
 
 

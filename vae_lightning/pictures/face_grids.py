@@ -99,7 +99,7 @@ def traversal_grid(
 
 
 def temperature_grid(model: Autoencoder, temperatures: Sequence[float], num_samples: int, device: torch.device) -> Grid:
-    """One row per temperature t: decoded z = t * noise, with the same noise in every row and run."""
+    """One row per temperature t: decoded z = t * noise; a column has the same noise in every row and run."""
     generator = torch.Generator().manual_seed(NOISE_SEED)  # on the CPU, so that the noise is the same for every device
     noise = torch.randn(num_samples, model.latent_dim, generator=generator).to(device)
     scales = torch.tensor(list(temperatures), device=device)
@@ -107,5 +107,5 @@ def temperature_grid(model: Autoencoder, temperatures: Sequence[float], num_samp
         images=decode_uint8(model, scales[:, None, None] * noise),
         row_labels=[f"τ = {temperature:g}" for temperature in temperatures],
         column_labels=[f"sample {number}" for number in range(1, num_samples + 1)],
-        title="Samples from N(0, τ²), same noise in each row",
+        title="Samples from N(0, τ²), each column from one draw of the noise",
     )

@@ -56,7 +56,7 @@ class Run(ImageCodec):
     def __init__(self, model: Autoencoder, path: Path, content: Mapping[str, Any]) -> None:
         super().__init__(model, content[RECORD_KEY])
         self.path = path
-        self.epoch: int = content["epoch"]  # from 0
+        self.epoch: int = content["epoch"] + 1  # from 1; in Lightning's checkpoints from 0
         weights = content["state_dict"]
         of_the_term = {name: weights[name] for name in weights if name.startswith(RECONSTRUCTION_PREFIX)}
         self._term = {RECORD_KEY: self.record, "state_dict": of_the_term}

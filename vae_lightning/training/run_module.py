@@ -162,7 +162,7 @@ class RunModule(L.LightningModule):
         if not self.trainer.sanity_checking:
             for logger in self.trainer.loggers:
                 # useful as a column, useless as a curve
-                epoch = {} if isinstance(logger, TensorBoardLogger) else {"epoch": float(self.current_epoch)}
+                epoch = {} if isinstance(logger, TensorBoardLogger) else {"epoch": float(self.current_epoch + 1)}
                 logger.log_metrics({**numbers, **epoch}, step=self.global_step)
         return numbers
 
