@@ -15,7 +15,7 @@ from vae_lightning.evaluation.evaluate import evaluate_run
 from vae_lightning.evaluation.request import Request
 from vae_lightning.report import write_report
 from vae_lightning.report.sweep import Sweep, read_sweep
-from vae_lightning.runs.layout import EVALUATION, checkpoint_file, is_sweep, run_folder
+from vae_lightning.runs.layout import EVALUATION, check_links, checkpoint_file, is_sweep, run_folder
 from vae_lightning.system.names import reason_of
 from vae_lightning.system.progress import Observer, progress
 
@@ -58,6 +58,7 @@ def evaluate_sweep(
         at = f"{number}/{len(sweep.jobs)} {job.name}"
         watched = replace(observer, metric=partial(_tell, observer, at))
         try:
+            check_links(job.folder / EVALUATION, sweep.folder)
             card = evaluate_run(job.folder, request, checkpoint=checkpoint, observer=watched)
             cards.append((sweep.label(job), card))
         except (ValueError, OSError, RuntimeError) as error:  # no checkpoint, lost data, memory that ran out

@@ -99,7 +99,7 @@ def traverse(
     """One face, and in each row one latent set to values from -3 to 3."""
     from vae_lightning.pictures.face_grids import traversal_grid
     from vae_lightning.pictures.grids import labelled_grid, write_picture
-    from vae_lightning.runs.layout import IMAGES, run_folder
+    from vae_lightning.runs.layout import IMAGES, results_folder
     from vae_lightning.runs.photographs import open_photographs
     from vae_lightning.system.progress import progress
 
@@ -120,7 +120,7 @@ def traverse(
         names = [f"{number}_{name}" for number, name in enumerate(names, start=1)]
     for name, face in zip(names, faces.to(vae.device), strict=True):
         grid = traversal_grid(vae.model, face, chosen, statistics, limit, steps)
-        path = (out or run_folder(vae.path) / IMAGES) / f"traverse_{name}.png"
+        path = (out or results_folder(vae.path, IMAGES)) / f"traverse_{name}.png"
         write_picture(
             path, labelled_grid(grid.images, grid.row_labels, grid.column_labels, title=f"{grid.title}: {name}")
         )
@@ -179,10 +179,10 @@ def _write_grid(rows: "list[Tensor]", labels: list[str], vae: "Run", out: Path |
 
     from vae_lightning.models.pixels import to_uint8
     from vae_lightning.pictures.grids import labelled_grid, write_picture
-    from vae_lightning.runs.layout import IMAGES, run_folder
+    from vae_lightning.runs.layout import IMAGES, results_folder
 
     columns = len(rows[0])
     filled = [F.pad(row, (0, 0, 0, 0, 0, 0, 0, columns - len(row)), value=1.0) for row in rows]
-    path = out or run_folder(vae.path) / IMAGES / f"{name}.png"
+    path = out or results_folder(vae.path, IMAGES) / f"{name}.png"
     write_picture(path, labelled_grid(to_uint8(stack(filled), (0.0, 1.0)), labels))
     typer.echo(path)

@@ -19,7 +19,7 @@ from vae_lightning.pictures.face_grids import Faces
 from vae_lightning.recognition import Recognizer
 from vae_lightning.recognition.load import load_recognizer
 from vae_lightning.runs.fitted import digest_of
-from vae_lightning.runs.layout import EDITS, checkpoint_file, run_folder
+from vae_lightning.runs.layout import EDITS, checkpoint_file, results_folder, run_folder
 from vae_lightning.runs.load import load_run
 from vae_lightning.runs.photographs import open_photographs
 from vae_lightning.runs.run import Run
@@ -101,7 +101,7 @@ def finish(
     show: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
     """Writes the result, prints these columns of these tables and the paths of all files; returns the folder."""
-    folder = out or run_folder(workplace.run.path) / EDITS / name
+    folder = out or results_folder(workplace.run.path, EDITS, name)
     files = outcome.write(folder, {**settings, **_made_from(workplace)})
     console = Console()
     for title, columns in (show or {}).items():

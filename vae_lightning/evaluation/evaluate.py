@@ -15,7 +15,7 @@ from vae_lightning.evaluation.request import Request
 from vae_lightning.evaluation.store import ResultStore
 from vae_lightning.runs.data_record import has_same_images
 from vae_lightning.runs.fitted import digest_of
-from vae_lightning.runs.layout import EVALUATION, run_folder
+from vae_lightning.runs.layout import EVALUATION, results_folder, run_folder
 from vae_lightning.runs.load import load_run
 from vae_lightning.runs.run import Run
 from vae_lightning.runs.subject import Subject, open_subject
@@ -50,9 +50,9 @@ def evaluate_run(
     """
     request, observer = request or Request(), observer or Observer()
     run = load_run(path, checkpoint, request.device)
+    folder = out or results_folder(run.path, EVALUATION)
     split = cast(Split, request.split)
     subject = open_subject(run, split=split, seed=request.seed, batch_size=request.batch_size, track=observer.track)
-    folder = out or run_folder(run.path) / EVALUATION
     folder.mkdir(parents=True, exist_ok=True)
     store = ResultStore(folder, _identity(run.path, subject))
     sections: list[Section] = []

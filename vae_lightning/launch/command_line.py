@@ -27,7 +27,9 @@ from vae_lightning.runs.layout import (
     HYDRA,
     OVERRIDES_YAML,
     RunError,
+    check_links,
     checkpoint_path,
+    is_run_or_sweep,
     newest_run,
     runs_here,
 )
@@ -208,6 +210,7 @@ def check_place(arguments: Sequence[str]) -> None:
 
     Raises:
         ConfigError: no folder can have that name.
+        RunError: a run or sweep is there already, and a link in it leads elsewhere.
         StorageError: nothing can be written there.
     """
     if is_a_question(arguments):
@@ -218,6 +221,8 @@ def check_place(arguments: Sequence[str]) -> None:
     folder = typed_path(named[-1]) if named else Path(default, *map(typed_path, sweeps[-1:]))
     if "${" not in str(folder):
         _check_is_no_file(folder, key)
+        if is_run_or_sweep(folder):
+            check_links(folder, folder)
         check_writable(folder)
 
 

@@ -22,6 +22,7 @@ from vae_lightning.report.page import Figure, page_html
 from vae_lightning.report.summary import summarise
 from vae_lightning.report.sweep import Sweep, read_sweep
 from vae_lightning.report.table import Table, make_table, write_csv
+from vae_lightning.runs.layout import check_links
 from vae_lightning.system.names import reason_of
 from vae_lightning.system.whole_files import replacing
 
@@ -53,9 +54,10 @@ def write_report(sweep: Path) -> Path:
         The page: one file that needs no other.
 
     Raises:
-        RunError: not a folder, not a sweep, or without any run.
+        RunError: not a folder, not a sweep, without any run, or with a link that leads elsewhere.
     """
     content = read_sweep(Path(sweep).expanduser())
+    check_links(content.folder / PICTURES, content.folder)
     table = make_table(content)
     write_csv(content.folder / "report.csv", table)
     if table.has_seeds:

@@ -1,5 +1,6 @@
 """The names of files in run folders and sweep folders, and finding runs. Imports neither torch nor Hydra."""
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -132,6 +133,55 @@ def checkpoint_file(path: Path, checkpoint: str = "best", *, recognizer: bool = 
 def run_folder(file: Path) -> Path:
     """The folder of the run that a checkpoint belongs to."""
     return file.parent.parent if file.parent.name == CHECKPOINTS else file.parent
+
+
+def results_folder(file: Path, *names: str) -> Path:
+    """The folder below a checkpoint's run where the results of a verb are kept; it may be missing.
+
+    Raises:
+        RunError: see `check_links`.
+    """
+    folder = Path(run_folder(file), *names)
+    check_links(folder, run_folder(file))
+    return folder
+
+
+def check_links(folder: Path, root: Path) -> None:
+    """Checks that files written to a folder, which may be a stranger's, land in it.
+
+    Args:
+        folder: that will be written to; it may be missing.
+        root: the folder of the run or the sweep that it belongs to.
+
+    Raises:
+        RunError: it is or holds a link that leads out of `root`, or something that is neither a file nor a folder.
+        OSError: a folder in it cannot be read.
+    """
+    home = os.path.realpath(root)
+    paths = [folder]
+    for place, folders, files in os.walk(folder, onerror=_raise) if folder.is_dir() else ():
+        paths += [path for path in (Path(place, name) for name in (*folders, *files)) if not _is_plain(path)]
+    for path in paths:
+        target = os.path.realpath(path)
+        if os.path.commonpath([home, target]) != home:
+            raise RunError(
+                f"{path} leads out of {root}, to {target}, and what is written there would land in that place: delete "
+                "the link, or put what it leads to in its place"
+            )
+        if path.exists() and not (path.is_dir() or path.is_file()):
+            raise RunError(f"{path} is a pipe, a socket or a device, which no run makes: delete it")
+
+
+def _is_plain(path: Path) -> bool:
+    return (path.is_dir() or path.is_file()) and not path.is_symlink()
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def is_run_or_sweep(path: Path) -> bool:
+    return any((path / sign).exists() for sign in (*SIGNS_OF_A_RUN, SWEEP_JSON)) or is_sweep(path)
 
 
 def is_sweep(path: Path) -> bool:
