@@ -134,7 +134,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no attribute file": (
         lambda root: (root / "list_attr_celeba.txt").unlink(),
-        r"has no list_attr_celeba\.txt",
+        r"has no list_attr_celeba\.txt \(nor",
     ),
     "wrong count": (
         lambda root: edit(root, "list_attr_celeba.txt", "10\n", "11\n"),
@@ -169,10 +169,6 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda root: shutil.rmtree(root / "img_align_celeba"),
         r"no images: neither the folder img_align_celeba/ nor img_align_celeba\.zip",
     ),
-    "first image missing": (
-        lambda root: (root / "img_align_celeba" / "000001.jpg").unlink(),
-        r"does not hold 000001\.jpg",
-    ),
     "zip cut short": (cut_zip, r"img_align_celeba\.zip \([\d,]+ bytes\) has no end-of-archive record: it is cut short"),
 }
 
@@ -186,22 +182,6 @@ def test_broken_files_are_named_with_the_fix(tiny_celeba: Celeba, case: str) -> 
         read_celeba(root)
 
 
-def test_image_missing_from_the_folder_is_named(tiny_celeba: Celeba) -> None:
-    root = tiny_celeba(10)
-    (root / "img_align_celeba" / "000005.jpg").unlink()
-    source = read_celeba(root)
-    with pytest.raises(DataError, match=r"000005\.jpg cannot be read: No such file"):
-        source.fingerprint(np.arange(10))
-
-
-def test_image_missing_from_the_zip_is_named(tiny_celeba: Celeba) -> None:
-    root = tiny_celeba(10)
-    (root / "img_align_celeba" / "000005.jpg").unlink()
-    source = read_celeba(to_zip(root))
-    with pytest.raises(DataError, match=r"has no entry 000005\.jpg \(9 entries\)"):
-        source.read(4)
-
-
 def test_bytes_changed_inside_the_zip_are_found(tiny_celeba: Celeba) -> None:
     path = to_zip(tiny_celeba(10)) / "img_align_celeba.zip"
     content = bytearray(path.read_bytes())
@@ -209,17 +189,6 @@ def test_bytes_changed_inside_the_zip_are_found(tiny_celeba: Celeba) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"entry img_align_celeba/000001\.jpg do not match their checksum"):
         read_celeba(path.parent).read(0)
-
-
-def test_root_one_folder_too_high_is_pointed_out(tiny_celeba: Celeba) -> None:
-    root = tiny_celeba(10)
-    with pytest.raises(DataError, match=rf"Point data\.root \(or CELEBA_ROOT\) at {root}"):
-        read_celeba(root.parent)
-
-
-def test_plain_folder_is_pointed_to_data_folder(tiny_celeba: Celeba) -> None:
-    with pytest.raises(DataError, match=r"plain folder of images .* data=folder data\.root="):
-        read_celeba(tiny_celeba(10) / "img_align_celeba")
 
 
 def test_fingerprint_follows_the_content(tiny_celeba: Celeba) -> None:

@@ -20,8 +20,8 @@ from vae_lightning.data import FaceDataModule
 from vae_lightning.data.decoded import cache
 from vae_lightning.data.preparation.checking import check_celeba
 from vae_lightning.data.preparation.download import FOLDERS
-from vae_lightning.data.preparation.layouts import describe_layout, explain_other_folder, open_store
 from vae_lightning.data.preparation.official import NUM_IMAGES, SPLIT_COUNTS, compare_checksums
+from vae_lightning.data.sources.celeba_files import explain_folder
 
 Celeba = Callable[..., Path]
 Damage = Callable[[Path], object]
@@ -82,7 +82,7 @@ def test_all_damage_is_found_and_listed_in_a_file(tiny_celeba: Celeba) -> None:
     write_images(images, ["000005.jpg"], (178, 200))
     write_images(images, ["more.jpg"])
     output = run(1, root)
-    assert "Listed in the partition file, but not there: 1 image\n  000001.jpg\n" in output
+    assert "not there: 1 image; there are train 23 of 24, val 3 of 3, test 3 of 3\n  000001.jpg\n" in output
     assert "Cannot be decoded: 12 images\n  000010.jpg: it cannot be decoded" in output
     assert "000019.jpg" in output
     assert "000020.jpg" not in output
@@ -133,7 +133,6 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
         "Listed more than once in .*: 1 image|000003.jpg",
     ),
     "bad value": (rewrite("list_eval_partition.txt", "2.jpg 0", "2.jpg x"), "line 2: found 'x' for '000002.jpg'"),
-    "no attributes": (lambda root: (root / "list_attr_celeba.txt").unlink(), "list_attr_celeba.txt is missing"),
     "other file under its name": (
         lambda root: shutil.copy(root / "list_eval_partition.txt", root / "list_attr_celeba.txt"),
         "names 0 attributes, expected 40",
@@ -178,10 +177,10 @@ def test_a_sample_is_evenly_spaced(tiny_celeba: Celeba) -> None:
 def test_layouts_are_told_apart(tiny_celeba: Celeba, change: Damage, annotation: str, images: str) -> None:
     root = tiny_celeba(10)
     change(root)
-    described = describe_layout(root, open_store(root, ["000001.jpg"]))
-    assert annotation in described
-    assert images in described
-    assert check_celeba(root, crop=148).problems == []
+    check = check_celeba(root, crop=148)
+    assert annotation in check.layout
+    assert images in check.layout
+    assert check.problems == []
 
 
 def spread(root: Path) -> None:
@@ -200,9 +199,9 @@ def pack_all(root: Path) -> None:
 
 def test_other_folders_are_explained(tiny_celeba: Celeba, tmp_path: Path) -> None:
     root = tiny_celeba(10)
-    assert explain_other_folder(root) is None
+    assert explain_folder(root) is None
     for folder in (root.parent, root / "img_align_celeba"):
-        explanation = explain_other_folder(folder)
+        explanation = explain_folder(folder)
         assert explanation is not None
         assert f"vae prepare {root}" in explanation
     spread(root)
@@ -235,8 +234,9 @@ def test_checksums_are_compared_with_torchvisions(tiny_celeba: Celeba, monkeypat
     ("arguments", "message"),
     [
         ((), "Which folder?"),
-        (("nowhere",), "nowhere is not there"),
+        (("nowhere",), "nowhere is not a folder"),
         (("--faces", "celeba"), "leave out FOLDER"),
+        (("--faces", "--allow-missing"), "leave out FOLDER"),
         (("--count", "30"), "--count and --seed are for --faces"),
         (("--faces", "--image-size", "64,big"), "--image-size 64,big"),
         (("--faces", "--image-size", "9999"), "expected 8 to 1024"),

@@ -13,7 +13,7 @@ from fuzzing import check_words, folder_of_all, fuzzed
 from mutations import mutated
 
 from vae_lightning.data import DataError
-from vae_lightning.data.preparation.layouts import explain_other_folder
+from vae_lightning.data.sources.celeba_files import explain_folder
 from vae_lightning.data.sources.source import MOST_IMAGE_BYTES
 from vae_lightning.data.sources.zip_store import ZipStore
 
@@ -123,7 +123,7 @@ def test_a_damaged_zip_file_beside_the_data_is_named(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "archive.zip", "000001.jpg")
     path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"PK\x09\x09"))
     with pytest.raises(DataError, match=r"archive\.zip is damaged"):
-        explain_other_folder(tmp_path)
+        explain_folder(tmp_path)
 
 
 @cache

@@ -4,7 +4,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,6 +31,10 @@ def prepare(
     sample: Annotated[
         int | None, typer.Option(min=1, help="Decode so many of the images for the check. Default: all.")
     ] = None,
+    allow_missing: Annotated[
+        bool,
+        typer.Option("--allow-missing", help="Some of the listed images may be missing: use those that are there."),
+    ] = False,
     cache: Annotated[bool, typer.Option(help="Decode the images for training, so that it starts at once.")] = True,
     image_size: Annotated[str, typer.Option(help="Of the decoded images; several by comma.")] = "64",
     crop: Annotated[str, typer.Option(help="Side of the centred square, null, or four edges in brackets.")] = "148",
@@ -44,14 +48,16 @@ def prepare(
     from vae_lightning.system.extras import MissingExtraError
 
     forms = _forms(image_size, crop, color)
-    _refuse_what_does_not_go_together(folder, download, faces, count, seed, sample)
+    _refuse_what_does_not_go_together(folder, download or allow_missing, faces, count, seed, sample)
     if not faces:
         root = _root(folder, data_dir, download)
     try:
         if faces:
             _prepare_faces(FACES_COUNT if count is None else count, seed or 0, forms, data_dir, cache)
         else:
-            _prepare_celeba(root, forms, data_dir, download=download, sample=sample, cache=cache)
+            _prepare_celeba(
+                root, forms, data_dir, download=download, sample=sample, cache=cache, allow_missing=allow_missing
+            )
     except (DataError, MissingExtraError) as error:
         typer.secho(str(error), fg="red", err=True)
         raise typer.Exit(1) from error
@@ -74,59 +80,63 @@ def _forms(image_sizes: str, crop: str, color: str) -> "list[Preprocessing]":
 
 
 def _refuse_what_does_not_go_together(
-    folder: Path | None, download: bool, faces: bool, count: int | None, seed: int | None, sample: int | None
+    folder: Path | None, of_celeba: bool, faces: bool, count: int | None, seed: int | None, sample: int | None
 ) -> None:
-    if faces and (folder is not None or download or sample is not None):
-        raise ValueError("--faces draws its own images: leave out FOLDER, --download and --sample.")
+    if faces and (folder is not None or of_celeba or sample is not None):
+        raise ValueError("--faces draws its own images: leave out FOLDER, --download, --allow-missing and --sample.")
     if not faces and (count is not None or seed is not None):
         raise ValueError("--count and --seed are for --faces; a check of fewer images is --sample.")
 
 
 def _root(folder: Path | None, data_dir: Path, download: bool) -> Path:
     """The folder that training would take. Raises: ValueError if it is unknown or not a folder."""
-    root = folder or (Path(os.environ["CELEBA_ROOT"]) if os.environ.get("CELEBA_ROOT") else None)
+    from vae_lightning.data.sources.celeba import celeba_root
+    from vae_lightning.data.sources.celeba_files import explain_place
+    from vae_lightning.data.sources.source import SourceSettings
+
+    root = celeba_root(SourceSettings(folder, data_dir))
     if root is None:
         root = data_dir / "celeba"
-        if not root.is_dir() and not download:
+        if not download:
             raise ValueError(
                 f"Which folder? {command('vae prepare /path/to/celeba')}, or set CELEBA_ROOT. Without CelebA:\n"
                 f"  {command('vae prepare --download')} gets it into {root}\n"
                 f"  {command('vae prepare --faces')} draws faces"
             )
-    root = root.expanduser()
-    if root.is_file():
-        again = command(f"vae prepare {shlex.quote(str(root.parent))}")
-        raise ValueError(f"{root} is a file. Give the folder that it lies in: {again}")
-    if not root.is_dir() and not download:
-        raise ValueError(f"{root} is not there. Give CelebA's folder, or get CelebA into this one with --download.")
+    problem = None if download and not root.exists() else explain_place(root)
+    if problem is not None:
+        raise ValueError(problem)
     return root
 
 
 def _prepare_celeba(
-    root: Path, forms: "Sequence[Preprocessing]", data_dir: Path, *, download: bool, sample: int | None, cache: bool
+    root: Path,
+    forms: "Sequence[Preprocessing]",
+    data_dir: Path,
+    *,
+    download: bool,
+    sample: int | None,
+    cache: bool,
+    allow_missing: bool,
 ) -> None:
     from vae_lightning.data.preparation.check_report import print_check, write_problems
     from vae_lightning.data.preparation.checking import check_celeba
     from vae_lightning.data.preparation.download import download_celeba
-    from vae_lightning.data.preparation.layouts import explain_other_folder
-    from vae_lightning.data.sources.source import DataError
     from vae_lightning.system.progress import progress
 
     if download:
         download_celeba(root, typer.echo)
-    explanation = explain_other_folder(root)
-    if explanation is not None:
-        raise DataError(explanation)
     with progress() as observer:
-        check = check_celeba(root, forms[0].crop, sample, observer.track)
+        check = check_celeba(root, forms[0].crop, sample, observer.track, allow_missing=allow_missing)
     problems = data_dir / "celeba_problems.txt"
     write_problems(problems, check)
     print_check(check, problems)
     if check.problems:
         raise typer.Exit(1)
     if cache:
-        _decode(forms, data_dir, "celeba", root)
-    _print_commands(_overrides(forms[0], data_dir), root, data_dir)
+        _decode(forms, data_dir, "celeba", str(root), allow_missing=allow_missing)
+    allowed = ["data.allow_missing=true"] if allow_missing else []
+    _print_commands([*allowed, *_overrides(forms[0], data_dir)], root, data_dir)
 
 
 def _prepare_faces(count: int, seed: int, forms: "Sequence[Preprocessing]", data_dir: Path, cache: bool) -> None:
@@ -146,9 +156,8 @@ def _decode(
     forms: "Sequence[Preprocessing]",
     data_dir: Path,
     source: str,
-    root: Path | None = None,
-    faces_count: int = FACES_COUNT,
-    faces_seed: int = 0,
+    root: str | None = None,
+    **settings: Any,
 ) -> None:
     """Fills the cache with the code that fills it in training, and prints where it is."""
     from vae_lightning.data import SPLITS, FaceDataModule
@@ -156,13 +165,12 @@ def _decode(
     for form in forms:
         data = FaceDataModule(
             source,
-            None if root is None else str(root),
+            root,
             form.crop,
             form.image_size,
             form.color,
-            faces_count=faces_count,
-            faces_seed=faces_seed,
             data_dir=str(data_dir),
+            **settings,
         )
         data.prepare_data()
         images = [data.split(split).images for split in SPLITS]

@@ -76,6 +76,7 @@ class FaceDataModule(LightningDataModule):
         faces_count: int = 10_000,
         faces_seed: int = 0,
         noise_count: int = 202_599,
+        allow_missing: bool = False,  # of CelebA's listed images: use those that are there
         data_dir: str = "data",  # rendered faces and decoded images go here
     ) -> None:
         super().__init__()
@@ -97,6 +98,7 @@ class FaceDataModule(LightningDataModule):
         self.faces_count = _at_least("faces_count", faces_count, 20)
         self.faces_seed = _at_least("faces_seed", faces_seed, 0)
         self.noise_count = _at_least("noise_count", noise_count, 20)
+        self.allow_missing = allow_missing
         self.data_dir = Path(data_dir).expanduser()
         self._image_source: ImageSource | None = None
         self._splits: dict[Split, SplitImages] = {}
@@ -223,7 +225,9 @@ class FaceDataModule(LightningDataModule):
         check_unchanged(record, self.record(), self._cache_dir, checkpoint, is_same_run=is_same_run)
 
     def _find_source(self) -> ImageSource:
-        settings = SourceSettings(self.root, self.data_dir, self.faces_count, self.faces_seed, self.noise_count)
+        settings = SourceSettings(
+            self.root, self.data_dir, self.faces_count, self.faces_seed, self.noise_count, self.allow_missing
+        )
         return resolve_source(self.source, settings, rank_zero_only(logger.warning))
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from vae_lightning.data.sources.celeba import CELEBA_PAGE
+from vae_lightning.data.sources.celeba_files import CELEBA_PAGE
 from vae_lightning.data.sources.resolution import data_sources
 from vae_lightning.evaluation.card import Card, read_card, to_markdown
 from vae_lightning.export.carried import Carried

@@ -11,7 +11,6 @@ import numpy as np
 
 from vae_lightning.data.decoded.image_files import opened_image
 from vae_lightning.data.decoded.preprocessing import Crop, Preprocessing, load_jpeg_decoder
-from vae_lightning.data.preparation.layouts import describe_layout, image_names, open_store
 from vae_lightning.data.preparation.official import (
     IMAGE_SIZE,
     NUM_IMAGES,
@@ -21,17 +20,21 @@ from vae_lightning.data.preparation.official import (
     compare_checksums,
 )
 from vae_lightning.data.rendering.dataset import MANIFEST
-from vae_lightning.data.sources.celeba import (
+from vae_lightning.data.sources.celeba import NUM_ATTRIBUTES, names_of_images
+from vae_lightning.data.sources.celeba_files import (
     ATTRIBUTES,
     CELEBA_PAGE,
     DOWNLOAD,
     IDENTITIES,
-    NUM_ATTRIBUTES,
+    IMAGES,
     PARTITION,
+    explain_folder,
     find_file,
-    names_of_images,
+    required_file,
 )
-from vae_lightning.data.sources.source import SPLITS, DataError, ImageStore
+from vae_lightning.data.sources.celeba_images import ListedImages, count_by_split, find_listed
+from vae_lightning.data.sources.image_names import ALLOW_MISSING
+from vae_lightning.data.sources.source import SPLITS, DataError, FolderStore, ImageStore
 from vae_lightning.data.sources.tables import Table, read_table
 from vae_lightning.data.sources.zip_store import ZipStore
 from vae_lightning.system.processors import num_cores
@@ -67,12 +70,21 @@ class Check:
         self.problems.append(Problem(title, fix, tuple(names or ())))
 
 
-def check_celeba(root: Path, crop: Crop, sample: int | None = None, track: Track = untracked) -> Check:
-    """Checks all files of a folder with CelebA's annotation files; of the images only `sample`, if that is given."""
-    check = Check(root, layout=describe_layout(root, None))
-    partition = _read(check, PARTITION, columns=1, allowed=(0, 1, 2))
-    attributes = _read(check, ATTRIBUTES, columns=None, allowed=(-1, 1))
-    identities = _read(check, IDENTITIES, columns=1, allowed=None) if find_file(root, IDENTITIES) else None
+def check_celeba(
+    root: Path, crop: Crop, sample: int | None = None, track: Track = untracked, *, allow_missing: bool = False
+) -> Check:
+    """Checks all files of a folder with CelebA's annotation files; of the images only `sample`, if that is given.
+
+    Raises: DataError for a folder without the annotation files.
+    """
+    explanation = explain_folder(root)
+    if explanation is not None:
+        raise DataError(explanation)
+    check = Check(root, layout=_describe_lists(root))
+    partition = _read(check, required_file(root, PARTITION), columns=1, allowed=(0, 1, 2))
+    attributes = _read(check, required_file(root, ATTRIBUTES), columns=None, allowed=(-1, 1))
+    identity_path = find_file(root, IDENTITIES)
+    identities = _read(check, identity_path, columns=1, allowed=None) if identity_path else None
     if attributes is not None and len(attributes.column_names) != NUM_ATTRIBUTES:
         title = f"{attributes.path.name} names {len(attributes.column_names)} attributes, expected {NUM_ATTRIBUTES}."
         check.add(title, _other_table(attributes.path))
@@ -86,21 +98,37 @@ def check_celeba(root: Path, crop: Crop, sample: int | None = None, track: Track
         return check
     _count(check, filenames, partition, attributes, identities)
     _compare_rows(check, filenames, partition, [table for table in (attributes, identities) if table])
-    store, present = _match_images(check, filenames)
-    if store is not None:
-        check.layout = describe_layout(root, store)
-        chosen = _evenly_spaced(present, sample)
-        looked_at = dict(_look_at_all(store, chosen, track))
+    found = _find_images(check, filenames)
+    if found is not None:
+        _report_missing(check, found, filenames, partition, allow_missing)
+        chosen = _evenly_spaced([name for name in dict.fromkeys(found.names) if name is not None], sample)
+        looked_at = dict(_look_at_all(found.store, chosen, track))
         check.num_decoded = len(chosen)
-        _judge_images(check, store, looked_at, crop)
+        _judge_images(check, found.store, looked_at, crop)
     return check
 
 
-def _read(check: Check, names: tuple[str, str], columns: int | None, allowed: tuple[int, ...] | None) -> Table | None:
-    path = find_file(check.root, names)
-    if path is None:
-        check.add(f"{names[0]} is missing (or {names[1]}).", f"Download it: {CELEBA_PAGE}, or {DOWNLOAD}")
-        return None
+def _describe_lists(root: Path) -> str:
+    """A line on the text files, one on the CSV files."""
+    names = [path.name for each in (PARTITION, ATTRIBUTES, IDENTITIES) if (path := find_file(root, each))]
+    kinds = {"Text files as CelebA's page has them": ".txt", "CSV files as Kaggle has them": ".csv"}
+    lines = [
+        f"{kind}: {', '.join(chosen)}."
+        for kind, suffix in kinds.items()
+        if (chosen := [name for name in names if name.endswith(suffix)])
+    ]
+    return "\n".join(lines)
+
+
+def _describe_store(root: Path, store: ImageStore) -> str:
+    if isinstance(store, ZipStore):
+        return f"Images in {store.path.name}, which are read from there: no need to unpack it."
+    assert isinstance(store, FolderStore)
+    nested = ", nested once more as Kaggle has it" if store.folder.parent.name == IMAGES else ""
+    return f"Images in the folder {store.folder.relative_to(root)}/{nested}."
+
+
+def _read(check: Check, path: Path, columns: int | None, allowed: tuple[int, ...] | None) -> Table | None:
     try:
         return read_table(path, columns, allowed=allowed)
     except DataError as error:
@@ -164,26 +192,34 @@ def _compare_rows(check: Check, filenames: list[str], partition: Table, tables: 
             )
 
 
-def _match_images(check: Check, filenames: list[str]) -> tuple[ImageStore | None, list[str]]:
-    """The images' store, and which of the listed images it has."""
+def _find_images(check: Check, filenames: list[str]) -> ListedImages | None:
     try:
-        store = open_store(check.root, filenames)
-        names = image_names(store)
+        found = find_listed(check.root, filenames, look_into_archive=True)
     except DataError as error:
         check.add(str(error))
-        return None, []
-    listed = dict.fromkeys(filenames)
-    missing = [name for name in listed if name not in names]
-    if missing:
-        check.add(
-            f"Listed in the partition file, but not there: {_images(len(missing))}",
-            f"{_again(store)}, or remove their rows from {PARTITION[0]}.",
-            missing,
-        )
-    extra = len(names - listed.keys())
-    if extra:
-        check.notes.append(f"Not used, because the partition file does not list them: {_images(extra)}.")
-    return store, [name for name in listed if name in names]
+        return None
+    check.layout += f"\n{_describe_store(check.root, found.store)}"
+    check.notes += found.remarks
+    if found.num_unlisted:
+        check.notes.append(f"Not used, because the partition file does not list them: {_images(found.num_unlisted)}.")
+    return found
+
+
+def _report_missing(
+    check: Check, found: ListedImages, filenames: list[str], partition: Table, allow_missing: bool
+) -> None:
+    missing = [name for name, other in zip(filenames, found.names, strict=True) if other is None]
+    if not missing:
+        return
+    counts = count_by_split(found.names, partition.values[:, 0])
+    if allow_missing:
+        check.notes.append(f"data.allow_missing=true: of the listed images there are {counts}.")
+        return
+    check.add(
+        f"Listed in the partition file, but not there: {_images(len(missing))}; there are {counts}",
+        f"{_again(found.store)}; {ALLOW_MISSING} (here: --allow-missing).",
+        list(dict.fromkeys(missing)),
+    )
 
 
 def _evenly_spaced(names: list[str], count: int | None) -> list[str]:

@@ -10,9 +10,16 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from vae_lightning.data.preparation.layouts import ARCHIVE
 from vae_lightning.data.preparation.official import ARCHIVE_BYTES, OfficialFile, md5_of, official_files
-from vae_lightning.data.sources.celeba import ATTRIBUTES, CELEBA_PAGE, DOWNLOAD, IDENTITIES, IMAGES, PARTITION
+from vae_lightning.data.sources.celeba_files import (
+    ARCHIVE,
+    ATTRIBUTES,
+    CELEBA_PAGE,
+    DOWNLOAD,
+    IDENTITIES,
+    IMAGES,
+    PARTITION,
+)
 from vae_lightning.data.sources.source import DataError
 from vae_lightning.system.extras import check_extra
 from vae_lightning.system.terminal import command

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vae_lightning.data.sources.celeba import ATTRIBUTES, IDENTITIES, PARTITION
+from vae_lightning.data.sources.celeba_files import ATTRIBUTES, IDENTITIES, PARTITION
 from vae_lightning.data.sources.source import Split
 from vae_lightning.system.progress import Track, untracked
 

@@ -4,67 +4,105 @@ Source: Liu et al. 2015, "Deep Learning Face Attributes in the Wild", arXiv:1411
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from vae_lightning.data.sources.folder import find_images
-from vae_lightning.data.sources.source import (
-    DataError,
-    DataSource,
-    FolderStore,
-    ImageSource,
-    ImageStore,
-    SourceSettings,
+from vae_lightning.data.sources.celeba_files import (
+    ATTRIBUTES,
+    CELEBA_PAGE,
+    DOWNLOAD,
+    IDENTITIES,
+    IMAGES,
+    PARTITION,
+    explain_folder,
+    explain_place,
+    find_file,
+    required_file,
 )
+from vae_lightning.data.sources.celeba_images import ListedImages, count_by_split, find_listed
+from vae_lightning.data.sources.image_names import ALLOW_MISSING
+from vae_lightning.data.sources.source import DataError, DataSource, ImageSource, SourceSettings
 from vae_lightning.data.sources.tables import Table, first_repeated, read_table
-from vae_lightning.data.sources.zip_store import ZipStore
 from vae_lightning.system.names import LONGEST_NAME, REPLACEMENT, explain_encoding, is_a_name, shown
 
-IMAGES = "img_align_celeba"
-PARTITION = ("list_eval_partition.txt", "list_eval_partition.csv")
-ATTRIBUTES = ("list_attr_celeba.txt", "list_attr_celeba.csv")
-IDENTITIES = ("identity_CelebA.txt", "identity_CelebA.csv")
 NUM_ATTRIBUTES = 40
-CELEBA_PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
-DOWNLOAD = "https://www.kaggle.com/datasets/jessicali9530/celeba-dataset"
 LICENCE = (
     f"CelebA is for non-commercial research only, and so is this model: no commercial use of either, see {CELEBA_PAGE}."
 )
 
 
-def read_celeba(root: Path) -> ImageSource:
+def read_celeba(root: Path, *, allow_missing: bool = False) -> ImageSource:
     """Read CelebA's annotation files; the images themselves are not touched.
 
     The partition file decides which images there are and in which order; attributes (required) and identities
-    (when the file is there) are joined to it by file name.
+    (when the file is there) are joined to it by file name. With `allow_missing` images that are listed and not there
+    are left out.
 
     Raises: DataError for a missing, damaged or mismatching file.
     """
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder. Point data.root (or CELEBA_ROOT) at the folder with CelebA's files.")
-    partition = read_table(_require(root, PARTITION), columns=1, allowed=(0, 1, 2))
-    attributes = read_table(_require(root, ATTRIBUTES), allowed=(-1, 1))
+    problem = explain_place(root) or explain_folder(root)
+    if problem is not None:
+        raise DataError(problem)
+    partition = read_table(required_file(root, PARTITION), columns=1, allowed=(0, 1, 2))
+    attributes = read_table(required_file(root, ATTRIBUTES), allowed=(-1, 1))
     if len(attributes.column_names) != NUM_ATTRIBUTES:
         raise DataError(
             f"{attributes.path}: the header names {len(attributes.column_names)} attributes, expected "
             f"{NUM_ATTRIBUTES}. The file was edited: download it again ({DOWNLOAD})."
         )
-    filenames = names_of_images(partition)
     identity_path = find_file(root, IDENTITIES)
     identities = None
     if identity_path is not None:
         table = read_table(identity_path, columns=1)
         identities = table.aligned_to(partition.filenames, partition.path)[:, 0]
-    return ImageSource(
+    listed = names_of_images(partition)
+    found = find_listed(root, listed, look_into_archive=allow_missing)
+    source = ImageSource(
         kind="celeba",
         root=root,
-        filenames=filenames,
+        filenames=listed,
         partition=partition.values[:, 0].astype(np.int8),
-        images=find_store(root, filenames[0]),
+        images=found.store,
         attribute_names=attributes.column_names,
         attributes=attributes.aligned_to(partition.filenames, partition.path) > 0,
         identities=identities,
+        remarks=found.remarks,
+    )
+    return _those_that_are_there(source, found, allow_missing)
+
+
+def _those_that_are_there(source: ImageSource, found: ListedImages, allow_missing: bool) -> ImageSource:
+    """Only the images that were found, under the names that they have there.
+
+    Raises: DataError for missing images, unless they are allowed; then where a whole split is missing.
+    """
+    there = [row for row, name in enumerate(found.names) if name is not None]
+    names = tuple(name for name in found.names if name is not None)
+    if not found.num_missing:
+        return replace(source, filenames=names)
+    counts = count_by_split(found.names, source.partition)
+    if not allow_missing:
+        first = next(one for one, name in zip(source.filenames, found.names, strict=True) if name is None)
+        raise DataError(
+            f"{source.root} lacks {found.num_missing:,} of the {len(found.names):,} listed images (the first: {first}) "
+            f"and has {counts}. Unpack or download the images again; {ALLOW_MISSING}."
+        )
+    partition = source.partition[there]
+    if set(partition) < set(source.partition):
+        raise DataError(
+            f"data.allow_missing=true: {source.root} has {counts} of the listed images, and each split needs some. "
+            "data=folder with data.root=… at the folder of the images divides those that are there at random."
+        )
+    return replace(
+        source,
+        filenames=names,
+        partition=partition,
+        attributes=None if source.attributes is None else source.attributes[there],
+        identities=None if source.identities is None else source.identities[there],
+        divided=f"as listed, {found.num_missing:,} of {len(found.names):,} images missing",
+        remarks=(*source.remarks, f"data.allow_missing=true: of the listed images there are {counts}."),
     )
 
 
@@ -98,49 +136,6 @@ def celeba_root(settings: SourceSettings) -> Path | None:
     return place if place.is_dir() else None
 
 
-def has_celeba_files(root: Path) -> bool:
-    return find_file(root, PARTITION + ATTRIBUTES) is not None
-
-
-def find_store(root: Path, first: str) -> ImageStore:
-    """The images' folder (Kaggle's download nests it once more) or, without one, the zip file."""
-    folders = [root / IMAGES, root / IMAGES / IMAGES]
-    for folder in folders:
-        if (folder / first).is_file():
-            return FolderStore(folder)
-    archive = root / f"{IMAGES}.zip"
-    if archive.is_file():
-        return ZipStore(archive)
-    for folder in reversed(folders):
-        if folder.is_dir():
-            raise DataError(
-                f"{folder} does not hold {first}, the first image of the partition file. "
-                f"Unpack {IMAGES}.zip there again, or put the zip file itself into {root}."
-            )
-    raise DataError(
-        f"{root} has the annotation files but no images: neither the folder {IMAGES}/ nor {IMAGES}.zip. "
-        f"Put one of the two there ({DOWNLOAD})."
-    )
-
-
-def find_file(root: Path, names: tuple[str, ...]) -> Path | None:
-    return next((root / name for name in names if (root / name).is_file()), None)
-
-
-def _require(root: Path, names: tuple[str, ...]) -> Path:
-    """The first of these files that exists, or an error with the likeliest fix."""
-    path = find_file(root, names)
-    if path is not None:
-        return path
-    found = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
-    fix = f"Download it ({DOWNLOAD})"
-    if has_celeba_files(root / "celeba"):
-        fix = f"Point data.root (or CELEBA_ROOT) at {root / 'celeba'}"
-    elif not has_celeba_files(root) and find_images(root, at_most=1):
-        fix = f"For a plain folder of images without annotation files say data=folder data.root={root}"
-    raise DataError(f"{root} has no {names[0]} (nor {names[1]}); found: {found}. {fix}.")
-
-
 def _read_source(settings: SourceSettings) -> ImageSource:
     root = celeba_root(settings)
     if root is None:
@@ -148,7 +143,7 @@ def _read_source(settings: SourceSettings) -> ImageSource:
             "data=celeba needs to know where CelebA is: set CELEBA_ROOT=/path/to/celeba or data.root=…, "
             f"or put it into {settings.data_dir / 'celeba'}. data=faces trains on the built-in rendered faces."
         )
-    return read_celeba(root)
+    return read_celeba(root, allow_missing=settings.allow_missing)
 
 
 SOURCE = DataSource(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vae_lightning.data.sources.image_names import EXTENSIONS, is_image
 from vae_lightning.data.sources.source import (
     DataError,
     DataSource,
@@ -19,7 +20,6 @@ from vae_lightning.system.names import RENAMING, UNDECODED, shown
 
 NUM_NAMED = 5  # in a message
 UNLISTABLE = re.compile(f"[\0-\x1f\x7f-\x9f]|{UNDECODED.pattern}")
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def read_folder(root: Path, seed: int = 0, fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)) -> ImageSource:
@@ -65,7 +65,7 @@ def find_images(root: Path, at_most: int | None = None) -> list[str]:
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         prefix = Path(folder).relative_to(root).as_posix() + "/"
         prefix = "" if prefix == "./" else prefix
-        found += [prefix + name for name in names if name.lower().endswith(EXTENSIONS) and name[0] != "."]
+        found += [prefix + name for name in names if is_image(name)]
         if at_most is not None and len(found) >= at_most:
             break
     return sorted(found)[:at_most]

@@ -36,6 +36,8 @@ def resolve_source(name: str, settings: SourceSettings, warn: Callable[[str], No
     source = data_sources()[name]
     if settings.root is not None and not source.has_root:
         warn(f"data.root={settings.root} is ignored: data={name} makes its own images.")
+    if settings.allow_missing and name != "celeba":
+        raise DataError(f"data.allow_missing=true is for the lists of data=celeba; data={name} has none: leave it out.")
     images = source.read(settings)
     if images.kind != name:
         raise DataError(f"data={name}: its images call themselves {images.kind!r}; both names have to be the same.")

@@ -161,6 +161,7 @@ class SourceSettings:
     faces_count: int = 10_000
     faces_seed: int = 0
     noise_count: int = 202_599
+    allow_missing: bool = False
 
     def required_root(self) -> Path:
         """Raises: DataError where data.root was not given."""

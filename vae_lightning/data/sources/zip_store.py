@@ -7,9 +7,12 @@ import threading
 import weakref
 import zipfile
 import zlib
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from vae_lightning.data.sources.image_names import ALLOW_MISSING, is_image, match_names
 from vae_lightning.data.sources.source import MOST_IMAGE_BYTES, DataError, ImageStore
 from vae_lightning.system.names import shown
 
@@ -22,10 +25,18 @@ UNREADABLE = (
 
 
 class ZipStore(ImageStore):
-    """Finds images by their file name, in whichever folder of the archive they lie."""
+    """Finds images by their file name, in whichever folder of the archive they lie.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: of the archive, whose directory is read with the first image.
+        listed: the images that there have to be; what else lies in the archive is ignored. None = all images in it.
+        allow_missing: whether some of the listed images may be missing.
+    """
+
+    def __init__(self, path: Path, listed: Sequence[str] | None = None, *, allow_missing: bool = False) -> None:
         self.path = path
+        self.listed = listed
+        self.allow_missing = allow_missing
         self._lock = threading.Lock()
         if not zipfile.is_zipfile(path):  # reads the last bytes only
             raise DataError(
@@ -35,22 +46,48 @@ class ZipStore(ImageStore):
 
     @property
     def names(self) -> set[str]:
-        """Names of all images. Raises: DataError for a damaged directory."""
+        """Names of the images that it has, those of the list. Raises: DataError for a damaged directory."""
         with self._lock:
             return set(self._entries)
 
+    @property
+    def num_images(self) -> int:
+        """Also those that are not listed. Raises: DataError for a damaged directory."""
+        with self._lock:
+            return sum(map(is_image, self._directory))
+
+    @cached_property
+    def _directory(self) -> dict[str, list[zipfile.ZipInfo]]:
+        """By file name, whatever the folder; several only where they differ."""
+        entries: dict[str, list[zipfile.ZipInfo]] = {}
+        for entry in read_directory(self.path):
+            same = entries.setdefault(entry.filename.rpartition("/")[2], [])
+            if all((other.CRC, other.file_size) != (entry.CRC, entry.file_size) for other in same):
+                same.append(entry)
+        return entries
+
     @cached_property
     def _entries(self) -> dict[str, zipfile.ZipInfo]:
-        entries: dict[str, zipfile.ZipInfo] = {}
-        for entry in read_directory(self.path):
-            name = entry.filename.rpartition("/")[2]
-            other = entries.setdefault(name, entry)
-            if name and not name.startswith(".") and (other.CRC, other.file_size) != (entry.CRC, entry.file_size):
+        """
+        Raises:
+            DataError: a damaged directory, two different images of one name, or listed images that are missing.
+        """
+        listed = [*filter(is_image, self._directory)] if self.listed is None else self.listed
+        names = match_names(listed, self._directory)
+        missing = [name for name, found in zip(listed, names, strict=True) if found is None]
+        if missing and not self.allow_missing:
+            raise DataError(
+                f"{self.path} lacks {len(missing):,} of the {len(listed):,} listed images (the first: "
+                f"{shown(missing[0])}). Download it again; {ALLOW_MISSING}."
+            )
+        for name in names:
+            if name is not None and len(self._directory[name]) > 1:
+                one, other = (shown(entry.filename) for entry in self._directory[name][:2])
                 raise DataError(
-                    f"{self.path} has two different images of one name, {shown(other.filename)} and "
-                    f"{shown(entry.filename)}. Download it again, or unpack the right ones."
+                    f"{self.path} has two different images of one name, {one} and {other}. Download it again, or "
+                    "unpack the right ones."
                 )
-        return {name: entry for name, entry in entries.items() if name}
+        return {name: self._directory[found][0] for name, found in zip(listed, names, strict=True) if found}
 
     @cached_property
     def _descriptor(self) -> int:
@@ -63,10 +100,7 @@ class ZipStore(ImageStore):
         with self._lock:
             entry, descriptor = self._entries.get(filename), self._descriptor
         if entry is None:
-            raise DataError(
-                f"{self.path} has no entry {filename} ({len(self._entries):,} entries): the zip file and the "
-                "partition file do not belong together. Download the zip file again."
-            )
+            raise DataError(f"{self.path} has no image {filename}, but {len(self._entries):,} others.")
         self._check_entry(entry, os.fstat(descriptor).st_size)
         header = os.pread(descriptor, LOCAL_HEADER_BYTES, entry.header_offset)  # APPNOTE.TXT 4.3.7
         if len(header) < LOCAL_HEADER_BYTES or header[:4] != b"PK\x03\x04":
@@ -122,10 +156,10 @@ class ZipStore(ImageStore):
             return hashlib.blake2b(file.read(), key=str(size).encode(), digest_size=16).hexdigest()
 
     def __getstate__(self) -> dict[str, object]:
-        return {"path": self.path}
+        return {"path": self.path, "listed": self.listed, "allow_missing": self.allow_missing}
 
-    def __setstate__(self, state: dict[str, Path]) -> None:
-        self.__init__(state["path"])  # type: ignore[misc]
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
 
 def read_directory(path: Path) -> list[zipfile.ZipInfo]:
