@@ -175,6 +175,10 @@ def test_jobs_are_named_by_what_is_swept() -> None:
         ("beta=4", "beta=4"),
         ("data.root=/a/b,beta=1", "data.root=-a-b,beta=1"),
         ("", "job"),
+        (
+            "beta=0.7342837482374823,optimizer.lr=1.234567e-05,model.latent_dim=64,data.root=v1.234567",
+            "beta=0.73428,optimizer.lr=1.2346e-05,model.latent_dim=64,data.root=v1.234567",
+        ),
         ("ä" * 200, "ä" * 75 + "… 012345"),
     ],
 )

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from hydra.utils import instantiate
+from omegaconf import OmegaConf, open_dict
 from written_sweeps import write_status
 
-from vae_lightning.launch import train
+from vae_lightning.launch import building, train
 from vae_lightning.launch.command_line import (
     choose_folder,
     is_sweep,
@@ -21,12 +22,13 @@ from vae_lightning.launch.command_line import (
 )
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.launch.sweep import engines
+from vae_lightning.launch.sweep.composition import Composer
 from vae_lightning.launch.sweep.engine import Engine
 from vae_lightning.launch.sweep.engines import check_extras, choose_engine, slurm_engine
 from vae_lightning.launch.sweep.plan import SweepPlan, plan_sweep
 from vae_lightning.launch.sweep.progress import read_progress
 from vae_lightning.launch.sweep.ray_engine import ray_engine
-from vae_lightning.runs.identity import identity_of, job_folder
+from vae_lightning.runs.identity import identity_of, identity_of_settings, job_folder
 from vae_lightning.runs.status import read_plan
 from vae_lightning.system.extras import MissingExtraError
 
@@ -187,6 +189,58 @@ def test_jobs_that_cannot_work_are_all_named_before_anything_starts(
     assert "data.image_size=100 beta=1\n    data.image_size=100: model=conv knows" in message
     assert "'abc' of type 'str' could not be converted to Float" in message
     assert not list(tmp_path.glob("multirun/*/*"))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("beta=4",),
+        ("model=linear", "data.image_size=32", "+trainer.fast_dev_run=false", "~callbacks.loss_curves"),
+        ("callbacks=[checkpoint]", "+callbacks=ema", "posterior=deterministic", "optimizer={lr:1e-2}"),
+        ("experiment=conv_low_beta", "beta=0.5", "++callbacks.samples.count=3"),
+    ],
+)
+def test_what_jobs_have_in_common_is_composed_once_and_comes_out_the_same(overrides: tuple[str, ...]) -> None:
+    with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
+        composer = Composer("config", ["hydra.job.chdir=false"])
+        composer.settings((*overrides, "beta=7"))  # leaves nothing behind
+        settings = composer.settings((*overrides, "sweep=s"))
+    config = composed(*overrides)
+    with open_dict(config):
+        del config["hydra"]
+        config.run_dir = ""
+    assert settings == OmegaConf.to_container(config, resolve=True)
+    assert identity_of_settings(settings) == identity_of(config)
+
+
+def test_what_is_equal_in_all_jobs_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    built: list[Any] = []
+
+    def count(config: Any, **others: Any) -> Any:
+        built.append(config.get("_target_") if config else None)
+        return instantiate(config, **others)
+
+    monkeypatch.setattr(building, "instantiate", count)
+    plan("beta=0.1,0.2,0.3,0.4", "seed=1,2", "model.latent_dim=8,16", "debug=smoke")
+    assert built.count("vae_lightning.models.ConvVAE") == 2
+    assert built.count("lightning.Trainer") == 1
+    assert max(map(built.count, {*built})) == 2
+
+
+def test_weights_that_do_not_fit_into_memory_are_refused_without_allocating_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"1 of 2 .*\n.*\n.*latent_dim=100000000, .*do not fit into memory \(.* GiB"):
+        plan("model.latent_dim=16,100000000", "debug=smoke")
+
+
+def test_jobs_of_nearly_equal_values_get_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, second = (job.name for job in plan("beta=0.7342837482,0.7342837483", "debug=smoke").jobs)
+    assert first == "beta=0.73428"
+    assert second.startswith("beta=0.73428 ")
 
 
 # ---- engines

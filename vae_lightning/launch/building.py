@@ -4,13 +4,16 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from vae_lightning.launch.configuration import first_cause
+from vae_lightning.launch.parts_in_common import built_once, is_only_planned
 from vae_lightning.launch.signatures import ConfigError
+from vae_lightning.system.processors import memory_bytes
 from vae_lightning.system.terminal import command
 
 if TYPE_CHECKING:  # torch is imported inside the functions: --help answers at once
@@ -18,8 +21,10 @@ if TYPE_CHECKING:  # torch is imported inside the functions: --help answers at o
     from lightning.pytorch.loggers import Logger
     from torch.optim import Optimizer
 
+    from vae_lightning.losses import ReconstructionLoss
     from vae_lightning.models import Autoencoder
     from vae_lightning.recognition.module import RecognizerModule
+    from vae_lightning.recognition.network import Recognizer
     from vae_lightning.training.run_module import RunModule
     from vae_lightning.training.vae_module import VAEModule
 
@@ -29,6 +34,7 @@ NO_MEMORY = re.compile(r"not enough memory|allocate|[Oo]verflow|out of memory") 
 PARTS_OF_A_VAE = ("model", "reconstruction", "kl", "beta_schedule", "perceptual")
 NOT_NEGATIVE = ("lr", "weight_decay", "eps")  # of an optimizer
 OF_THE_WHOLE_PROCESS = ("benchmark", "deterministic")  # a Trainer sets these for good when it is made
+ENVIRONMENT = "lightning.fabric.plugins.environments.lightning.LightningEnvironment"
 NEEDED_BY_A_VAE = ("model", "reconstruction", "kl", "beta_schedule")
 
 
@@ -65,23 +71,19 @@ def check_parts(plain: dict[str, Any]) -> None:
 
 
 def build_vae(plain: dict[str, Any]) -> "VAEModule":
-    from vae_lightning.losses import KLTerm, Objective, ReconstructionLoss
-    from vae_lightning.models import Autoencoder
+    from vae_lightning.losses import KLTerm, Objective
     from vae_lightning.runs.checkpoints import record_of
-    from vae_lightning.runs.parts import check_can_be_loaded, find_class
+    from vae_lightning.runs.parts import find_class
     from vae_lightning.training.vae_module import VAEModule
 
     model = build_model(plain["model"])
-    check_can_be_loaded(model, Autoencoder, plain["model"], on_meta=True)
-    reconstruction = instantiate(plain["reconstruction"])
-    check_can_be_loaded(reconstruction, ReconstructionLoss, plain["reconstruction"])
     find_class(KLTerm, plain["kl"]["_target_"])  # a model card names it by its class
     objective = Objective(
-        reconstruction=reconstruction,
+        reconstruction=build_reconstruction(plain["reconstruction"]),
         beta=plain["beta"],
-        beta_schedule=instantiate(plain["beta_schedule"]),
-        kl=instantiate(plain["kl"]),
-        perceptual=instantiate(plain["perceptual"]),
+        beta_schedule=build_part(plain["beta_schedule"]),
+        kl=build_part(plain["kl"]),
+        perceptual=build_part(plain["perceptual"]),
     )
     warn_about_ignored(plain, model)
     return VAEModule(
@@ -91,35 +93,66 @@ def build_vae(plain: dict[str, Any]) -> "VAEModule":
         plain["seed"],
         record_of(plain),
         compile=plain["compile"],
-        lr_schedule=instantiate(plain["lr_schedule"]),
+        lr_schedule=build_part(plain["lr_schedule"]),
     )
 
 
+@built_once
+def build_part(config: Any) -> Any:
+    """Builds what `_target_` names; None of null."""
+    return instantiate(config)
+
+
+@built_once
+def build_reconstruction(config: dict[str, Any]) -> "ReconstructionLoss":
+    from vae_lightning.losses import ReconstructionLoss
+    from vae_lightning.runs.parts import check_can_be_loaded
+
+    reconstruction: ReconstructionLoss = instantiate(config)
+    check_can_be_loaded(reconstruction, ReconstructionLoss, config)
+    return reconstruction
+
+
+@built_once
 def build_model(config: dict[str, Any]) -> "Autoencoder":
-    """Builds the network of a VAE.
+    """Builds the network of a VAE, in a plan without its weights.
 
     Raises:
         ConfigError: the weights do not fit into memory.
         InstantiationException: an argument that the class refuses.
+        RunError: its checkpoint could not be loaded again.
     """
+    import torch
+
+    from vae_lightning.models import Autoencoder
+    from vae_lightning.runs.parts import check_can_be_loaded
+
     try:
-        model: Autoencoder = instantiate(config)
+        with torch.device("meta") if is_only_planned() else nullcontext():
+            model: Autoencoder = instantiate(config)
     except InstantiationException as error:
         reason = first_cause(error).partition("\n")[0].rpartition("Allocator: ")[2]
         if not NO_MEMORY.search(reason):
             raise
-        sizes = ", ".join(
-            f"model.{name}={config[name]}" for name in ("latent_dim", "widths", "decoder_widths") if name in config
-        )
-        raise ConfigError(f"{sizes}: the weights do not fit into memory ({reason})") from error
+        raise ConfigError(_do_not_fit(config, reason)) from error
+    needed, there = sum(tensor.nbytes for tensor in model.state_dict().values()), memory_bytes()
+    if is_only_planned() and needed > there:  # nothing was allocated
+        reason = f"they take {needed / 2**30:,.0f} GiB, this machine has {there / 2**30:,.0f} GiB"
+        raise ConfigError(_do_not_fit(config, reason))
+    check_can_be_loaded(model, Autoencoder, config, on_meta=True)
     return model
+
+
+def _do_not_fit(config: dict[str, Any], reason: str) -> str:
+    named = [name for name in ("latent_dim", "widths", "decoder_widths") if name in config]
+    sizes = ", ".join(f"model.{name}={config[name]}" for name in named)
+    return f"{sizes}: the weights do not fit into memory ({reason})"
 
 
 def build_recognizer(plain: dict[str, Any]) -> "RecognizerModule":
     from vae_lightning.recognition.module import RecognizerModule
-    from vae_lightning.recognition.network import Recognizer, check_source, find_weights
+    from vae_lightning.recognition.network import check_source, find_weights
     from vae_lightning.runs.checkpoints import record_of
-    from vae_lightning.runs.parts import check_can_be_loaded
 
     config = plain["recognizer"]
     check_source(config["target"], plain["data"]["source"])
@@ -127,8 +160,7 @@ def build_recognizer(plain: dict[str, Any]) -> "RecognizerModule":
     ignored += [f"posterior={plain['posterior']}"] if plain["posterior"] != "gaussian" else []
     if ignored:
         log.warning(f"recognizer=… trains no VAE, so this has no effect: {', '.join(ignored)}")
-    network = instantiate(config)
-    check_can_be_loaded(network, Recognizer, {**config, "weights": "none"})
+    network = build_network(config)
     start = find_weights(config["weights"])
     log.info(f"The recognizer starts from {start or 'random weights'}")
     config["weights"] = str(start or "none")  # the record names the file that was used
@@ -137,10 +169,21 @@ def build_recognizer(plain: dict[str, Any]) -> "RecognizerModule":
         build_optimizer(plain["optimizer"]),
         record_of(plain),
         compile=plain["compile"],
-        lr_schedule=instantiate(plain["lr_schedule"]),
+        lr_schedule=build_part(plain["lr_schedule"]),
     )
 
 
+@built_once
+def build_network(config: dict[str, Any]) -> "Recognizer":
+    from vae_lightning.recognition.network import Recognizer
+    from vae_lightning.runs.parts import check_can_be_loaded
+
+    network: Recognizer = instantiate(config)
+    check_can_be_loaded(network, Recognizer, {**config, "weights": "none"})
+    return network
+
+
+@built_once
 def build_optimizer(config: Any) -> "Callable[..., Optimizer]":
     """Returns what makes an optimizer of parameters, after a trial on one: bad settings fail before data are read.
 
@@ -190,6 +233,15 @@ def build_trainer(
     """
     from vae_lightning.launch.trainer_settings import check_trainer
 
+    trainer = _make_trainer(settings, callbacks, loggers, plugins, run_dir)
+    check_trainer(module, trainer, bool(settings.get("sync_batchnorm")))
+    return trainer
+
+
+@built_once
+def _make_trainer(
+    settings: dict[str, Any], callbacks: "list[L.Callback]", loggers: "list[Logger]", plugins: list[Any], run_dir: str
+) -> "L.Trainer":
     try:
         trainer: L.Trainer = instantiate(
             settings,
@@ -200,7 +252,6 @@ def build_trainer(
         )
     except InstantiationException as error:
         raise ConfigError(f"trainer=…: Lightning refuses its settings: {first_cause(error)}") from error
-    check_trainer(module, trainer, bool(settings.get("sync_batchnorm")))
     return trainer
 
 
@@ -212,14 +263,13 @@ def try_trainer(
     Raises:
         ConfigError, ValueError: as `build_trainer`.
     """
-    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-
     tried = {name: value for name, value in settings.items() if name not in OF_THE_WHOLE_PROCESS}
     plugins = []
     if not runs_here:
         tried |= {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto", "precision": "32-true"}
         tried.pop("plugins", None)
-        plugins.append(LightningEnvironment())  # else the SLURM job that a sweep is started in would be checked
+        # else the SLURM job that a sweep is started in would be checked
+        plugins.append(build_part({"_target_": ENVIRONMENT}))
     build_trainer({**tried, "enable_progress_bar": False}, module, callbacks, [], plugins, "")
 
 

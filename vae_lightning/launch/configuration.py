@@ -85,10 +85,13 @@ def list_choices() -> str:
 def to_plain(config: Any, *, runs_here: bool = True) -> dict[str, Any]:
     """Resolves and checks a composed configuration; returns dicts, lists and numbers, without `trainer.precision=auto`.
 
+    Of a configuration that is resolved already, a dict, only the precision is set.
+
     Raises:
         ConfigError: a value that no run can use. This machine's devices are checked only if the run `runs_here`.
     """
-    container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    is_resolved = isinstance(config, dict)
+    container = config if is_resolved else OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
     plain = {str(name): value for name, value in container.items()}
     if not 0 <= plain["seed"] <= LARGEST_SEED:
@@ -100,7 +103,7 @@ def to_plain(config: Any, *, runs_here: bool = True) -> dict[str, Any]:
         check_accelerator(plain["trainer"].get("accelerator", "auto"))
     accelerator = plain["trainer"].get("accelerator", "auto")
     if plain["trainer"].get("precision") == "auto":
-        plain["trainer"]["precision"] = best_precision(accelerator)
+        plain["trainer"] = {**plain["trainer"], "precision": best_precision(accelerator)}
     check_precision(str(plain["trainer"].get("precision", "32-true")), accelerator, runs_here=runs_here)
     check_compile(plain["compile"], accelerator, runs_here=runs_here)
     check_arguments(plain)

@@ -4,6 +4,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ def _target_nodes(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]
         yield from _target_nodes(child, f"{path}.{name}" if path else str(name))
 
 
+@cache
 def _parameters(target: type) -> dict[str, Any] | None:
     """Names and annotations of all arguments, also of those that `**others` passes to a base class."""
     parameters: dict[str, Any] = {}

@@ -17,7 +17,7 @@ from hydra.errors import CompactHydraException, HydraException, InstantiationExc
 from hydra.types import RunMode
 from hydra.utils import instantiate
 
-from vae_lightning.launch.building import build_module, build_trainer, try_trainer
+from vae_lightning.launch.building import build_module, build_part, build_trainer, try_trainer
 from vae_lightning.launch.command_line import (
     help_page,
     is_sweep,
@@ -160,7 +160,11 @@ def train(config: Any) -> dict[str, Any]:
 
 
 def check(config: Any, runs_here: bool) -> None:
-    """Checks a job of a sweep by building its parts, which are thrown away; `config` has no node `hydra`.
+    """Checks a job of a sweep by building its parts, which are thrown away.
+
+    Args:
+        config: without a node `hydra`; a composed configuration, or its resolved content.
+        runs_here: whether this machine's devices are those of the job.
 
     Raises:
         ConfigError: the job cannot work.
@@ -169,7 +173,7 @@ def check(config: Any, runs_here: bool) -> None:
 
     try:
         plain = to_plain(config, runs_here=runs_here)
-        instantiate(plain["data"])
+        build_part(plain["data"])
         quieten_lightning()
         module = build_module(plain)
         try_trainer(plain["trainer"], module, make_callbacks(plain["callbacks"], module), runs_here=runs_here)
@@ -204,7 +208,7 @@ def make_callbacks(nodes: dict[str, Any], module: "RunModule") -> "list[L.Callba
 
     for name in (name for name, node in nodes.items() if "_target_" not in node):
         log.warning(f"callbacks.{name} is set but not chosen, so it does nothing: add {name} to callbacks=[…]")
-    chosen = {name: instantiate(node) for name, node in nodes.items() if "_target_" in node}
+    chosen = {name: build_part(node) for name, node in nodes.items() if "_target_" in node}
     return select_callbacks(chosen, module)
 
 

@@ -84,8 +84,9 @@ def load_weights(part: nn.Module, prefix: str, weights: Mapping[str, Tensor]) ->
             f"the weights are not those of the {type(part).__name__} that the run describes: {len(different)} of "
             f"{len(expected)} differ in name, shape or type ({names}, …)"
         )
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in own.values()}
-    if sum(tensor.nbytes for tensor in own.values()) > sum(storages.values()):
+    real = [tensor for tensor in own.values() if not tensor.is_meta]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in real}
+    if sum(tensor.nbytes for tensor in real) > sum(storages.values()):
         raise RunError("several of the weights are the same part of the file, which no model of this framework has")
     # copied: tensors of a safetensors file start at any address, and sums depend on the alignment
     copies = {name: own[name].clone(memory_format=torch.contiguous_format).to(expected[name].dtype) for name in own}

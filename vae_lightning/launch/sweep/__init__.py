@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hydra.plugins.sweeper import Sweeper
+
 from vae_lightning.launch.command_line import remove_unused_folder
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.launch.sweep.engines import check_extras
@@ -47,6 +49,8 @@ def run_sweep(
     _say(f"To resume or extend it:  {sweep.command}")
     sys.argv[1:] = sweep.arguments
     ended_badly: object = None
+    if sweep.jobs:  # are composed: Hydra would compose all of them again, in silence, before the first one starts
+        Sweeper.validate_batch_is_legal = lambda self, batch: None  # type: ignore[method-assign]
     try:
         with progress_shown(sweep.folder, sweep.engine.name):
             start_hydra()

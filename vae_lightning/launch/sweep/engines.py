@@ -77,7 +77,7 @@ def refuse_several_devices(trainer: Any) -> None:
     count = _num_processes(trainer)
     if count > 1:
         raise ConfigError(
-            f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.get('num_nodes', 1)} together with -m: "
+            f"trainer.devices={trainer['devices']}, trainer.num_nodes={trainer.get('num_nodes', 1)} together with -m: "
             f"Lightning would start {count} processes per job, each with the command line of the whole sweep. "
             "Give each job one device (trainer=default with hydra/launcher=local_gpus), or train one after "
             f"another without -m: for beta in 1 4 10; do {command('python train.py trainer=ddp beta=$beta')}; done"
@@ -93,7 +93,7 @@ def _num_processes(trainer: Any) -> int:
     if not isinstance(devices, int | str):
         return nodes * len(devices)
     if str(devices) in ("auto", "-1"):
-        return nodes * (max(1, num_gpus()) if trainer.accelerator in ("auto", "gpu", "cuda") else 1)
+        return nodes * (max(1, num_gpus()) if trainer["accelerator"] in ("auto", "gpu", "cuda") else 1)
     return nodes * int(devices)
 
 

@@ -6,7 +6,8 @@ import shlex
 import socket
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,24 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf, open_dict
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from vae_lightning.launch.parts_in_common import parts_in_common
 from vae_lightning.launch.signatures import ConfigError
+from vae_lightning.launch.sweep.composition import FOLDER, Composer
 from vae_lightning.launch.sweep.engine import Engine
 from vae_lightning.launch.sweep.engines import choose_engine, refuse_several_devices
 from vae_lightning.launch.sweep.progress import read_progress
-from vae_lightning.runs.identity import identity_of
+from vae_lightning.runs.identity import folders_by_identity, identity_of_settings, new_job_folder
 from vae_lightning.runs.layout import SWEEP_JSON
 from vae_lightning.runs.status import FORMAT, read_plan
+from vae_lightning.system.progress import progress
 from vae_lightning.system.terminal import command
 from vae_lightning.system.whole_files import write_json
 
-Check = Callable[[Any, bool], None]  # raises ValueError if a job cannot work
+Check = Callable[[Any, bool], None]  # raises ValueError if a job with these settings cannot work
+MOST_REFUSALS = 12  # jobs that cannot work and are listed, each with its reason
 
 
 @dataclass(frozen=True)
@@ -89,9 +95,9 @@ def _plan(arguments: Sequence[str], typed: Sequence[str], conf_dir: Path, check:
         base = compose(config_name, fixed, return_hydra_config=True)
         own = _overrides_of_jobs(base, parsed, parser)
         engine = choose_engine(base, len(own) if own is not None else None, line.overrides)
-        hydra_overrides = [word for word in fixed if word.lstrip("+~").startswith("hydra")]
-        candidates = [[*hydra_overrides, *overrides] for overrides in own] if own is not None else [fixed]
-        jobs = _check_all(config_name, candidates, check, engine)
+        of_hydra = [word for word in fixed if word.lstrip("+~").startswith("hydra")]
+        candidates = own if own is not None else [[word for word in fixed if word not in of_hydra]]
+        jobs = _check_all(Composer(config_name, of_hydra), candidates, base.hydra, check, engine)
     folder = Path(base.hydra.sweep.dir)
     planned = tuple(jobs) if own is not None else ()
     _write_plan(folder, planned, engine)
@@ -109,43 +115,64 @@ def _overrides_of_jobs(base: Any, parsed: Sequence[Override], parser: OverridesP
     return [job for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
 
 
-def _check_all(config_name: str, candidates: Sequence[list[str]], check: Check, engine: Engine) -> list[PlannedJob]:
+def _check_all(
+    composer: Composer, candidates: Sequence[list[str]], hydra: Any, check: Check, engine: Engine
+) -> list[PlannedJob]:
     """Composes and checks each job; jobs of one identity are one job.
 
     Raises:
-        ConfigError: names every job that cannot work.
+        ConfigError: names the jobs that cannot work.
     """
     jobs: dict[str, PlannedJob] = {}
     refused = []
-    for overrides in candidates:
-        own = tuple(word for word in overrides if not word.lstrip("+~").startswith("hydra"))
-        try:
-            config = compose(config_name, overrides, return_hydra_config=True)
-            name, identity = str(OmegaConf.select(config, "hydra.sweep.subdir")), identity_of(config)
-            _check_one(config, check, engine)
-        except (ValueError, HydraException) as error:
-            shown = " ".join(word for word in own if not word.startswith("sweep="))
-            refused.append(f"  {shown}\n    {_in_words(error)}")
-            continue
-        jobs.setdefault(identity, PlannedJob(name, identity, own))
+    folders = _Folders(composer, hydra)
+    with parts_in_common(), _unlogged(), progress() as observer:
+        for number in observer.track(range(len(candidates)), "checking the jobs", len(candidates)):
+            own = tuple(candidates[number])
+            try:
+                settings = composer.settings(own)
+                identity = identity_of_settings(settings)  # before the check, which completes the settings
+                refuse_several_devices(settings["trainer"])
+                check(settings, engine.runs_here)
+                jobs.setdefault(identity, PlannedJob(folders.name(own, identity), identity, own))
+            except (ValueError, HydraException, OmegaConfBaseException) as error:
+                shown = " ".join(word for word in own if not word.startswith("sweep="))
+                refused.append(f"  {shown}\n    {_in_words(error)}")
     if refused:
         how = "Leave them out; several commands with one sweep=NAME fill one sweep." if jobs else ""
-        listed = "\n".join(refused)
+        more = [f"  and {len(refused) - MOST_REFUSALS} more"] if len(refused) > MOST_REFUSALS else []
+        listed = "\n".join(refused[:MOST_REFUSALS] + more)
         raise ConfigError(
             f"{len(refused)} of {len(candidates)} jobs cannot work, so nothing was started. {how}\n{listed}"
         )
     return list(jobs.values())
 
 
-def _check_one(config: Any, check: Check, engine: Engine) -> None:
-    """Checks one job without its log lines, which the job writes into its own log."""
-    refuse_several_devices(config.trainer)
-    with open_dict(config):
-        del config["hydra"]
-        config.run_dir = ""
+class _Folders:
+    """The folders of a sweep's jobs, those of earlier commands among them; what lies on disk is read once."""
+
+    def __init__(self, composer: Composer, hydra: Any) -> None:
+        self._composer = composer
+        self._sweep_dir = Path(hydra.sweep.dir)
+        self._naming = hydra.job.config.override_dirname
+        self._is_ours = OmegaConf.to_container(hydra.sweep, resolve=False)["subdir"] == FOLDER  # type: ignore[index, call-overload]
+        self._by_identity = folders_by_identity(self._sweep_dir)
+
+    def name(self, overrides: Sequence[str], identity: str) -> str:
+        if not self._is_ours:
+            return self._composer.folder_by_hydra(overrides)
+        if identity not in self._by_identity:
+            words = self._composer.named_by_overrides(overrides, self._naming)
+            self._by_identity[identity] = new_job_folder(self._sweep_dir, words, identity, self._by_identity.values())
+        return self._by_identity[identity]
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Without the log lines of a job, which it writes into its own log."""
     logging.disable(logging.WARNING)
     try:
-        check(config, engine.runs_here)
+        yield
     finally:
         logging.disable(logging.NOTSET)
 
