@@ -1,6 +1,7 @@
 """CelebA's folder as people have it: images under other names, parts of it, and folders that are something else."""
 
 import io
+import os
 import re
 import shutil
 import zipfile
@@ -142,6 +143,11 @@ def kaggle_archive(root: Path) -> None:
             path.unlink()
 
 
+def repeat_last_line(path: Path, count: str) -> None:
+    _, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([count, *lines, lines[-1]]))
+
+
 def move(old: str, new: str) -> Change:
     return lambda root: shutil.move(root / old, root / new)
 
@@ -173,6 +179,26 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "Kaggle's archive": (
         kaggle_archive,
         r"archive\.zip is Kaggle's whole download, still packed\. Unpack it:\n  unzip ",
+    ),
+    "a folder in place of a list": (
+        lambda root: [(root / "list_attr_celeba.txt").unlink(), (root / "list_attr_celeba.txt").mkdir()],
+        r"list_attr_celeba\.txt is there, but is no file that can be read",
+    ),
+    "a pipe in place of a list": (
+        lambda root: [(root / "list_attr_celeba.txt").unlink(), os.mkfifo(root / "list_attr_celeba.txt")],
+        r"list_attr_celeba\.txt is there, but is no file that can be read",
+    ),
+    "images in a folder of theirs": (
+        lambda root: [(root / "Img").mkdir(), shutil.move(root / IMAGES, root / "Img")],
+        r"has the annotation files; its images lie in \S+/Img/img_align_celeba: mv \S+/Img/img_align_celeba \S+$",
+    ),
+    "the folders of CelebA's page": (
+        lambda root: [spread(root), (root / "Img").mkdir(), shutil.move(root / IMAGES, root / "Img")],
+        r"(?s)over several folders.*mv \S+/Anno/list_attr\S+ \S+/Anno/identity\S+ \S+/Img/img_align_celeba \S+\n",
+    ),
+    "a row twice": (
+        lambda root: repeat_last_line(root / "list_attr_celeba.txt", "11"),
+        r"list_attr_celeba\.txt lists 000010\.jpg more than once",
     ),
     "nothing": (lambda root: [shutil.rmtree(root), root.mkdir()], r"holds no CelebA \(it is empty\)"),
     "another extension twice": (two_candidates, r"000002\.JPEG and 000002\.png could both be the listed 000002\.jpg"),

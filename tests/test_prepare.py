@@ -99,6 +99,18 @@ def without_attributes_of_the_fourth(root: Path) -> None:
     (root / "list_attr_celeba.txt").write_text("\n".join(["9", *lines[1:5], *lines[6:]]))
 
 
+def test_images_of_another_size_are_named_and_used_as_training_does(tiny_celeba: Celeba) -> None:
+    root = tiny_celeba(10)
+    write_images(root / "img_align_celeba", ["000007.jpg"], (178, 200))
+    check = check_celeba(root, crop=148)
+    assert check.problems == []
+    assert check.notes == ["Of another size than the 178x218 of most: 1 image (000007.jpg: 178x200)."]
+    shrink(root)
+    (problem,) = check_celeba(root, crop=148).problems
+    assert problem.title == "Too small for the crop 148: 10 images"
+    assert check_celeba(root, crop=None).problems == []
+
+
 def shrink(root: Path) -> None:
     write_images(root / "img_align_celeba", [f"{number:06d}.jpg" for number in range(1, 11)], (89, 109))
 
@@ -140,7 +152,10 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
     "no images": (lambda root: shutil.rmtree(root / "img_align_celeba"), "no images: neither the folder"),
     "half zip": (cut_zip, "it is cut short or not a zip file"),
     "damaged zip": (flip_byte_of_zip, "Cannot be decoded: 1 image|000001.jpg: .* do not match their checksum"),
-    "too small": (shrink, "Images of 89x109 pixels are too small for the crop 148"),
+    "one too small": (
+        lambda root: write_images(root / "img_align_celeba", ["000007.jpg"], (178, 140)),
+        "Too small for the crop 148: 1 image|000007.jpg: 178x140",
+    ),
 }
 
 

@@ -20,7 +20,7 @@ from vae_lightning.data.preparation.official import (
     compare_checksums,
 )
 from vae_lightning.data.rendering.dataset import MANIFEST
-from vae_lightning.data.sources.celeba import NUM_ATTRIBUTES, names_of_images
+from vae_lightning.data.sources.celeba import NUM_ATTRIBUTES, names_of_images, read_celeba
 from vae_lightning.data.sources.celeba_files import (
     ATTRIBUTES,
     CELEBA_PAGE,
@@ -40,6 +40,7 @@ from vae_lightning.data.sources.zip_store import ZipStore
 from vae_lightning.system.processors import num_cores
 from vae_lightning.system.progress import Track, untracked
 
+NUM_NAMED = 5  # in a note
 CHUNK = 64  # images per task of a thread
 SPLIT_WORDS = {"train": "train", "val": "validation", "test": "test"}
 
@@ -105,7 +106,17 @@ def check_celeba(
         looked_at = dict(_look_at_all(found.store, chosen, track))
         check.num_decoded = len(chosen)
         _judge_images(check, found.store, looked_at, crop)
+    if not check.problems:
+        _read_as_training(check, allow_missing)
     return check
+
+
+def _read_as_training(check: Check, allow_missing: bool) -> None:
+    """What training refuses is never called whole."""
+    try:
+        read_celeba(check.root, allow_missing=allow_missing)
+    except DataError as error:
+        check.add(str(error))
 
 
 def _describe_lists(root: Path) -> str:
@@ -265,17 +276,19 @@ def _judge_images(check: Check, store: ImageStore, looked_at: dict[str, str | Si
     if not sizes:
         return
     usual = Counter(sizes.values()).most_common(1)[0][0]
-    others = [f"{name}: {_pixels(size)}" for name, size in sizes.items() if size != usual]
-    if others:
-        title = f"Of another size than the {_pixels(usual)} of most: {_images(len(others))}"
-        check.add(title, f"They are other files than CelebA's. {_again(store)}.", others)
     if usual != IMAGE_SIZE:
         check.notes.append(f"The images have {_pixels(usual)} pixels; CelebA's have {_pixels(IMAGE_SIZE)}.")
-    needed = (crop, crop) if isinstance(crop, int) else (0, 0) if crop is None else crop[2:]
-    if needed[0] > usual[0] or needed[1] > usual[1]:
+    others = [f"{name}: {_pixels(size)}" for name, size in sizes.items() if size != usual]
+    if others:
+        named = f"{', '.join(others[:NUM_NAMED])}{' …' if len(others) > NUM_NAMED else ''}"
+        check.notes.append(f"Of another size than the {_pixels(usual)} of most: {_images(len(others))} ({named}).")
+    width, height = (crop, crop) if isinstance(crop, int) else (0, 0) if crop is None else crop[2:]
+    small = [f"{name}: {_pixels(size)}" for name, size in sizes.items() if size[0] < width or size[1] < height]
+    if small:
         check.add(
-            f"Images of {_pixels(usual)} pixels are too small for the crop {crop}.",
-            "Take the largest square: --crop null here, data.crop=null in training.",
+            f"Too small for the crop {crop}: {_images(len(small))}",
+            f"{_again(store)}, or take the largest square: --crop null here, data.crop=null in training.",
+            small,
         )
 
 

@@ -75,21 +75,21 @@ def explain_folder(root: Path) -> str | None:
             return f"{root} is the folder of the images alone. CelebA is the folder around it: {_use(around)}"
     entries = list_folder(root)
     for names in missing:
+        if set(names) & set(entries):
+            return f"{root / names[0]} is there, but is no file that can be read. Replace it by the list itself."
         alike = difflib.get_close_matches(names[0].lower(), [name.lower() for name in entries], 1, ALIKE)
         if alike:
             other = next(name for name in entries if name.lower() == alike[0])
             new = root / names[0]
-            return (
-                f"{root} has no {names[0]}; is it {shown(other)}? Rename it: mv {_quoted(root / other)} {_quoted(new)}"
-            )
-    below = [path for names in missing if (path := _find_below(root, names))]
+            return f"{root} has no {names[0]}; is it {shown(other)}? Rename it: mv {quoted(root / other)} {quoted(new)}"
+    below = [path for names in missing if (path := find_below(root, names))]
     if below:
         return _explain_misplaced(root, below)
     whole = _zip_with_everything(root)
     if whole is not None:
         return (
             f"{whole.name} is Kaggle's whole download, still packed. Unpack it:\n"
-            f"  unzip {_quoted(whole)} -d {_quoted(root)}\n  {_check(root)}"
+            f"  unzip {quoted(whole)} -d {quoted(root)}\n  {_check(root)}"
         )
     if len(missing) == len(REQUIRED):
         return _explain_foreign(root, entries)
@@ -104,13 +104,13 @@ def _explain_misplaced(root: Path, below: list[Path]) -> str:
     folder = below[0].parent
     if all(find_file(folder, names) for names in REQUIRED):
         return f"CelebA lies deeper, in {folder}: {_use(folder)}"
-    for names in (IDENTITIES, (ARCHIVE,)):
-        path = _find_below(root, names)
-        if path is not None and not find_file(root, names):
+    for names in (IDENTITIES, (ARCHIVE,), (IMAGES,)):
+        path = find_below(root, names)
+        if path is not None and not any((root / name).exists() for name in names):
             below.append(path)
     return (
         "CelebA's files are spread over several folders. Put them into one:\n"
-        f"  mv {' '.join(_quoted(path) for path in below)} {_quoted(root)}\n  {_check(root)}"
+        f"  mv {' '.join(quoted(path) for path in below)} {quoted(root)}\n  {_check(root)}"
     )
 
 
@@ -120,7 +120,7 @@ def _explain_foreign(root: Path, entries: list[str]) -> str:
         return (
             f"{root} holds images without CelebA's annotation files.\n"
             "Your own images: train on them with\n"
-            f"  {command(f'python train.py data=folder data.root={_quoted(images)}')}\n"
+            f"  {command(f'python train.py data=folder data.root={quoted(images)}')}\n"
             f"CelebA's images: put {PARTITION[0]} and {ATTRIBUTES[0]} into {root}\n"
             f"({CELEBA_PAGE}, folders Eval and Anno)."
         )
@@ -135,7 +135,8 @@ def _explain_foreign(root: Path, entries: list[str]) -> str:
     )
 
 
-def _find_below(root: Path, names: tuple[str, ...]) -> Path | None:
+def find_below(root: Path, names: tuple[str, ...]) -> Path | None:
+    """The first file or folder of these names in a sub-folder."""
     return next(
         (path for pattern in PATTERNS for name in names for path in sorted(root.glob(pattern.format(name)))), None
     )
@@ -151,12 +152,12 @@ def _zip_with_everything(root: Path) -> Path | None:
 
 
 def _use(folder: Path) -> str:
-    return f"data.root={_quoted(folder)} in training, and to check it\n  {_check(folder)}"
+    return f"data.root={quoted(folder)} in training, and to check it\n  {_check(folder)}"
 
 
 def _check(root: Path) -> str:
-    return command(f"vae prepare {_quoted(root)}")
+    return command(f"vae prepare {quoted(root)}")
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
     return shlex.quote(str(path))

@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from vae_lightning.data.sources.celeba_files import ARCHIVE, DOWNLOAD, IMAGES, describe_entries, list_folder
+from vae_lightning.data.sources.celeba_files import (
+    ARCHIVE,
+    DOWNLOAD,
+    IMAGES,
+    describe_entries,
+    find_below,
+    list_folder,
+    quoted,
+)
 from vae_lightning.data.sources.image_names import is_image, match_names
 from vae_lightning.data.sources.source import SPLITS, DataError, FolderStore, ImageStore
 from vae_lightning.data.sources.zip_store import ZipStore
@@ -122,6 +130,9 @@ def _explain_no_images(root: Path, entries: list[str], first: str, folder: Liste
             f"{place} does not hold {first}, nor any other image of the partition file; "
             f"{describe_entries(list_folder(place))}. Unpack {ARCHIVE} there again, or put the zip file into {root}."
         )
+    below = find_below(root, (IMAGES, ARCHIVE))
+    if below is not None:
+        return f"{root} has the annotation files; its images lie in {below}: mv {quoted(below)} {quoted(root)}"
     return (
         f"{root} has the annotation files but no images: neither the folder {IMAGES}/ nor {ARCHIVE}; "
         f"{describe_entries(entries)}. Put one of the two there ({DOWNLOAD}); other archives have to be unpacked, and "

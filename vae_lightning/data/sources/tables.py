@@ -68,9 +68,12 @@ def read_table(path: Path, columns: int | None = None, *, allowed: tuple[int, ..
     a CSV file whose first line is `image_id,<column names>`. LF and CRLF. `columns=None` takes what the
     header names.
 
-    Raises: DataError for a count that does not match, a row of another length, or a value outside `allowed`.
+    Raises: DataError for a file that cannot be read, a count that does not match, a row of another length, or a value outside `allowed`.
     """
-    content = path.read_bytes().removeprefix(BYTE_ORDER_MARK)
+    try:
+        content = path.read_bytes().removeprefix(BYTE_ORDER_MARK)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     if content.startswith(UTF_16):
         raise DataError(f"{path} is written in UTF-16: save it as UTF-8, or download it again.")
     declared, names, start = _read_header(content)
