@@ -68,7 +68,8 @@ def read_table(path: Path, columns: int | None = None, *, allowed: tuple[int, ..
     a CSV file whose first line is `image_id,<column names>`. LF and CRLF. `columns=None` takes what the
     header names.
 
-    Raises: DataError for a file that cannot be read, a count that does not match, a row of another length, or a value outside `allowed`.
+    Raises: DataError for a file that cannot be read, a count that does not match, a row of another length, or a value
+    outside `allowed`.
     """
     try:
         content = path.read_bytes().removeprefix(BYTE_ORDER_MARK)
