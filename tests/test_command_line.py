@@ -38,9 +38,9 @@ def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
     ("argument", "words"),
     [
         ("bata=1", "did you mean beta?"),
-        ("beta=abc", "could not be converted to Float"),
+        ("beta=abc", "beta=abc: must be a number"),
         ("model=convv", "conv"),
-        ("seed=x", "could not be converted to Integer"),
+        ("seed=x", "seed=x: must be a whole number"),
         ("model.latent_dm=3", "latent_dm"),
     ],
 )

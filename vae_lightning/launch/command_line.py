@@ -8,7 +8,7 @@ import shlex
 import string
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
@@ -19,9 +19,11 @@ from hydra.errors import CompactHydraException
 from omegaconf import OmegaConf
 
 from vae_lightning.launch.configuration import CONF_DIR, RootConfig
-from vae_lightning.launch.overrides import path_override, quote_paths, typed_path
+from vae_lightning.launch.explanations import elsewhere, places
+from vae_lightning.launch.overrides import path_override, plainly_written, quote_paths, typed_path
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.launch.stored_overrides import read_overrides
+from vae_lightning.launch.words import options_first
 from vae_lightning.runs.layout import (
     CHECKPOINTS,
     HYDRA,
@@ -33,6 +35,7 @@ from vae_lightning.runs.layout import (
     newest_run,
     runs_here,
 )
+from vae_lightning.system.extras import MissingExtraError
 from vae_lightning.system.names import did_you_mean, explain_encoding
 from vae_lightning.system.terminal import command
 from vae_lightning.system.whole_files import check_writable
@@ -42,18 +45,25 @@ QUESTIONS = {
     *("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info"),
     *("-p", "--package", "-sc", "--shell-completion", "--version"),
 }
+UNRELATED = {"--hydra-help", "-i", "--info", "-sc", "--shell-completion", "--version"}  # to the settings
 OF_THE_COMMAND = ("sweep", "hparams_search", "ckpt_path")  # where a job lies or starts from; not part of what it is
 SWEEP_SIGNS = (",", "range(", "choice(", "interval(", "glob(")
 
 
+def root_keys(conf_dir: Path) -> list[str]:
+    """The keys and groups with which an override can begin."""
+    groups = [path.name for path in conf_dir.iterdir() if path.is_dir()]
+    return sorted({*groups, *(entry.name for entry in fields(RootConfig))})
+
+
 def explain_unknown_key(arguments: Sequence[str], conf_dir: Path) -> str | None:
     """Names the root keys and groups, and the nearest of them, if an override has another key; else None."""
-    groups = [path.name for path in conf_dir.iterdir() if path.is_dir()]
-    known = sorted({*groups, *(entry.name for entry in fields(RootConfig))})
+    known = root_keys(conf_dir)
     for argument in arguments:
-        key = re.split(r"[./@=]", argument)[0]
-        if "=" in argument and not key.startswith(("-", "+", "~")) and key not in known:
-            hint = did_you_mean(key, known)
+        key = re.split(r"[./@=]", argument.lstrip("+~"))[0]
+        if "=" in argument and not argument.startswith("-") and key not in known:
+            hint = did_you_mean(key, known) if key not in places() else elsewhere(key)
+            hint = hint or elsewhere(key)
             return f"{key}: there is no such key{hint}; the root keys and groups are {', '.join(known)}"
     return None
 
@@ -63,9 +73,9 @@ def is_sweep(arguments: Sequence[str]) -> bool:
     return bool(SWEEP_FLAGS & set(arguments)) and not is_a_question(arguments)
 
 
-def is_a_question(arguments: Sequence[str]) -> bool:
+def is_a_question(arguments: Sequence[str], questions: Container[str] = QUESTIONS) -> bool:
     """Whether Hydra only prints something, and nothing runs."""
-    return any(argument.split("=")[0] in QUESTIONS for argument in arguments)
+    return any(argument.split("=")[0] in questions for argument in arguments)
 
 
 def choose_folder(arguments: Sequence[str]) -> list[str]:
@@ -243,17 +253,30 @@ def prepare_command_line(arguments: Sequence[str], conf_dir: Path) -> list[str]:
     Raises:
         StorageError: see `check_place`.
     """
-    problem = explain_encoding([*arguments, str(Path.cwd())]) or explain_unknown_key(arguments, conf_dir)
-    if problem is None:
-        try:
-            flags_first = sorted(arguments, key=lambda word: word not in SWEEP_FLAGS)  # argparse takes no more after -m
-            quoted = resume_last_run(quote_paths(flags_first, sweeps=is_sweep(arguments)))
-            check_place(quoted)
-            return name_jobs_by_what_is_swept(choose_folder(quoted))
-        except (ConfigError, RunError) as error:
-            problem = str(error)
-    sys.stderr.write(f"{problem}\n")
+    try:
+        return _prepared(arguments, conf_dir)
+    except (ConfigError, MissingExtraError, RunError) as error:
+        sys.stderr.write(f"{error}\n")
     raise SystemExit(2)
+
+
+def _prepared(arguments: Sequence[str], conf_dir: Path) -> list[str]:
+    from vae_lightning.launch.composing import compose_command_line
+    from vae_lightning.launch.sweep.engines import check_extras
+
+    problem = explain_encoding([*arguments, str(Path.cwd())])
+    in_order = [] if problem else options_first(arguments, root_keys(conf_dir))
+    problem = problem or explain_unknown_key(arguments, conf_dir)
+    if problem is not None:
+        raise ConfigError(problem)
+    plain = [plainly_written(word) for word in in_order]
+    typed = quote_paths(plain, sweeps=is_sweep(plain))
+    words = resume_last_run(typed)
+    check_place(words)
+    if not is_a_question(arguments, UNRELATED):
+        check_extras(words)
+        words = compose_command_line(words, typed, conf_dir, sweeps=bool(SWEEP_FLAGS & set(words)))
+    return name_jobs_by_what_is_swept(choose_folder(words))
 
 
 def complete_override(incomplete: str, conf_dir: Path) -> list[str]:

@@ -20,6 +20,7 @@ from vae_lightning.system.repository import REPOSITORY
 
 CONF_DIR = REPOSITORY / "conf"
 OF_HYDRA = (Path("hydra/help"), Path("hydra/job_logging"), Path("hydra/hydra_logging"))  # groups with nothing to choose
+LISTS = ("callbacks", "logger")  # groups of which several are chosen
 LARGEST_SEED = 2**32 - 1  # NumPy takes no other
 
 

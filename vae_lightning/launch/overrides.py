@@ -1,7 +1,7 @@
 """Quotes paths on the command line for Hydra, and reads them again."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -14,10 +14,21 @@ PATHS = (
     *("data.root", "data.data_dir", "ckpt_path", "hydra.run.dir", "hydra.sweep.dir", "sweep"),
     *("recognizer.weights", "perceptual.weights_path", "callbacks.evaluation.weights"),
 )
+READ_BEFORE_HYDRA = (*PATHS, "run_dir", "hydra.mode", "hparams_search")
+WORDS = re.compile(r"(['\"])(last|RUN|MULTIRUN)\1")  # that mean something
 OF_HYDRA = re.compile(r"\$\{|^(choice|range|interval|glob|sort|shuffle|tag)\(.*\)$")
 
 
-def quote_paths(arguments: Sequence[str], *, sweeps: bool) -> list[str]:
+def plainly_written(argument: str) -> str:
+    """An override of a key that is read before Hydra reads it, without `+` and needless quotes."""
+    key, equals, value = argument.partition("=")
+    if not equals or key.lstrip("+") not in READ_BEFORE_HYDRA:
+        return argument
+    word = WORDS.fullmatch(value)
+    return f"{key.lstrip('+')}={word[2] if word else value}"
+
+
+def quote_paths(arguments: Iterable[str], *, sweeps: bool) -> list[str]:
     """Quotes each path that Hydra would misread, and replaces `~` by the home folder.
 
     Args:
@@ -25,7 +36,7 @@ def quote_paths(arguments: Sequence[str], *, sweeps: bool) -> list[str]:
         sweeps: whether a comma may separate two paths; it does not if the whole text is the name of a folder.
 
     Raises:
-        ConfigError: `~NAME`, and there is no user NAME.
+        ConfigError: `~NAME`, and there is no user NAME; or one of several paths is empty.
     """
     return [_quoted(argument, sweeps) for argument in arguments]
 
@@ -50,6 +61,8 @@ def _quoted(argument: str, sweeps: bool) -> str:
         text = str(typed_path(argument))
         return f"{key}={_in_quotes(_at_home(argument, text))}" if text.startswith("~") else argument
     if sweeps and "," in value and not Path(value).expanduser().exists():
+        if not all(part.strip(" '\"") for part in value.split(",")):
+            raise ConfigError(f"{argument}: one of its values is empty; if a shell variable stands there, is it set?")
         return f"{key}={','.join(_as_text(argument, part) for part in value.split(','))}"
     return f"{key}={_as_text(argument, value)}"
 

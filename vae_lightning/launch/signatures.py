@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_class
+from omegaconf import OmegaConf
 
 from vae_lightning.system.names import did_you_mean
 
@@ -44,13 +45,33 @@ def check_arguments(config: Mapping[str, Any]) -> None:
                 continue
             key = f"{path}.{name}" if path else name
             if name not in parameters:
-                hint = did_you_mean(name, parameters)
-                raise ConfigError(
-                    f"{key}: {target.__name__} takes no such argument{hint}; it takes {', '.join(parameters)}. "
-                    f"If a preset sets it, ~{key} removes it"
-                )
+                _, taken = taken_by(node)
+                problem = unknown_argument(key, target.__name__, taken, did_you_mean(name, taken))
+                raise ConfigError(f"{problem}. If a preset sets it, ~{key} removes it")
             if not _fits(value, parameters[name]):
                 raise ConfigError(f"{key}={value}: {target.__name__} takes {describe_type(parameters[name])} here")
+
+
+def unknown_argument(key: str, target: str, taken: Sequence[str], hint: str) -> str:
+    """The message for an argument that a class does not take."""
+    return f"{key}: {target} takes no such argument{hint}; it takes {', '.join(taken)}"
+
+
+def taken_by(node: Mapping[str, Any]) -> tuple[type | None, list[str]]:
+    """The class of a node, and the arguments that it takes, first those that the YAML file names."""
+    if "_target_" not in node:
+        return None, [str(name) for name in node]
+    target = _class_of(node, "")
+    parameters = _parameters(target) or {}
+    named = [str(name) for name in node if name in parameters]
+    return target, [*named, *(name for name in parameters if name not in named)]
+
+
+def takes(config: Any, key: str) -> bool:
+    """Whether the class of the node at a dotted key takes its last part as an argument."""
+    place, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, place) if place else None
+    return OmegaConf.is_dict(node) and "_target_" in node and name in taken_by(node)[1]
 
 
 def _class_of(node: Mapping[str, Any], path: str) -> type:

@@ -57,11 +57,17 @@ def reason_of(error: BaseException) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """` (did you mean X?)` for the most similar known name, or nothing; a shared first letter decides ties."""
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    nearest = [by_lower[match] for match in difflib.get_close_matches(name.lower(), list(by_lower), n=3)]
-    nearest.sort(key=lambda candidate: candidate[:1].lower() != name[:1].lower())
+    """` (did you mean X?)` for the most similar known name, or nothing; of a shared first letter if there is one."""
+    by_lower = {candidate.lower(): candidate for candidate in reversed(list(known))}
+    order = list(reversed(by_lower))
+    near = difflib.get_close_matches(name.lower(), order, n=3)
+    near.sort(key=lambda each: (each[:1] != name[:1].lower(), -_similarity(name.lower(), each), order.index(each)))
+    nearest = [by_lower[each] for each in near]
     return f" (did you mean {nearest[0]}?)" if nearest else ""
+
+
+def _similarity(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, other, one).ratio()
 
 
 def not_allowed(key: str, value: object, allowed: Iterable[object]) -> str:
