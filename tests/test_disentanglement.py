@@ -3,20 +3,29 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import t
 from sklearn.metrics import mutual_info_score
 
-from vae_lightning.evaluation.factor_scores import FactorScores
+from vae_lightning.evaluation.factor_scores import SCORES, FactorScores
 from vae_lightning.scores.codes import CodedImages
-from vae_lightning.scores.disentanglement import best_cuts, factorvae_score, mig, modularity, separability
+from vae_lightning.scores.disentanglement import (
+    best_cuts,
+    factorvae_chance,
+    factorvae_score,
+    mig,
+    modularity,
+    separability,
+)
 from vae_lightning.scores.information import (
     Information,
     adjust_for_chance,
     discretise,
+    equal_widths,
     measure_information,
     shuffled_information,
 )
-from vae_lightning.scores.predictors import completeness, disentanglement, fit_predictors
-from vae_lightning.scores.resampling import image_weights, spread_interval
+from vae_lightning.scores.predictors import TREES, completeness, disentanglement, fit_forest
+from vae_lightning.scores.resampling import image_weights, jackknife_interval, people_blocks, spread_interval
 
 BINARY = (False, True)
 
@@ -44,7 +53,7 @@ def scores_of(code: str, *, binary: bool = False, factors: int = 4, images: int 
         else:  # each factor in two latents, equally well
             codes = np.concatenate([np.tile(numbers, 2) + 0.05 * random.normal(size=(images, 2 * factors)), noise], 1)
         both.append(CodedImages(codes, values))
-    return FactorScores(*both, bins=20, predictor="lasso", votes=1_000, least_variance=0.05, resamples=20, seed=0)
+    return FactorScores(*both, both[1], bins=20, votes=1_000, least_variance=0.05, resamples=20, seed=0)
 
 
 def values_of(scores: FactorScores) -> dict[str, float | None]:
@@ -56,17 +65,20 @@ def ones(images: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("binary", BINARY)
-@pytest.mark.parametrize("predictor", ["lasso", "forest"])
-def test_a_perfect_code_has_the_highest_scores(binary: bool, predictor: str) -> None:
-    values = values_of(replace(scores_of("perfect", binary=binary), predictor=predictor))
+def test_a_perfect_code_has_the_highest_scores(binary: bool) -> None:
+    values = values_of(scores_of("perfect", binary=binary))
     assert values["mig"] == pytest.approx(1.0, abs=0.03)
+    assert values["mig_literature"] == pytest.approx(1.0, abs=0.12)  # noise latents share some bits by chance
     # the paper's score of a binary factor is a difference of balanced accuracies, with 0.5 for chance
     assert values["sap"] == pytest.approx(0.5 if binary else 1.0, abs=0.03)
     assert values["dci_disentanglement"] == pytest.approx(1.0, abs=0.03)
     assert values["dci_completeness"] == pytest.approx(1.0, abs=0.03)
     assert values["dci_informativeness"] == pytest.approx(1.0, abs=0.01)
     assert values["factorvae_score"] == pytest.approx(1.0, abs=0.01)
-    assert values["modularity"] == pytest.approx(1.0, abs=0.01)
+    assert values["factorvae_score_literature"] == pytest.approx(1.0, abs=0.01)
+    # the two latents of noise are not modular; on binary factors 2,000 images hardly tell by how much
+    assert values["modularity"] == pytest.approx(4 / 6, abs=0.3)
+    assert 4 / 6 <= values["modularity_literature"] < 1
 
 
 @pytest.mark.parametrize("binary", BINARY)
@@ -74,8 +86,37 @@ def test_an_independent_code_scores_no_better_than_chance(binary: bool) -> None:
     values = values_of(scores_of("independent", binary=binary))
     for name in ("mig", "sap"):
         assert values[name] == pytest.approx(0.0, abs=0.03)
-    assert values["dci_informativeness"] == pytest.approx(0.0, abs=0.06)
-    assert values["factorvae_score"] == pytest.approx(1 / 4, abs=0.12)
+    for name in ("dci_disentanglement", "dci_completeness", "dci_informativeness", "factorvae_score"):
+        assert values[name] == pytest.approx(0.0, abs=0.06)
+    assert values["modularity"] == pytest.approx(0.0, abs=0.3)
+    assert values["factorvae_score_literature"] == pytest.approx(1 / 4, abs=0.12)
+
+
+@pytest.mark.parametrize("binary", BINARY)
+def test_no_score_rises_with_noise_in_the_codes(binary: bool) -> None:
+    """Each code mixes its factor with a neighbour's, and gets more and more noise.
+
+    Binary factors say where a value is high, as attributes of faces do: where codes are exact and the values themselves
+    binary, mutual information sees the faintest mixture in full, and some noise raises MIG by hiding it.
+    """
+    curves: dict[str, list[float]] = {name: [] for name in SCORES}
+    for noise in (0.0, 0.5, 1.0, 2.0, 4.0):
+        both = []
+        for seed in (0, 1):
+            values = independent_factors(600, 5, seed)
+            numbers = (values - values.mean(0)) / values.std(0)
+            random = np.random.default_rng(seed + 10)
+            codes = numbers + 0.3 * np.roll(numbers, 1, axis=1) + 0.3 * random.normal(size=numbers.shape)
+            codes += noise * codes.std(0) * random.normal(size=codes.shape)
+            both.append(CodedImages(codes, values > 0.5 if binary else values))
+        scores = FactorScores(*both, both[1], bins=10, votes=400, least_variance=0.05, resamples=2, seed=0)
+        for name, value in values_of(scores).items():
+            curves[name].append(value)
+    for name, curve in curves.items():
+        assert np.diff(curve).max() < 0.015, (name, curve)
+        assert curve[-1] < (0.85 if name == "modularity_literature" else 0.6) * curve[0], (name, curve)
+    assert curves["dci_disentanglement"][-1] < 0.15
+    assert curves["dci_informativeness"][-1] < 0.15
 
 
 def test_the_table_has_the_scores_of_each_factor() -> None:
@@ -96,27 +137,38 @@ def test_notes_and_intervals_are_of_the_scores_that_they_stand_beside(binary: bo
     scores = replace(scores_of("redundant", factors=3, images=300, binary=binary), bins=5, votes=50, resamples=3)
     values = {value.name: value for value in scores.values()}
     assert ("at most 0.5; " if binary else "R^2 of one latent; ") in values["sap"].note
-    assert "interval: 3 refits to" in values["dci_completeness"].note
-    assert values["modularity"].note.startswith("6 latents with ")
-    for name, resampled in (("mig", mig(scores.information)), ("dci_disentanglement", None)):
-        if resampled is None:
-            resampled = disentanglement(scores.importances.importance)
-        half = 1.96 * resampled[1:].std(ddof=1)
-        expected = max(0.0, resampled[0] - half), min(1.0, resampled[0] + half)
-        assert values[name].interval == pytest.approx(expected)
-    forest = {value.name: value for value in replace(scores, predictor="forest").values()}
-    assert "no interval: a refit takes too long" in forest["dci_completeness"].note
-    assert forest["dci_completeness"].interval is None
+    assert "jackknife over trees, each of other people" in values["dci_completeness"].note
+    resampled = mig(scores.information)
+    half = 1.96 * resampled[1:].std(ddof=1)
+    assert values["mig"].interval == pytest.approx((max(0.0, resampled[0] - half), min(1.0, resampled[0] + half)))
+    forests = disentanglement(scores.importances.importance)
+    assert values["dci_disentanglement"].value == forests[0]
+    assert values["dci_disentanglement"].interval == pytest.approx(jackknife_interval(forests[0], forests[1:], 0, 1))
+    alone = CodedImages(scores.fitting.codes, scores.fitting.factors, np.zeros(300, np.int64))
+    of_one = {value.name: value for value in replace(scores, fitting=alone).values()}
+    assert "no interval: few people" in of_one["dci_completeness"].note
+    assert of_one["dci_completeness"].interval is None
 
 
-def test_predictions_are_those_of_the_fit_to_all_images() -> None:
+def test_each_forest_but_the_first_lacks_one_tree() -> None:
     scores = scores_of("rotated", factors=2, images=200)
-    weights = image_weights(np.arange(200), 2, 0)
-    alone, with_refits = (
-        fit_predictors("lasso", scores.fitting, scores.scoring, rows, 0) for rows in (weights[:1], weights)
-    )
-    np.testing.assert_allclose(with_refits.predicted, alone.predicted)
-    assert np.abs(with_refits.importance[1] - with_refits.importance[0]).max() > 1e-4
+    importance = fit_forest(scores.fitting, scores.scoring, 0).importance
+    assert importance.shape == (1 + TREES, 2, 4)
+    np.testing.assert_allclose(importance[1:].mean(0), importance[0])
+    np.testing.assert_allclose(importance.sum(2), 1.0)
+    people = np.repeat(np.arange(7), 3)
+    blocks = people_blocks(people, 5, 0)
+    assert sorted(set(blocks)) == [0, 1, 2, 3, 4]
+    assert all(len(set(blocks[people == person])) == 1 for person in range(7))
+    assert sorted(set(people_blocks(people[:6], 5, 0))) == [0, 1]
+
+
+def test_the_jackknife_of_a_mean_is_students_interval() -> None:
+    values = np.array([1.0, 2.0, 4.0, 5.0, 8.0])
+    without = np.array([np.delete(values, each).mean() for each in range(5)])
+    expected = t.interval(0.95, 4, values.mean(), values.std(ddof=1) / 5**0.5)
+    assert jackknife_interval(values.mean(), without, -100, 100) == pytest.approx(expected)
+    assert jackknife_interval(values.mean(), without, 3.9, 4.1) == (3.9, 4.1)
 
 
 def test_mutual_information_of_independent_and_of_perfect_codes_needs_no_more_than_1000_images() -> None:
@@ -132,8 +184,8 @@ def test_rotation_by_45_degrees_is_punished_though_nothing_is_lost() -> None:
     values = values_of(scores)
     assert values["mig"] == pytest.approx(0.0, abs=0.03)
     assert values["sap"] == pytest.approx(0.0, abs=0.05)
-    assert values["modularity"] == pytest.approx(0.0, abs=0.05)
-    assert values["dci_informativeness"] == pytest.approx(1.0, abs=0.01)
+    assert values["modularity"] == pytest.approx(0.0, abs=0.25)
+    assert values["dci_informativeness"] > 0.95
     # two factors, shared equally: 1 - log 2 / log 2; completeness is over four latents: 1 - log 2 / log 4
     assert values["dci_disentanglement"] == pytest.approx(0.0, abs=0.02)
     assert values["dci_completeness"] == pytest.approx(0.5, abs=0.02)
@@ -145,7 +197,7 @@ def test_a_redundant_code_is_disentangled_but_not_complete() -> None:
     assert values["sap"] == pytest.approx(0.0, abs=0.03)
     assert values["dci_disentanglement"] == pytest.approx(1.0, abs=0.03)
     assert values["dci_completeness"] == pytest.approx(1 - math.log(2) / math.log(10), abs=0.05)
-    assert values["modularity"] == pytest.approx(1.0, abs=0.01)
+    assert values["modularity"] == pytest.approx(8 / 10, abs=0.1)
     assert values["factorvae_score"] == pytest.approx(1.0, abs=0.01)
 
 
@@ -153,9 +205,9 @@ def test_order_sign_and_scale_of_the_latents_do_not_matter() -> None:
     scores = scores_of("redundant")
     order = np.random.default_rng(0).permutation(scores.scoring.codes.shape[1])
     changed = [CodedImages(-3.0 * part.codes[:, order], part.factors) for part in (scores.fitting, scores.scoring)]
-    other = values_of(replace(scores, fitting=changed[0], scoring=changed[1]))
+    other = values_of(replace(scores, fitting=changed[0], scoring=changed[1], whole=changed[1]))
     for name, value in values_of(scores).items():
-        assert other[name] == pytest.approx(value, abs=0.003), name
+        assert other[name] == pytest.approx(value, abs=0.02 if name.startswith("dci") else 0.003), name
 
 
 def test_mutual_information_sees_only_the_order_of_values() -> None:
@@ -203,11 +255,41 @@ def test_mig_and_modularity_by_hand() -> None:
     information = Information(np.array([[[0.5, 0.2], [0.2, 1.0]]]), np.array([[1.0, 2.0]]))
     assert mig(information).item() == pytest.approx((0.3 / 1 + 0.8 / 2) / 2)
     deviations = 0.2**2 / 0.5**2, 0.2**2 / 1.0**2
-    assert modularity(information, 0.0) == pytest.approx(1 - sum(deviations) / 2)
-    assert modularity(information, 0.6) == pytest.approx(1 - deviations[1])
-    assert modularity(information, 1.0) is None
+    assert modularity(information.mutual_nats) == pytest.approx(1 - sum(deviations) / 2)
+    silent = np.concatenate([information.mutual_nats, np.zeros((1, 2, 1))], axis=2)
+    assert modularity(silent) == pytest.approx((2 - sum(deviations)) / 3)  # a latent without information is not modular
     single = Information(information.mutual_nats[:, :, :1], information.entropy_nats)
     assert mig(single).item() == pytest.approx((0.5 / 1 + 0.2 / 2) / 2)
+
+
+def test_scores_of_the_literature_are_those_of_its_definition() -> None:
+    """numpy's histogram and scikit-learn's mutual information, as disentanglement_lib puts them together."""
+    random = np.random.default_rng(0)
+    factors = random.integers(0, 4, (500, 3))
+    collapsed = 0.001 * random.normal(size=(500, 1))
+    codes = np.concatenate([factors[:, :2] + 0.5 * random.normal(size=(500, 2)), random.normal(size=(500, 2))], axis=1)
+    images, whole = (CodedImages(each, factors.astype(float)) for each in (codes, np.hstack([codes, collapsed])))
+    scores = FactorScores(images, images, whole, bins=20, votes=300, least_variance=0.05, resamples=2, seed=0)
+    bins = [np.digitize(column, np.histogram(column, 20)[1][:-1]) for column in whole.codes.T]
+    mutual = np.array([[mutual_info_score(factor, each) for each in bins] for factor in factors.T])
+    entropy = np.array([mutual_info_score(factor, factor) for factor in factors.T])
+    ordered = np.sort(mutual, axis=1)
+    values = values_of(scores)
+    assert values["mig_literature"] == pytest.approx(np.mean((ordered[:, -1] - ordered[:, -2]) / entropy), abs=1e-5)
+    squares = mutual**2
+    deviation = (squares.sum(0) - squares.max(0)) / (squares.max(0) * 2)
+    assert values["modularity_literature"] == pytest.approx(np.mean(1 - deviation), abs=1e-5)
+    notes = {value.name: value.note for value in scores.values()}
+    assert "all 5 latents" in notes["mig_literature"]
+    assert "votes for 4 latents" in notes["factorvae_score"]  # the collapsed one is left out
+
+
+def test_bins_of_equal_width_are_those_of_numpys_histogram() -> None:
+    values = np.random.default_rng(0).normal(size=(1_000, 3)) * [1, 0, 1e-3]
+    oracle = [np.digitize(column, np.histogram(column, 20)[1][:-1]) - 1 for column in values[:, [0, 2]].T]
+    np.testing.assert_array_equal(equal_widths(values, 20)[:, [0, 2]].T, oracle)
+    assert not equal_widths(values, 20)[:, 1].any()  # a constant has one bin
+    assert equal_widths(np.array([[False], [True]]), 20).tolist() == [[0], [19]]
 
 
 def test_a_factor_without_entropy_shares_nothing() -> None:
@@ -269,7 +351,6 @@ def test_votes_leave_out_what_has_collapsed_and_count_fresh_images() -> None:
     assert votes is not None
     assert (votes.num_latents, votes.is_right.shape) == (3, (500,))
     assert votes.is_right.mean() == 1
-    assert votes.chance == pytest.approx(1 / 3)
     assert factorvae_score(CodedImages(collapsed, factors), 500, 0) is None
 
 
@@ -287,6 +368,19 @@ def test_votes_for_one_latent_can_only_name_one_factor() -> None:
     votes = factorvae_score(CodedImages(4 * factors[:, :1], factors), 2_000, 0)
     assert votes is not None
     assert votes.is_right.mean() == pytest.approx(1 / 4, abs=0.04)
+
+
+def test_few_images_raise_the_score_of_votes_by_chance() -> None:
+    """Groups are drawn from the same images again and again: codes that say nothing are above one in four."""
+    random = np.random.default_rng(0)
+    few, many = (
+        CodedImages(random.normal(size=(images, 5)), independent_factors(images, 4, 0)) for images in (150, 5_000)
+    )
+    assert factorvae_chance(few, 500, 0) > 0.35
+    assert factorvae_chance(many, 500, 0) == pytest.approx(0.25, abs=0.05)
+    found = factorvae_score(few, 500, 0)
+    assert found is not None
+    assert found.accuracy == pytest.approx(factorvae_chance(few, 500, 0), abs=0.1)
 
 
 def test_intervals_of_mig_have_the_spread_of_fresh_images() -> None:

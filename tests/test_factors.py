@@ -90,7 +90,7 @@ def test_metric_of_perfect_codes(metric: Disentanglement | AttributeDisentanglem
 def test_all_latents_of_an_autoencoder_that_vary_are_used() -> None:
     measured = METRICS[0].measure(StandIn(deterministic=True))
     assert measured.protocol["latents_used"] == 5
-    assert "5 latents" in next(value.note for value in measured.values if value.name == "factorvae_score")
+    assert "votes for 5 latents" in next(value.note for value in measured.values if value.name == "factorvae_score")
 
 
 @pytest.mark.parametrize("metric", METRICS)

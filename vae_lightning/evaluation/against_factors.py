@@ -15,7 +15,6 @@ from vae_lightning.pictures.heat_map import draw_heat_map
 from vae_lightning.runs.subject import MOST_FITTED
 from vae_lightning.scores.codes import CodedImages, active_latents, chosen
 from vae_lightning.scores.disentanglement import LEAST_VARIANCE
-from vae_lightning.scores.predictors import Predictor
 from vae_lightning.scores.result import Result, Value
 
 if TYPE_CHECKING:
@@ -32,18 +31,16 @@ Known = tuple[tuple[str, ...], Float[np.ndarray, "rows factors"] | Bool[np.ndarr
 class AgainstFactors(Metric):
     """Scores of the posterior means against known factors or attributes of the images.
 
-    Predictors and thresholds are fitted to training images, scores are of the chosen split's. Factors that hardly
+    Forests and thresholds are fitted to training images, scores are of the chosen split's. Factors that hardly
     vary in one of the two are left out, and so are latents that hardly vary over the chosen split.
 
     Args:
         bins: of continuous values, for mutual information.
-        predictor: of DCI; "forest" also sees relations that are not linear, and takes ten times as long.
-        votes: of FactorVAE's score; as many again are drawn to learn from.
+        votes: of FactorVAE's score; twice as many more are drawn to learn from.
         resamples: of the bootstrap.
     """
 
     bins: int = 20
-    predictor: Predictor = "lasso"
     votes: int = 5_000
     resamples: int = 100
 
@@ -85,8 +82,8 @@ class AgainstFactors(Metric):
         scores = FactorScores(
             chosen(fitting, factors, latents),
             chosen(scoring, factors, latents),
+            chosen(scoring, factors, np.arange(scoring.codes.shape[1])),
             bins=self.bins,
-            predictor=self.predictor,
             votes=self.votes,
             least_variance=LEAST_VARIANCE if has_prior else 0.0,
             resamples=self.resamples,
@@ -97,7 +94,6 @@ class AgainstFactors(Metric):
     def _measured(self, scores: FactorScores, latents: Int64[np.ndarray, " kept"], protocol: dict[str, Any]) -> Result:
         names = protocol["factors_used"]
         values = [replace(value, name=self.prefix + value.name) for value in scores.values()]
-        stopped = scores.importances.not_converged
         remarks = [self.remark]
         num_people = len(np.unique(scores.scoring.people))
         if num_people < PEOPLE_PER_JOINT_BIN * self.bins**2 and not scores.scoring.is_binary:
@@ -105,8 +101,6 @@ class AgainstFactors(Metric):
                 f"{num_people:,} people are few for {self.bins} bins: the mutual information that chance gives is "
                 "subtracted on average, but its scatter remains. --split train has more."
             )
-        if stopped:
-            remarks.append(f"Fits of DCI's lasso that stopped before they had converged: {stopped:,}.")
         picture = draw_heat_map(
             scores.information.shares[0],
             names,

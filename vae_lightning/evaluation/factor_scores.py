@@ -8,35 +8,41 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from vae_lightning.scores.codes import CodedImages
-from vae_lightning.scores.disentanglement import GROUP, factorvae_score, gaps, mig, modularity, separability
+from vae_lightning.scores.disentanglement import (
+    GROUP,
+    Votes,
+    factorvae_chance,
+    factorvae_score,
+    gaps,
+    mig,
+    modularity,
+    separability,
+)
 from vae_lightning.scores.information import (
     Information,
     adjust_for_chance,
     discretise,
+    equal_widths,
     measure_information,
     shuffled_information,
 )
-from vae_lightning.scores.predictors import (
-    Importances,
-    Predictor,
-    completeness,
-    disentanglement,
-    fit_predictors,
-    informativeness,
-)
-from vae_lightning.scores.resampling import bootstrap_interval, image_weights, spread_interval
+from vae_lightning.scores.predictors import Importances, completeness, disentanglement, fit_forest, informativeness
+from vae_lightning.scores.resampling import bootstrap_interval, image_weights, jackknife_interval, spread_interval
 from vae_lightning.scores.result import Row, Value
 
-ABOVE_CHANCE = 2.0  # a latent is informative with twice the information that any latent has on shuffled factors
-MOST_REFITS = 30  # of the predictors of DCI, for the spread of their scores
+FEW_RESAMPLES = 30  # of the people, at most, where only their spread is wanted
+AS_PUBLISHED = "as disentanglement_lib computes it, for comparison with published numbers"
 SCORES = (
     "mig",
+    "mig_literature",
     "sap",
     "dci_disentanglement",
     "dci_completeness",
     "dci_informativeness",
     "factorvae_score",
+    "factorvae_score_literature",
     "modularity",
+    "modularity_literature",
 )
 
 
@@ -46,8 +52,8 @@ class FactorScores:
 
     fitting: CodedImages
     scoring: CodedImages
+    whole: CodedImages  # the scoring images with all latents, of which the literature's code leaves out none
     bins: int
-    predictor: Predictor
     votes: int
     least_variance: float  # of a latent that FactorVAE's score may vote for
     resamples: int
@@ -75,17 +81,22 @@ class FactorScores:
         return adjust_for_chance(counted, self.shuffled.mean(0))
 
     @cached_property
+    def literature_information(self) -> Information:
+        """From bins of equal width, of all latents, without any correction."""
+        bins = (equal_widths(columns, self.bins) for columns in (self.whole.codes, self.whole.factors))
+        return measure_information(*bins, self.weights[: 1 + FEW_RESAMPLES], is_corrected=False)
+
+    @cached_property
     def separability(self) -> Float[np.ndarray, "weightings factors latents"]:
         return separability(self.fitting, self.scoring, self.weights)
 
     @cached_property
     def importances(self) -> Importances:
-        refits = image_weights(self.fitting.people, min(self.resamples, MOST_REFITS), self.seed)
-        return fit_predictors(self.predictor, self.fitting, self.scoring, refits, self.seed)
+        return fit_forest(self.fitting, self.scoring, self.seed)
 
     @cached_property
     def informativeness(self) -> Float[np.ndarray, "weightings factors"]:
-        return informativeness(self.importances.predicted, self.scoring, self.fitting, self.weights)
+        return informativeness(self.importances.predicted, self.scoring, self.weights)
 
     def values(self) -> list[Value]:
         num_people = len(np.unique(self.scoring.people))
@@ -94,10 +105,12 @@ class FactorScores:
         labels = "balanced accuracy of one threshold, at most 0.5" if self.scoring.is_binary else "R^2 of one latent"
         return [
             _value("mig", mig(self.information), f"{images}; {self.bins} bins, adjusted for chance; {spread}"),
+            self._literature("mig", mig(self.literature_information)),
             _value("sap", gaps(self.separability).mean(1), f"{images}; {labels}; {spread}"),
             *self._dci(images, spread),
-            self._factorvae(images),
-            self._modularity(images, spread),
+            *self._factorvae(images),
+            self._modularity(images),
+            self._literature("modularity", modularity(self.literature_information.mutual_nats)),
         ]
 
     def table(self, names: Sequence[str], latents: Sequence[int]) -> list[Row]:
@@ -123,40 +136,58 @@ class FactorScores:
             )
         return rows
 
+    def _literature(self, name: str, scores: Float[np.ndarray, " weightings"]) -> Value:
+        note = (
+            f"{AS_PUBLISHED}: {self.bins} bins of equal width, all {self.whole.codes.shape[1]} latents, no correction; "
+            f"interval: {len(scores) - 1} bootstrap resamples of the people"
+        )
+        return _value(f"{name}_literature", scores, note)
+
     def _dci(self, images: str, spread: str) -> list[Value]:
         importance = self.importances.importance
-        fitted = f"{self.predictor} fitted to {len(self.fitting.codes):,} training images"
-        refits = f"interval: {len(importance) - 1} refits to bootstrap resamples of them, penalties kept"
-        note = f"{fitted}; {refits if len(importance) > 1 else 'no interval: a refit takes too long'}"
+        trees = max(1, len(importance) - 1)
+        fitted = f"forests of {trees} trees fitted to {len(self.fitting.codes):,} training images"
+        is_of_many = len(importance) > 2
+        jackknife = "interval: jackknife over trees, each of other people" if is_of_many else "no interval: few people"
         measure = "2 AUC - 1" if self.scoring.is_binary else "R^2"
         informative = self.informativeness.mean(1)
         return [
-            _value("dci_disentanglement", disentanglement(importance), note),
-            _value("dci_completeness", completeness(importance).mean(1), note),
+            _jackknifed("dci_disentanglement", disentanglement(importance), f"{fitted}; {jackknife}"),
+            _jackknifed("dci_completeness", completeness(importance).mean(1), f"{fitted}; {jackknife}"),
             _value("dci_informativeness", informative, f"{measure}, 0 is chance; {fitted}; {images}; {spread}"),
         ]
 
-    def _factorvae(self, images: str) -> Value:
+    def _factorvae(self, images: str) -> list[Value]:
+        """The score adjusted for chance, and as it is published."""
+        drawn = f"{images}; {self.votes:,} fresh votes of {GROUP} images each; interval: bootstrap over votes"
+        published = factorvae_score(self.whole, self.votes, self.seed, 0.0)
+        assert published is not None, "latents that vary are among them"
+        literature = _voted(
+            "factorvae_score_literature", published, 0.0, f"{AS_PUBLISHED}: all latents that vary; {drawn}", self.seed
+        )
         found = factorvae_score(self.scoring, self.votes, self.seed, self.least_variance)
         if found is None:
-            return Value.missing("factorvae_score", f"no latent's variance is above {self.least_variance:g}")
-        right = found.is_right.astype(np.float64)
+            reason = f"no latent's variance is above {self.least_variance:g}"
+            return [Value.missing("factorvae_score", reason), literature]
+        chance = factorvae_chance(self.scoring, self.votes, self.seed, self.least_variance)
         note = (
-            f"chance {found.chance:.3f}; {images}; {self.votes:,} fresh votes of {GROUP} images each for one of "
-            f"{found.num_latents} latents; interval: bootstrap over votes"
+            f"0 is chance (accuracy {chance:.3f} with shuffled factors, {found.accuracy:.3f} with the true ones); "
+            f"votes for {found.num_latents} latents; {drawn}"
         )
-        return Value("factorvae_score", float(right.mean()), note, bootstrap_interval(right, self.seed), "higher")
+        return [_voted("factorvae_score", found, chance, note, self.seed), literature]
 
-    def _modularity(self, images: str, spread: str) -> Value:
-        least = ABOVE_CHANCE * float((self.shuffled - self.shuffled.mean(0)).max())
-        scores = modularity(self.information, least)
-        if scores is None:
-            return Value.missing(
-                "modularity", f"no latent has twice the information that any has on shuffled factors ({least:.3f} nats)"
-            )
-        telling = int((self.information.mutual_nats[0].max(0) > least).sum())
-        note = f"{telling} latents with {least:.3f} nats above chance, twice the most with shuffled factors; "
-        return _value("modularity", scores, f"{note}{images}; {spread}")
+    def _modularity(self, images: str) -> Value:
+        few = self.weights[: 1 + FEW_RESAMPLES]
+        counted = measure_information(self.code_bins, self.factor_bins, few, is_corrected=False).mutual_nats
+        shuffled = shuffled_information(
+            self.code_bins, self.factor_bins, self.scoring.people, self.seed, is_corrected=False
+        )
+        scores, chance = modularity(counted), float(modularity(shuffled).mean())
+        note = (
+            f"0 is chance ({chance:.3f} with shuffled factors, {scores[0]:.3f} with the true ones); {counted.shape[2]} "
+            f"latents; {images}; {self.bins} bins; interval: {len(few) - 1} bootstrap resamples of the people"
+        )
+        return _value("modularity", np.maximum(0.0, (scores - chance) / (1 - chance)), note)
 
 
 def _value(name: str, scores: Float[np.ndarray, " weightings"], note: str) -> Value:
@@ -164,3 +195,17 @@ def _value(name: str, scores: Float[np.ndarray, " weightings"], note: str) -> Va
     estimate = float(scores[0])
     interval = spread_interval(estimate, scores[1:], 0.0, 1.0) if len(scores) > 2 else None
     return Value(name, estimate, note, interval, "higher")
+
+
+def _jackknifed(name: str, scores: Float[np.ndarray, " forests"], note: str) -> Value:
+    """The first score; the others are those without one tree each."""
+    estimate = float(scores[0])
+    interval = jackknife_interval(estimate, scores[1:], 0.0, 1.0) if len(scores) > 2 else None
+    return Value(name, estimate, note, interval, "higher")
+
+
+def _voted(name: str, votes: Votes, chance: float, note: str, seed: int) -> Value:
+    """(accuracy - chance) / (1 - chance), not below 0."""
+    adjusted = (votes.is_right.astype(np.float64) - chance) / (1 - chance)
+    low, high = bootstrap_interval(adjusted, seed)
+    return Value(name, max(0.0, float(adjusted.mean())), note, (max(0.0, low), max(0.0, high)), "higher")

@@ -44,12 +44,28 @@ def discretise(
     return np.stack([np.unique(column, return_inverse=True)[1] for column in coarse.T], axis=1).astype(np.int64)
 
 
+def equal_widths(
+    values: Float[np.ndarray, "images columns"] | Bool[np.ndarray, "images columns"], bins: int
+) -> Int64[np.ndarray, "images columns"]:
+    """Bins of equal width between the smallest and the largest value of each column, numbered from 0.
+
+    disentanglement_lib bins latents so. Where few values lie far out, most images share a few bins.
+    Source: Locatello et al. 2019, appendix, arXiv:1811.12359 (histogram discretiser, 20 bins).
+    """
+    numbers = values.astype(np.float64)
+    lowest, width = numbers.min(0), np.ptp(numbers, axis=0) / bins
+    places = np.divide(numbers - lowest, width, out=np.zeros_like(numbers), where=width > 0)
+    return np.minimum(places.astype(np.int64), bins - 1)
+
+
 def measure_information(
     code_bins: Int64[np.ndarray, "images latents"],
     factor_bins: Int64[np.ndarray, "images factors"],
     weights: Float[np.ndarray, "weightings images"],
+    *,
+    is_corrected: bool = True,
 ) -> Information:
-    """Joint counts -> mutual information, with the Miller-Madow correction.
+    """Joint counts -> mutual information, with the Miller-Madow correction unless it is not asked for.
 
     Counts overestimate information: with N images by about (occupied joint bins - occupied bins of the latent
     - occupied bins of the factor + 1) / 2N, which is subtracted. For an independent code, all of whose joint bins
@@ -65,11 +81,11 @@ def measure_information(
         one_hot = _one_hot(code_bins[:, part])
         for factor in range(num_factors):
             joint = _joint_counts(one_hot, factor_bins[:, factor], counted)
-            code_entropy = _entropy_nats(joint.sum(1), (2,))
-            factor_entropy = _entropy_nats(joint.sum(3), (1,))
-            mutual[:, factor, part] = code_entropy + factor_entropy - _entropy_nats(joint, (1, 3))
+            code_entropy = _entropy_nats(joint.sum(1), (2,), is_corrected)
+            factor_entropy = _entropy_nats(joint.sum(3), (1,), is_corrected)
+            mutual[:, factor, part] = code_entropy + factor_entropy - _entropy_nats(joint, (1, 3), is_corrected)
     single = [_joint_counts(np.ones((len(weights.T), 1, 1), np.float32), bins, counted) for bins in factor_bins.T]
-    entropy = np.stack([_entropy_nats(counts[:, :, 0, 0], (1,)) for counts in single], axis=1)
+    entropy = np.stack([_entropy_nats(counts[:, :, 0, 0], (1,), is_corrected) for counts in single], axis=1)
     return Information(np.maximum(mutual, 0.0), entropy)
 
 
@@ -78,6 +94,8 @@ def shuffled_information(
     factor_bins: Int64[np.ndarray, "images factors"],
     people: Int64[np.ndarray, " images"],
     seed: int,
+    *,
+    is_corrected: bool = True,
 ) -> Float[np.ndarray, "shuffles factors latents"]:
     """The mutual information that is left where each person gets another person's factors: what chance alone gives.
 
@@ -85,11 +103,9 @@ def shuffled_information(
     """
     random = np.random.default_rng([seed, len(code_bins)])
     ones = np.ones((1, len(code_bins)))
+    shuffled = (factor_bins[shuffle_people(people, random)] for _ in range(SHUFFLES))
     return np.concatenate(
-        [
-            measure_information(code_bins, factor_bins[shuffle_people(people, random)], ones).mutual_nats
-            for _ in range(SHUFFLES)
-        ]
+        [measure_information(code_bins, bins, ones, is_corrected=is_corrected).mutual_nats for bins in shuffled]
     )
 
 
@@ -121,9 +137,11 @@ def _joint_counts(
     return counts.reshape(*counts.shape[:2], *one_hot.shape[1:])
 
 
-def _entropy_nats(counts: Float[np.ndarray, "..."], over: tuple[int, ...]) -> Float[np.ndarray, "..."]:
-    """Of the distribution over the axes `over`; Miller-Madow: plus (occupied bins - 1) / 2N."""
+def _entropy_nats(
+    counts: Float[np.ndarray, "..."], over: tuple[int, ...], is_corrected: bool
+) -> Float[np.ndarray, "..."]:
+    """Of the distribution over the axes `over`; corrected (Miller-Madow): plus (occupied bins - 1) / 2N."""
     total = counts.sum(over, dtype=np.float64)
     logarithms = np.log(np.maximum(counts, 1.0))  # of an empty bin 0; five times as fast as scipy's xlogy
     plug_in = np.log(total) - (counts * logarithms).sum(over, dtype=np.float64) / total
-    return plug_in + (np.count_nonzero(counts, over) - 1) / (2 * total)
+    return plug_in + (np.count_nonzero(counts, over) - 1) / (2 * total) if is_corrected else plug_in

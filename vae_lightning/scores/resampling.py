@@ -5,6 +5,7 @@ The first weighting counts every image once and gives the estimate; the others a
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
+from scipy.stats import t
 
 RESAMPLES = 1_000
 RESAMPLES_AT_ONCE = 50
@@ -30,6 +31,13 @@ def shuffle_people(people: Int64[np.ndarray, " images"], random: np.random.Gener
     order, starts = np.argsort(of_image, kind="stable"), counts.cumsum() - counts
     other = random.permutation(len(counts))[of_image]
     return order[starts[other] + (random.random(len(people)) * counts[other]).astype(np.int64)]
+
+
+def people_blocks(people: Int64[np.ndarray, " images"], blocks: int, seed: int) -> Int64[np.ndarray, " images"]:
+    """The block of each image, from 0: people are dealt at random, with all of their images; fewer people, fewer."""
+    numbers, of_image = np.unique(people, return_inverse=True)
+    order = np.random.default_rng([seed, len(people)]).permutation(len(numbers))
+    return order[of_image] % min(blocks, len(numbers))
 
 
 def percentile_interval(resampled: Float[np.ndarray, " resamples"]) -> tuple[float, float]:
@@ -144,4 +152,17 @@ def spread_interval(
     Source: Efron & Tibshirani 1993, section 13.3.
     """
     half = 1.96 * float(resampled.std(ddof=1))
+    return max(lowest, estimate - half), min(highest, estimate + half)
+
+
+def jackknife_interval(
+    estimate: float, without_each: Float[np.ndarray, " blocks"], lowest: float, highest: float
+) -> tuple[float, float]:
+    """Student's interval around the estimate, from the estimates without one block each, cut to what is possible.
+
+    Source: Efron & Tibshirani 1993, section 11.5; Kott 2001 (delete-a-group), Journal of Official Statistics 17.
+    """
+    degrees = len(without_each) - 1
+    variance = float(without_each.var()) * degrees  # (blocks - 1) / blocks times the sum of squared deviations
+    half = float(t.ppf(0.975, degrees)) * variance**0.5
     return max(lowest, estimate - half), min(highest, estimate + half)
