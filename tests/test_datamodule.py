@@ -180,7 +180,7 @@ def test_folder(tmp_path: Path) -> None:
     data = open_data(tmp_path / "images", source="folder", crop=None)
     assert data.attribute_names == ()
     assert data.record()["source"] == "folder"
-    assert data.record()["partition"] == "seeded 80/10/10"
+    assert data.record()["partition"] == "at random, seeded 80/10/10"
     assert "attributes" not in next(iter(data.train_dataloader()))
     with pytest.raises(DataError, match=r"say which: data\.root="):
         open_data(None, tmp_path, source="folder")

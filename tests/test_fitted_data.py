@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import write_celeba
+from conftest import write_celeba, write_images
 from explored_runs import write_explored_run
 from test_changing_data import edit_line, overwrite_in_place, picture, warnings
 from tiny_runs import fit_everything
@@ -192,3 +192,23 @@ def test_a_record_whose_images_are_no_table_is_refused(checkpoint: Path) -> None
     torch.save(content, checkpoint)
     with pytest.raises(RunError, match="see 'content' in its record"):
         load_run(checkpoint)
+
+
+def test_a_run_on_folders_of_splits_opens_the_same_splits_and_says_when_they_have_changed(
+    checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "folders"
+    write_images(root, [f"{split}/{number}.png" for split in ("train", "test") for number in range(12)], size=(16, 16))
+    content = torch.load(checkpoint)
+    record = content[RECORD_KEY]
+    record["config"]["data"] |= {"source": "folder", "root": str(root), "crop": None}
+    trained_on = FaceDataModule(**record["config"]["data"])
+    trained_on.prepare_data()
+    record["data"] = trained_on.record()
+    torch.save(content, checkpoint)
+    assert load_run(checkpoint).data.record() == trained_on.record()
+    assert warnings(caplog) == []
+    write_images(root, ["train/new.png"], size=(16, 16))
+    assert load_run(checkpoint).data.record()["test_count"] == 12
+    (said,) = warnings(caplog)
+    assert said == f"Not the data that {checkpoint} was trained on: train_count 11 then, 12 now."

@@ -32,6 +32,7 @@ from vae_lightning.data.loading import (
 )
 from vae_lightning.data.sources.resolution import data_sources, resolve_source
 from vae_lightning.data.sources.source import (
+    AS_LISTED,
     SPLITS,
     DataError,
     Factors,
@@ -238,6 +239,7 @@ class FaceDataModule(LightningDataModule):
         if self._image_source is not None:
             return
         source = self._find_source()
+        self._say_how_divided(source)
         rows = {split: self._select_rows(source, split) for split in SPLITS}
         fingerprints = {split: source.fingerprint(rows[split]) for split in SPLITS}
         for split in SPLITS:
@@ -247,6 +249,12 @@ class FaceDataModule(LightningDataModule):
             self._content[split] = decoded.content
         self._annotation = source.annotation_hash(list(rows.values()))
         self._image_source = source
+
+    @rank_zero_only
+    def _say_how_divided(self, source: ImageSource) -> None:
+        if source.divided != AS_LISTED:
+            counts = ", ".join(f"{len(source.split_rows(split)):,} {split}" for split in SPLITS)
+            logger.info(f"{source.root}: {counts} images, {source.divided}")
 
     def _select_rows(self, source: ImageSource, split: Split) -> np.ndarray:
         """The split's rows, or a seeded subset of them; a smaller subset is part of every larger one."""

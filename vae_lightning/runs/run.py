@@ -72,7 +72,7 @@ class Run(ImageCodec):
 
     @cached_property
     def data(self) -> "FaceDataModule":
-        """The data that the run was trained on, opened on first use.
+        """The data that the run was trained on, opened on first use; a warning says if they have changed since.
 
         Raises:
             DataError: the data have moved.
@@ -81,6 +81,7 @@ class Run(ImageCodec):
 
         data = FaceDataModule(**data_settings(self.record))
         data.prepare_data()
+        data.check_unchanged(self.record["data"], self.path, is_same_run=False)
         return data
 
     @property

@@ -9,7 +9,7 @@ import shlex
 import zipfile
 from pathlib import Path
 
-from vae_lightning.data.sources.folder import find_images
+from vae_lightning.data.sources.found_images import find_images
 from vae_lightning.data.sources.source import DataError
 from vae_lightning.data.sources.zip_store import read_directory
 from vae_lightning.system.names import shown

@@ -5,7 +5,10 @@ from pathlib import PurePath
 
 from vae_lightning.data.sources.source import DataError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp"),
+    *(".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif"),
+)
 ALLOW_MISSING = "data.allow_missing=true uses those that are there"
 
 

@@ -21,6 +21,7 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")  # the position is CelebA's partition number
 
 MOST_IMAGE_BYTES = 256 * 2**20  # of one image file: 50 million pixels of 5 bytes
+AS_LISTED = "as listed"
 STATTING_THREADS = 8  # one os.stat takes 3 µs on a local disk, on a network often 100 times as long
 STATTED_AT_ONCE = 1_000
 NS_PER_MS = 1_000_000
@@ -124,7 +125,7 @@ class ImageSource:
     attributes: Bool[np.ndarray, "rows attributes"] | None = None
     identities: Int64[np.ndarray, " rows"] | None = None
     read_factors: Callable[[], Factors] | None = None  # of what the images were drawn from, where that is known
-    divided: str = "as listed"  # how the images were divided into the three splits, for records and cards
+    divided: str = AS_LISTED  # how the images were divided into the three splits, for records and cards
     remarks: tuple[str, ...] = ()  # lines that a person has to see, as how many images were left out and why
 
     def read(self, row: int) -> bytes:
