@@ -1,6 +1,7 @@
 """Total loss, reconstruction and KL over training, and rate against distortion, as pictures."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import lightning as L
@@ -13,7 +14,7 @@ from callbacks.dashboard import order_charts, save_picture
 from vae_lightning.pictures.charts import COLORS, figure_pixels
 from vae_lightning.pictures.grids import write_picture
 from vae_lightning.runs.layout import LOSS_CURVES_PNG, METRICS_CSV, RATE_DISTORTION_PNG
-from vae_lightning.runs.metrics_csv import read_metrics
+from vae_lightning.runs.metrics_csv import GrowingMetrics, Row, read_metrics
 from vae_lightning.training.run_module import RunModule
 
 PANELS = {"loss": "loss", "reconstruction_nats": "reconstruction", "kl_nats": "KL"}
@@ -36,6 +37,8 @@ class LossCurves(EveryNEpochs):
     def __init__(self, run_dir: str, every_n_epochs: int = 5) -> None:
         super().__init__(every_n_epochs)
         self.run_dir = Path(run_dir)
+        self._metrics = GrowingMetrics(self.run_dir / METRICS_CSV)
+        self._means: dict[str, EpochMeans] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, RunModule)
@@ -44,7 +47,7 @@ class LossCurves(EveryNEpochs):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.is_due(trainer) and trainer.is_global_zero and trainer.current_epoch + 1 != trainer.max_epochs:
-            self._draw_rate_distortion(trainer, read_metrics(self.run_dir / METRICS_CSV))
+            self._draw_rate_distortion(trainer)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._draw(trainer)
@@ -55,33 +58,55 @@ class LossCurves(EveryNEpochs):
     def _draw(self, trainer: L.Trainer) -> None:
         if not trainer.is_global_zero:
             return
-        rows = read_metrics(self.run_dir / METRICS_CSV)
+        rows = read_metrics(self.run_dir / METRICS_CSV, lambda column: column.rpartition("/")[2] in PANELS)
         if any("train/loss" in row or "val/loss" in row for row in rows):
             write_picture(self.run_dir / LOSS_CURVES_PNG, draw_loss_curves(rows))
-        self._draw_rate_distortion(trainer, rows)
+        self._draw_rate_distortion(trainer)
 
-    def _draw_rate_distortion(self, trainer: L.Trainer, rows: list[dict[str, float]]) -> None:
-        curves = {split: rate_distortion(rows, split) for split in ("train", "val")}
+    def _draw_rate_distortion(self, trainer: L.Trainer) -> None:
+        is_another_file, rows = self._metrics.read()
+        if is_another_file:
+            self._means = {split: EpochMeans(split) for split in ("train", "val")}
+        for means in self._means.values():
+            means.add(rows[:-1])
+        curves = {split: means.with_rows(rows[-1:]) for split, means in self._means.items()}
         if len(curves["val"]):
             path = self.run_dir / RATE_DISTORTION_PNG
             save_picture(trainer, path, "curves/rate_distortion", draw_rate_distortion(curves))
 
 
-def rate_distortion(rows: list[dict[str, float]], split: str) -> Float[np.ndarray, "epochs 3"]:
-    """Epoch, KL and reconstruction, nats per image; in training means over the epoch's steps."""
-    names = (f"{split}/kl_nats", f"{split}/reconstruction_nats")
-    found: dict[float, list[list[float]]] = {}
-    num_steps: dict[float, list[float]] = {}  # of the windows, the last of which may be short
-    last_step = 0.0
-    for row in rows:
-        point = [row[name] for name in names if name in row]
-        if len(point) == len(names) and np.isfinite(point).all():
-            found.setdefault(row["epoch"], []).append(point)
-            num_steps.setdefault(row["epoch"], []).append(row["step"] - last_step if split == "train" else 1.0)
-        if len(point) == len(names):
-            last_step = row["step"]
-    means = {epoch: np.average(points, 0, num_steps[epoch]) for epoch, points in found.items()}
-    return np.array([(epoch, *mean) for epoch, mean in means.items()]).reshape(-1, 3)
+class EpochMeans:
+    """Rate and distortion of each epoch: of validation, or means over the steps of training.
+
+    Args:
+        split: train or val.
+    """
+
+    def __init__(self, split: str) -> None:
+        self._split = split
+        self._names = (f"{split}/kl_nats", f"{split}/reconstruction_nats")
+        self._sums: dict[float, Float[np.ndarray, 3]] = {}  # by epoch: number of steps, and sums over them
+        self._last_step = 0.0
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Adds the next rows of `metrics.csv`."""
+        for row in rows:
+            if not all(name in row for name in self._names):
+                continue
+            point = np.array([row[name] for name in self._names])
+            # steps of the window, the last of which may be short
+            num_steps = row["step"] - self._last_step if self._split == "train" else 1.0
+            self._last_step = row["step"]
+            if np.isfinite(point).all():
+                earlier = self._sums.get(row["epoch"], np.zeros(3))
+                self._sums[row["epoch"]] = earlier + num_steps * np.array([1.0, *point])
+
+    def with_rows(self, rows: Iterable[Row]) -> Float[np.ndarray, "epochs 3"]:
+        """Epoch, KL and reconstruction, nats per image, as if `rows` had been added as well."""
+        more = copy.copy(self)
+        more._sums = dict(self._sums)
+        more.add(rows)
+        return np.array([(epoch, *(sums[1:] / sums[0])) for epoch, sums in more._sums.items()]).reshape(-1, 3)
 
 
 def draw_rate_distortion(curves: Mapping[str, Float[np.ndarray, "_epochs 3"]]) -> UInt8[np.ndarray, "h w 3"]:

@@ -25,11 +25,12 @@ from callbacks import (
     say_where_to_look,
 )
 from callbacks.loss_curves import draw_loss_curves
+from vae_lightning.launch.sweep.progress import share_done
 from vae_lightning.losses import Objective, SquaredError
 from vae_lightning.models import ConvVAE
 from vae_lightning.models.pixels import to_pixel_range, to_uint8
 from vae_lightning.pictures.charts import draw_kl_per_latent
-from vae_lightning.runs.metrics_csv import read_metrics
+from vae_lightning.runs.metrics_csv import GrowingMetrics, read_last_metrics, read_metrics
 from vae_lightning.training.vae_module import VAEModule
 
 
@@ -137,6 +138,40 @@ def test_titles_say_what_is_shown(
 def test_grids_without_sense_are_refused(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()  # type: ignore[operator]
+
+
+def test_a_growing_file_of_metrics_is_read_from_where_it_was_left(tmp_path: Path) -> None:
+    logger, growing = MetricsCsv(str(tmp_path)), GrowingMetrics(tmp_path / "metrics.csv")
+    assert growing.read() == (True, [])
+    first, again = ({"epoch": 1.0, "step": 1.0, "train/loss": loss} for loss in (3.0, 2.0))
+    logger.log_metrics(first, 1)
+    assert growing.read() == (True, [first])
+    logger.log_metrics(again, 1)  # written in the place of the first
+    second = {"epoch": 1.0, "step": 2.0, "train/loss": 1.0}
+    logger.log_metrics(second, 2)
+    assert growing.read() == (False, [again, second])
+    assert growing.read() == (False, [second])  # the last row may still change
+    validated = {"epoch": 1.0, "step": 3.0, "val/loss": 5.0}
+    logger.log_metrics(validated, 3)  # a new column: another file
+    assert growing.read() == (True, [again, second, validated])
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("2,4,0.")
+    assert growing.read() == (False, [validated])
+    assert read_metrics(tmp_path / "metrics.csv", lambda column: column.startswith("val/")) == [validated]
+
+
+def test_the_end_of_long_metrics_is_read_without_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    rows = "".join(
+        f"{1 + step // 5000},{step},{step / 7:.9f},{step if step % 5000 == 4999 else ''}\n" for step in range(9_999)
+    )
+    path.write_text(f"epoch,step,train/loss,val/loss\n{rows}2,9999,1")
+    last = read_last_metrics(path)
+    assert 100 < len(last) < 5000
+    assert last == read_metrics(path)[-len(last) :]
+    assert read_last_metrics(tmp_path / "none.csv") == []
+    (tmp_path / "config.yaml").write_text("trainer: {max_epochs: 4}")
+    assert share_done(tmp_path) == 0.25  # the second epoch is not validated yet
 
 
 def test_metrics_of_one_step_share_a_row(tmp_path: Path) -> None:

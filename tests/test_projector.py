@@ -28,7 +28,7 @@ from werkzeug.test import Client
 import callbacks.projector
 from callbacks import Projector, tensorboard_command
 from callbacks.dashboard import order_charts
-from callbacks.loss_curves import draw_rate_distortion, rate_distortion
+from callbacks.loss_curves import EpochMeans, draw_rate_distortion
 from callbacks.projector import draw_sprite
 from vae_lightning import load_run
 from vae_lightning.launch import train
@@ -191,15 +191,17 @@ def test_a_network_that_reads_faces_has_charts_of_its_own(tmp_path: Path) -> Non
 
 
 def test_rate_and_distortion_are_means_of_an_epochs_windows() -> None:
-    values = [(0, 8.0, 100.0), (0, 10.0, 60.0), (1, 12.0, 50.0), (2, 13.0, float("nan")), (2, 14.0, 40.0)]
+    values = [(1, 8.0, 100.0), (1, 10.0, 60.0), (2, 12.0, 50.0), (3, 13.0, float("nan")), (3, 14.0, 40.0)]
     steps = (3, 4, 8, 11, 12)  # the last windows of an epoch are shorter
     rows = [
         {"epoch": epoch, "step": step, "train/kl_nats": kl, "train/reconstruction_nats": nats}
         for step, (epoch, kl, nats) in zip(steps, values, strict=True)
     ]
-    curve = rate_distortion(rows, "train")
+    means, nothing = EpochMeans("train"), EpochMeans("val").with_rows(rows)
+    means.add(rows[:2])
+    curve = means.with_rows(rows[2:])
     assert curve.tolist() == [[1, 8.5, 90], [2, 12, 50], [3, 14, 40]]
-    nothing = rate_distortion(rows, "val")
+    assert means.with_rows([]).tolist() == [[1, 8.5, 90]]
     pictures = [draw_rate_distortion({"train": nothing, "val": points}) for points in (curve, curve[:1], curve[:2])]
     assert pictures[0].shape == (550, 700, 3)
     assert all((one != other).any() for one, other in pairwise(pictures))

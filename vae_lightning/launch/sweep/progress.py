@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from vae_lightning.runs.layout import CONFIG_YAML, METRICS_CSV, STATUS_JSON
-from vae_lightning.runs.metrics_csv import read_metrics
+from vae_lightning.runs.metrics_csv import read_last_metrics
 from vae_lightning.runs.status import State, read_plan, read_status, state_of
 from vae_lightning.system.plain_files import read_plain
 
@@ -72,9 +72,10 @@ def share_done(run: Path) -> float:
     try:
         trainer = read_plain(run / CONFIG_YAML)["trainer"]
         max_epochs, max_steps = (trainer.get(name) or -1 for name in ("max_epochs", "max_steps"))
-        rows = read_metrics(run / METRICS_CSV)
-        if max_epochs > 0:
-            return min(1.0, len([row for row in rows if "val/loss" in row]) / max_epochs)
+        rows = read_last_metrics(run / METRICS_CSV)
+        if max_epochs > 0:  # epochs count from 1; one is done when it was validated
+            epochs = (row["epoch"] - ("val/loss" not in row) for row in rows)
+            return min(1.0, max(epochs, default=0.0) / max_epochs)
         steps = max((row.get("step", 0.0) for row in rows), default=0.0)
         return min(1.0, steps / max_steps) if max_steps > 0 else 0.0
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
