@@ -2,6 +2,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -129,6 +130,75 @@ def test_what_cannot_work_is_refused_before_data_is_read(overrides: list[str], m
     with pytest.raises((ValueError, InstantiationException)) as caught:
         train.build(config, to_plain(config))
     assert re.search(message, first_cause(caught.value))
+
+
+def plain_of(*overrides: str) -> dict[str, Any]:
+    return to_plain(composed(*overrides))
+
+
+@pytest.mark.parametrize("model", ["conv", "linear", "patch"])
+def test_what_a_model_leaves_out_of_its_yaml_file_reaches_it(model: str) -> None:
+    """As in a recipe whose YAML file names `_target_` and `latent_dim` alone."""
+    left_out = ["~model.posterior", "~model.image_size", "~model.color", "~data.seed"]
+    there = [f"model={model}", "posterior=deterministic", "data.image_size=32", "data.color=gray", "seed=7"]
+    plain = plain_of(*left_out, *there)
+    assert plain == plain_of(*there)
+    built = train.build(OmegaConf.create({"run_dir": "/nowhere"}), plain)[0].model
+    assert (built.posterior, built.image_size, built.channels) == ("deterministic", 32, 1)
+
+
+def test_what_a_recognizer_leaves_out_of_its_yaml_file_reaches_it() -> None:
+    there = ["experiment=attribute_classifier", "data.image_size=32", "data.color=gray"]
+    assert plain_of("~recognizer.image_size", "~recognizer.color", *there) == plain_of(*there)
+
+
+def test_pictures_and_tables_lie_in_the_run_folder_also_where_their_yaml_files_do_not_say_so() -> None:
+    config = composed()
+    OmegaConf.set_struct(config, False)
+    del config.callbacks.traversal.run_dir, config.logger.csv.run_dir
+    assert to_plain(config) == plain_of()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.posterior=gaussian", "posterior=deterministic"], r"posterior=deterministic does not reach .*ConvVAE"),
+        (
+            ["callbacks.kl_per_latent=null"],
+            r"callbacks\.kl_per_latent=null: leave kl_per_latent out of .*=\[\] for none",
+        ),
+        (["logger.csv=off"], r"logger\.csv=off: .*allowed are csv, tensorboard; logger=\[\] for none"),
+        (["~data"], "data: allowed are auto, celeba"),
+        (["~optimizer"], "optimizer: allowed are adam, adamw"),
+        (["~data.image_size"], r"model\.image_size: Interpolation key 'data\.image_size' not found"),
+        (["model._target_=vae_lightning.models.ConvVEA"], r"did you mean vae_lightning\.models\.ConvVAE\?"),
+        (["model._target_=vae_lightning.modells.ConvVAE"], "there is no module vae_lightning.modells"),
+        (["optimizer._target_=torch.optim.Adamm"], r"did you mean torch\.optim\.Adam\?"),
+        (["callbacks.traversal._target_=callbacks.TraversalGird"], r"did you mean callbacks\.TraversalGrid\?"),
+        (["model._target_=os.system"], r"model\._target_=os\.system: must be the full name of a class"),
+        (["model._target_=null"], r"model\._target_=None: must be the full name of a class"),
+    ],
+)
+def test_a_group_holds_parts(overrides: list[str], message: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        plain_of(*overrides)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("group", ["callbacks", "logger", "trainer", "optimizer", "model"])
+def test_a_preset_that_sets_a_group_to_one_value_is_refused(group: str) -> None:
+    config = OmegaConf.to_container(composed())
+    assert isinstance(config, dict)
+    with pytest.raises(ConfigError, match=f"{group}=5: allowed are "):
+        to_plain({**config, group: 5})
+
+
+def test_settings_of_a_logger_that_is_not_chosen_do_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """A preset may set them."""
+    config = composed("logger=[csv]", "+logger.tensorboard.run_dir=/elsewhere")
+    assert len(train.build(config, to_plain(config))[2].loggers) == 1
+    assert "add tensorboard to logger=[…]" in caplog.text
 
 
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="this machine has a GPU")

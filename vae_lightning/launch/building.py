@@ -273,6 +273,13 @@ def try_trainer(
     build_trainer({**tried, "enable_progress_bar": False}, module, callbacks, [], plugins, "")
 
 
+def chosen(nodes: dict[str, Any], group: str) -> dict[str, Any]:
+    """The callbacks or loggers that are chosen; a preset may set those of another choice."""
+    for name in (name for name, node in nodes.items() if "_target_" not in node):
+        log.warning(f"{group}.{name} is set but not chosen, so it does nothing: add {name} to {group}=[…]")
+    return {name: node for name, node in nodes.items() if "_target_" in node}
+
+
 def warn_about_ignored(plain: dict[str, Any], model: "Autoencoder") -> None:
     """Warns about settings of the KL term of a model without one, a deterministic autoencoder."""
     if model.has_prior:

@@ -10,9 +10,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from vae_lightning.launch.hardware import best_precision, check_accelerator, check_compile, check_precision
-from vae_lightning.launch.signatures import ConfigError, check_arguments
+from vae_lightning.launch.inheritance import with_inherited
+from vae_lightning.launch.signatures import GROUPS_OF_ONE, ConfigError, check_arguments
 from vae_lightning.launch.trainer_settings import check_trainer_settings
 from vae_lightning.runs.identity import job_folder
 from vae_lightning.system.names import not_allowed
@@ -21,6 +23,7 @@ from vae_lightning.system.repository import REPOSITORY
 CONF_DIR = REPOSITORY / "conf"
 OF_HYDRA = (Path("hydra/help"), Path("hydra/job_logging"), Path("hydra/hydra_logging"))  # groups with nothing to choose
 LISTS = ("callbacks", "logger")  # groups of which several are chosen
+NEEDED = ("data", "optimizer", "lr_schedule", "trainer")  # by every training
 LARGEST_SEED = 2**32 - 1  # NumPy takes no other
 
 
@@ -91,10 +94,9 @@ def to_plain(config: Any, *, runs_here: bool = True) -> dict[str, Any]:
     Raises:
         ConfigError: a value that no run can use. This machine's devices are checked only if the run `runs_here`.
     """
-    is_resolved = isinstance(config, dict)
-    container = config if is_resolved else OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    assert isinstance(container, dict)
-    plain = {str(name): value for name, value in container.items()}
+    plain = {str(name): value for name, value in (config if isinstance(config, dict) else _resolved(config)).items()}
+    check_groups(plain)
+    plain = with_inherited(plain)
     if not 0 <= plain["seed"] <= LARGEST_SEED:
         raise ConfigError(f"seed={plain['seed']}: must be a whole number from 0 to {LARGEST_SEED}")
     for name in optimized_metrics(plain):
@@ -111,6 +113,40 @@ def to_plain(config: Any, *, runs_here: bool = True) -> dict[str, Any]:
     check_trainer_settings(plain["trainer"])
     check_loggers(plain)
     return plain
+
+
+def _resolved(config: Any) -> dict[Any, Any]:
+    try:
+        container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key, reason = str(error.full_key), str(error).splitlines()[0]
+        raise ConfigError(f"{key}: {f'allowed are {choices_of(key)}' if key in NEEDED else reason}") from error
+    assert isinstance(container, dict)
+    return container
+
+
+def choices_of(group: str) -> str:
+    return ", ".join(path.stem for path in sorted((CONF_DIR / group).glob("*.yaml")))
+
+
+def check_groups(plain: Mapping[str, Any]) -> None:
+    """Checks that every group holds what can be built.
+
+    Raises:
+        ConfigError: null or one value in place of a part, or in place of the list of callbacks or loggers.
+    """
+    for group in {*GROUPS_OF_ONE, *NEEDED, *LISTS}:
+        node = plain.get(group)
+        choices = choices_of(group)
+        none = f"; {group}=[] for none" if group in LISTS else ""
+        if (node is None and group in NEEDED) or not isinstance(node, Mapping | None):
+            raise ConfigError(f"{group}={'null' if node is None else node}: allowed are {choices}{none}")
+        for name, child in (node or {}).items() if group in LISTS else ():
+            if not isinstance(child, Mapping):
+                shown = "null" if child is None else child
+                raise ConfigError(
+                    f"{group}.{name}={shown}: leave {name} out of {group}=[…]; allowed are {choices}{none}"
+                )
 
 
 def check_loggers(plain: Mapping[str, Any]) -> None:

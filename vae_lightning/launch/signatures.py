@@ -1,5 +1,6 @@
 """Checks the arguments of each `_target_` against the signature of its class, which is the schema."""
 
+import importlib
 import inspect
 import types
 import typing
@@ -8,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_class
+from hydra._internal.utils import _locate
 from omegaconf import OmegaConf
 
 from vae_lightning.system.names import did_you_mean
@@ -17,6 +18,8 @@ GROUPS_OF_ONE = (
     *("model", "reconstruction", "kl", "beta_schedule", "perceptual", "recognizer"),
     *("optimizer", "lr_schedule"),
 )
+
+ROOTS = ("vae_lightning", "callbacks", "torch", "lightning")  # in which a class of nearly that name is looked for
 
 
 class ConfigError(ValueError):
@@ -57,11 +60,11 @@ def unknown_argument(key: str, target: str, taken: Sequence[str], hint: str) -> 
     return f"{key}: {target} takes no such argument{hint}; it takes {', '.join(taken)}"
 
 
-def taken_by(node: Mapping[str, Any]) -> tuple[type | None, list[str]]:
+def taken_by(node: Mapping[str, Any], path: str = "") -> tuple[type | None, list[str]]:
     """The class of a node, and the arguments that it takes, first those that the YAML file names."""
     if "_target_" not in node:
         return None, [str(name) for name in node]
-    target = _class_of(node, "")
+    target = _class_of(node, path)
     parameters = _parameters(target) or {}
     named = [str(name) for name in node if name in parameters]
     return target, [*named, *(name for name in parameters if name not in named)]
@@ -80,11 +83,25 @@ def _class_of(node: Mapping[str, Any], path: str) -> type:
     Raises:
         ConfigError: there is no such class; functions (os.system) are never called.
     """
+    target = node["_target_"]
     try:
-        return get_class(node["_target_"])
-    except (ValueError, ImportError, TypeError, AttributeError) as error:
-        key = f"{path}._target_" if path else "_target_"
-        raise ConfigError(f"{key}={node['_target_']}: must be a class ({str(error).splitlines()[0]})") from error
+        found = _locate(target)
+    except (ValueError, ImportError, TypeError, AttributeError):
+        found = None
+    if isinstance(found, type):
+        return found
+    key = f"{path}._target_" if path else "_target_"
+    raise ConfigError(f"{key}={target}: must be the full name of a class{_nearest_class(str(target))}")
+
+
+def _nearest_class(target: str) -> str:
+    module, _, name = target.rpartition(".")
+    try:
+        there = vars(importlib.import_module(module)) if module.split(".")[0] in ROOTS else {}
+    except ImportError:
+        return f", and there is no module {module}"
+    near = did_you_mean(name, (each for each, value in there.items() if isinstance(value, type)))
+    return near.replace("mean ", f"mean {module}.")
 
 
 def _target_nodes(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -17,7 +17,7 @@ from hydra.errors import CompactHydraException, HydraException, InstantiationExc
 from hydra.types import RunMode
 from hydra.utils import instantiate
 
-from vae_lightning.launch.building import build_module, build_part, build_trainer, try_trainer
+from vae_lightning.launch.building import build_module, build_part, build_trainer, chosen, try_trainer
 from vae_lightning.launch.command_line import (
     help_page,
     is_sweep,
@@ -197,7 +197,7 @@ def build(config: Any, plain: dict[str, Any]) -> "tuple[RunModule, FaceDataModul
         callbacks.append(shown_progress())
     has_bar = isinstance(callbacks[-1], ProgressBar)  # else Lightning would add its own
     settings = {**plain["trainer"], "enable_progress_bar": has_bar}
-    loggers = [instantiate(node) for node in plain["logger"].values()]
+    loggers = [instantiate(node) for node in chosen(plain["logger"], "logger").values()]
     trainer = build_trainer(settings, module, callbacks, loggers, [WholeCheckpoints()], config.run_dir)
     return module, datamodule, trainer
 
@@ -206,10 +206,7 @@ def make_callbacks(nodes: dict[str, Any], module: "RunModule") -> "list[L.Callba
     """The chosen callbacks in the order in which they must be called, without those of another kind of model."""
     from callbacks import select_callbacks
 
-    for name in (name for name, node in nodes.items() if "_target_" not in node):
-        log.warning(f"callbacks.{name} is set but not chosen, so it does nothing: add {name} to callbacks=[…]")
-    chosen = {name: build_part(node) for name, node in nodes.items() if "_target_" in node}
-    return select_callbacks(chosen, module)
+    return select_callbacks({name: build_part(node) for name, node in chosen(nodes, "callbacks").items()}, module)
 
 
 def run(

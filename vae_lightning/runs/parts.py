@@ -43,7 +43,8 @@ def find_class(base: type[Part], target: Any) -> type[Part]:
             if is_part and found.__module__.startswith(f"{room}."):
                 return cast(type[Part], found)
     raise RunError(
-        f"the run asks for {shown(str(target))!r}; only subclasses of {base.__name__} in {room} may be built"
+        f"the run asks for {shown(str(target))!r}; only subclasses of {base.__name__} in {room} may be built: "
+        f"put your own into a file in {room.replace('.', '/')}/, and name it {room}.FILE.CLASS"
     )
 
 
