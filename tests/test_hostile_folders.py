@@ -12,6 +12,7 @@ import pytest
 import yaml
 from fuzzing import check_words, folder_of_all, fuzzed
 from mutations import mutated, mutated_text
+from test_hostile_plain_files import LAUGHS
 from written_sweeps import measured, write_job
 
 from vae_lightning.evaluation.card import Card, Section, read_card, to_markdown
@@ -30,7 +31,6 @@ from vae_lightning.runs.layout import RunError
 from vae_lightning.runs.metrics_csv import read_metrics
 from vae_lightning.runs.status import read_plan, read_status, state_of
 from vae_lightning.scores.result import Value
-from vae_lightning.system.plain_files import read_plain
 
 
 def stored(folder: Path, overrides: Any) -> Path:
@@ -130,40 +130,6 @@ def test_what_a_folder_may_name_is_read_from_conf(tmp_path: Path) -> None:
 def test_what_is_no_class_is_refused_also_where_it_is_typed(target: str) -> None:
     with pytest.raises(ConfigError, match=r"callbacks\.x\._target_=.*must be a class"):
         check_arguments({"callbacks": {"x": {"_target_": target}}})
-
-
-LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
-)
-
-
-@pytest.mark.usefixtures("little_memory")
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("bomb.yaml", LAUGHS),
-        ("itself.yaml", "&a [*a]"),
-        ("deep.yaml", "[" * 1_000),
-        ("deep.json", "[" * 100_000),
-        ("object.yaml", "!!python/object/apply:os.system ['true']"),
-        ("number.json", "9" * 400),
-        ("digits.json", "9" * 5_000),
-        ("key.yaml", "? [a]\n: 1"),
-        ("bytes.json", "\0"),
-    ],
-)
-def test_plain_files_stay_within_bounds(name: str, text: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=r"\w") as caught:
-        read_plain(tmp_path / name)
-    assert str(caught.value).isprintable()
-
-
-def test_plain_files_of_gigabytes_are_not_read(tmp_path: Path) -> None:
-    with (tmp_path / "large.json").open("wb") as file:
-        file.truncate(2**33)  # a hole in most file systems
-    with pytest.raises(ValueError, match="8,589,934,592 bytes, more than"):
-        read_plain(tmp_path / "large.json")
 
 
 @pytest.mark.parametrize(

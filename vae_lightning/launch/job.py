@@ -1,7 +1,6 @@
 """Reads, before a run starts, what its folder holds: nothing, a finished or interrupted run, or another run."""
 
 import gc
-import json
 import logging
 import uuid
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from vae_lightning.data.sources.resolution import data_sources
 from vae_lightning.runs.layout import DATA_JSON, METRICS_JSON, STATUS_JSON, RunError, checkpoint_path
 from vae_lightning.runs.status import read_plan, read_status
 from vae_lightning.runs.versions import changes_since
+from vae_lightning.system.plain_files import read_plain
 from vae_lightning.system.whole_files import write_json
 
 log = logging.getLogger("vae_lightning")
@@ -52,7 +52,7 @@ def finished_metrics(run_dir: Path, identity: str) -> dict[str, Any] | None:
     if status.get("state") != "done":
         return None
     try:
-        metrics = json.loads((run_dir / METRICS_JSON).read_text(encoding="utf-8"))
+        metrics = read_plain(run_dir / METRICS_JSON)
     except (OSError, ValueError):
         log.warning(f"{run_dir} is done, but its metrics.json cannot be read: the end of the run is repeated")
         return None
@@ -83,7 +83,7 @@ def warn_of_changes(run_dir: Path, data_marks: Callable[[], dict[str, Any]]) -> 
     status = read_status(run_dir)
     changed = changes_since(status.get("made_with", {}))
     try:
-        record = json.loads((run_dir / DATA_JSON).read_text(encoding="utf-8"))
+        record = read_plain(run_dir / DATA_JSON)
         # rendered faces are a function of the code, which is compared above
         marks = data_marks() if data_sources()[record["source"]].has_root else {}
         if "content" in marks and record["content"] != marks["content"]:

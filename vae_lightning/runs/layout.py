@@ -25,6 +25,7 @@ MODEL_PREFIX = "model."  # of the model's weights in the state_dict
 RECONSTRUCTION_PREFIX = "objective.reconstruction."
 RECORD_KEY = "run_record"
 BEST_KEY = "best_validation"
+LONGEST_CONFIG = 2**18  # letters of a config.yaml
 SIGNS_OF_A_RUN = (CHECKPOINTS, HYDRA, METRICS_JSON)
 
 
@@ -66,7 +67,10 @@ def newest_run(recognizer: bool | None = None) -> Path:
 def has_recognizer(folder: Path) -> bool:
     """Whether a run's config.yaml names an attribute classifier or a factor regressor."""
     file = folder / CONFIG_YAML
-    return file.is_file() and bool(re.search(r"^recognizer:\s*\n +\w", file.read_text(encoding="utf-8"), re.MULTILINE))
+    if not file.is_file():
+        return False
+    with file.open(encoding="utf-8", errors="replace") as opened:
+        return bool(re.search(r"^recognizer:\s*\n +\w", opened.read(LONGEST_CONFIG), re.MULTILINE))
 
 
 def newest_sweep() -> Path:

@@ -8,10 +8,13 @@ from typing import Any
 import yaml
 
 from vae_lightning.system.names import LONGEST_REASON, shown
+from vae_lightning.system.regular_files import read_regular
 
-MOST_BYTES = {".json": 64 * 2**20, ".yaml": 2 * 2**20}  # a card with large tables; a resolved configuration has 5 KB
-MOST_VALUES = {".json": 10_000_000, ".yaml": 20_000}  # in YAML, aliases let a few lines stand for any number
+MOST_BYTES = {".json": 16 * 2**20, ".yaml": 256 * 2**10}  # a card with large tables; a resolved configuration has 5 KB
+MOST_VALUES = {".json": 2_000_000, ".yaml": 20_000}  # in YAML, aliases let a few lines stand for any number
+MOST_LETTERS = 16 * 2**20  # of all texts
 DEEPEST = 100
+LONGEST_NUMBER = 40  # digits; Python takes minutes for YAML's numbers to the base of 60, `1:1:1:…`, of a megabyte
 LARGEST_NUMBER = 2**64
 LARGEST_MEASURED = 1e100  # far above every sum of float32; sums and axes of larger numbers overflow
 
@@ -24,16 +27,31 @@ def read_plain(path: Path) -> Any:
             The message is the reason in one line, without the file's name.
         OSError: the file cannot be opened.
     """
-    size, most = path.stat().st_size, MOST_BYTES[path.suffix]
-    if size > most:
-        raise ValueError(f"it has {size:,} bytes, more than the {most:,} that are read")
+    most_values = MOST_VALUES[path.suffix]
+    content = read_regular(path, MOST_BYTES[path.suffix])
     try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-        return _Copy(MOST_VALUES[path.suffix]).of(content, 0)
-    except (ValueError, RecursionError, TypeError, LookupError, AttributeError, yaml.YAMLError) as error:
+        text = content.decode("utf-8")
+        if path.suffix == ".json":
+            if sum(map(text.count, ",:[{")) > most_values:  # each begins one; parsed, they take 20 times as much
+                raise ValueError(f"more than {most_values:,} values")
+            return _Copy(most_values).of(json.loads(text), 0)
+        return _Copy(most_values).of(yaml.load(text, _Loader), 0)
+    except (ValueError, RecursionError, TypeError, LookupError, AttributeError, OverflowError, yaml.YAMLError) as error:
         reason = shown(str(error).strip().split("\n")[0], LONGEST_REASON)
         raise ValueError(reason or type(error).__name__) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Without what makes a few lines stand for any number of values while they are still being read."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise ValueError("it merges mappings (<<), which no run writes")
+
+    def construct_scalar(self, node: Any) -> Any:
+        if node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float") and len(node.value) > LONGEST_NUMBER:
+            raise ValueError(f"a number of more than {LONGEST_NUMBER} digits")
+        return super().construct_scalar(node)
 
 
 class _Copy:
@@ -42,11 +60,16 @@ class _Copy:
     def __init__(self, most_values: int) -> None:
         self._most_values = most_values
         self._num_values = 0
+        self._num_letters = 0
 
     def of(self, value: Any, depth: int) -> Any:
         self._num_values += 1
         if self._num_values > self._most_values or depth > DEEPEST:
             raise ValueError(f"more than {self._most_values:,} values, or more than {DEEPEST} levels")
+        if isinstance(value, str):
+            self._num_letters += len(value)
+            if self._num_letters > MOST_LETTERS:
+                raise ValueError(f"texts of more than {MOST_LETTERS:,} letters")
         if isinstance(value, dict):
             return {str(name): self.of(each, depth + 1) for name, each in value.items()}
         if isinstance(value, list | set | tuple):
