@@ -19,6 +19,7 @@ from vae_lightning.data import DataError, FaceDataModule, Preprocessing
 from vae_lightning.data.decoded.decoding import CHUNK
 from vae_lightning.data.sources import source
 from vae_lightning.data.sources.source import FolderStore
+from vae_lightning.data.sources.zip_store import ZipStore
 from vae_lightning.launch.job import warn_of_changes
 from vae_lightning.runs.data_record import has_same_images
 from vae_lightning.runs.metrics_csv import read_metrics
@@ -143,6 +144,34 @@ def test_images_that_change_while_they_are_decoded_are_named_and_not_kept(
     other = FaceDataModule(root=str(root), image_size=16, data_dir=str(tmp_path / "other"))
     other.prepare_data()
     np.testing.assert_array_equal(restored.split("train").images, other.split("train").images)
+
+
+def replace_by(source_file: Path, place: Path) -> None:
+    shutil.copyfile(source_file, place.with_suffix(".new")).rename(place)
+
+
+@pytest.mark.parametrize("put", [shutil.copyfile, replace_by])
+def test_a_zip_that_is_exchanged_while_it_is_read_is_not_taken_for_the_old_one(
+    put: Callable[[Path, Path], object], tiny_celeba: Celeba, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, other = tiny_celeba(30), tmp_path / "other"
+    shutil.copytree(root, other)
+    overwrite_in_place(picture(other, 1))
+    archive, others = (to_zip(folder) / "img_align_celeba.zip" for folder in (root, other))
+    shutil.copyfile(archive, tmp_path / "whole.zip")
+    fingerprint = ZipStore.fingerprint
+
+    def exchange_after(store: ZipStore, names: list[str]) -> str:
+        monkeypatch.setattr(ZipStore, "fingerprint", fingerprint)
+        found = store.fingerprint(names)
+        put(others, archive)
+        return found
+
+    monkeypatch.setattr(ZipStore, "fingerprint", exchange_after)
+    opened(root, tmp_path)
+    put(tmp_path / "whole.zip", archive)
+    restored, fresh = opened(root, tmp_path), opened(root, tmp_path / "fresh")
+    np.testing.assert_array_equal(restored.split("train").images, fresh.split("train").images)
 
 
 def test_images_that_are_only_touched_while_they_are_decoded_are_kept(

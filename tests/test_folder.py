@@ -148,7 +148,7 @@ def test_other_folders_say_nothing_of_splits(folders: tuple[str, ...], tmp_path:
 @pytest.mark.parametrize("beside", [("test",), ("val", "test"), ("test", "faces"), ("faces", "Validation")])
 def test_folders_for_testing_without_one_for_training_are_refused(beside: tuple[str, ...], tmp_path: Path) -> None:
     write(tmp_path, [name for folder in beside for name in numbered(folder, 10)])
-    with pytest.raises(DataError, match=r"none in a folder train/ .*rename .*data\.root=.*/([Vv]al|test)"):
+    with pytest.raises(DataError, match=r"none in a folder train/: rename .*data\.root=.*/([Vv]al|test)"):
         read_folder(tmp_path)
 
 

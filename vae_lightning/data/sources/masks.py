@@ -34,9 +34,11 @@ def find_masks(root: Path, names: Sequence[str]) -> list[str]:
         DataError: coloured pictures that are called masks, and others of the same names: both may be meant.
     """
     groups = _grouped(names)
-    called = _called_masks(groups) if groups else []
+    if len(groups) < 2:
+        return []
+    called = _called_masks(groups)
     others = {key: files for key, files in groups.items() if key not in called}
-    if not others:
+    if not others:  # photographs of people with and without masks
         return []
     folder = FolderStore(root)
     masks = []

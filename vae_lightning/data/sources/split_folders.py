@@ -48,9 +48,9 @@ def split_by_folders(root: Path, names: Sequence[str]) -> Partition | None:
     if TRAIN not in by_folder.values():
         held_out = sorted("/".join(key) for key in said)
         raise DataError(
-            f"{root} has images in {', '.join(name + '/' for name in held_out)} and none in a folder train/ beside it: "
-            f"rename the folder of the training images to train, or divide those of one folder at random: "
-            f"data.root={root}/{held_out[0]}"
+            f"{root} has images in {', '.join(name + '/' for name in held_out)} and none in a folder train/: rename "
+            f"the training images' to train, or {held_out[0]}/ if it means something else, or divide the images of one "
+            f"folder at random: data.root={root}/{held_out[0]}"
         )
     return np.array([by_folder[parts] for parts in folders], np.int8)
 

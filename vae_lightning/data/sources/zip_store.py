@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from vae_lightning.data.sources.image_names import ALLOW_MISSING, is_image, match_names
 from vae_lightning.data.sources.source import MOST_IMAGE_BYTES, DataError, ImageStore
@@ -60,7 +60,9 @@ class ZipStore(ImageStore):
     def _directory(self) -> dict[str, list[zipfile.ZipInfo]]:
         """By file name, whatever the folder; several only where they differ."""
         entries: dict[str, list[zipfile.ZipInfo]] = {}
-        for entry in read_directory(self.path):
+        with os.fdopen(os.dup(self._descriptor), "rb") as file:  # another archive may lie in its place by now
+            found = read_directory(self.path, file)
+        for entry in found:
             same = entries.setdefault(entry.filename.rpartition("/")[2], [])
             if all((other.CRC, other.file_size) != (entry.CRC, entry.file_size) for other in same):
                 same.append(entry)
@@ -145,15 +147,15 @@ class ZipStore(ImageStore):
         return data
 
     def fingerprint(self, filenames: list[str]) -> str:
-        return self._fingerprint
+        """A hash of size and tail of the file; the tail holds the directory, with a checksum of every image.
 
-    @cached_property
-    def _fingerprint(self) -> str:
-        """A hash of size and tail of the file; the tail holds the directory, with a checksum of every image."""
-        size = self.path.stat().st_size
-        with self.path.open("rb") as file:
-            file.seek(max(0, size - TAIL_BYTES))
-            return hashlib.blake2b(file.read(), key=str(size).encode(), digest_size=16).hexdigest()
+        Taken anew from the open file that images are read from: another one may lie in its place, or in it, meanwhile.
+        """
+        with self._lock:
+            descriptor = self._descriptor
+        size = os.fstat(descriptor).st_size
+        tail = os.pread(descriptor, TAIL_BYTES, max(0, size - TAIL_BYTES))
+        return hashlib.blake2b(tail, key=str(size).encode(), digest_size=16).hexdigest()
 
     def __getstate__(self) -> dict[str, object]:
         return {"path": self.path, "listed": self.listed, "allow_missing": self.allow_missing}
@@ -162,10 +164,10 @@ class ZipStore(ImageStore):
         self.__init__(**state)  # type: ignore[misc]
 
 
-def read_directory(path: Path) -> list[zipfile.ZipInfo]:
-    """Raises: DataError for a damaged directory."""
+def read_directory(path: Path, file: IO[bytes] | None = None) -> list[zipfile.ZipInfo]:
+    """Of an archive, which may be open. Raises: DataError for a damaged directory."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file or path) as archive:
             return archive.infolist()
     except UNREADABLE as error:
         raise DataError(f"{path} is damaged ({error}). Download it again.") from error
