@@ -5,6 +5,7 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from jaxtyping import UInt8
 from PIL import Image
@@ -38,7 +39,8 @@ class Photographs:
         self._runs = {framing(run): run for run in runs}
         self._kept: OrderedDict[str, tuple[str, dict[str, Pixels]]] = OrderedDict()
         self._lock = threading.Lock()  # requests come in several threads
-        self._decoding = threading.Lock()  # of one picture at a time, since 50 million pixels take up to 800 MB
+        # one picture at a time, since 50 million pixels take up to 800 MB, which each thread that had them would keep
+        self._decoder = ThreadPoolExecutor(1)
 
     def keep(self, encoded: bytes, sender: str = "") -> str:
         """The content of an image file -> a token that nobody can guess, to ask for its pixels with.
@@ -50,8 +52,7 @@ class Photographs:
         Raises:
             ValueError: too many bytes or pixels, no image, or not one that all these runs can take.
         """
-        with self._decoding:
-            pixels = self._decode(encoded)
+        pixels = self._decoder.submit(self._decode, encoded).result()
         token = secrets.token_urlsafe()
         with self._lock:
             self._kept[token] = sender, pixels
