@@ -12,12 +12,11 @@ from torch.distributions import MultivariateNormal, kl_divergence
 from vae_lightning.evaluation.metrics.latents import (
     OF_THE_KL,
     LatentSpace,
-    aggregate_moments,
     collapse_verdict,
     decompose_kl,
     gaussian_kl,
+    gaussian_values,
 )
-from vae_lightning.models import LinearVAE
 from vae_lightning.models.distributions import DiagonalGaussian
 from vae_lightning.system.progress import untracked
 
@@ -62,19 +61,82 @@ def test_a_posterior_that_is_the_prior_has_no_parts() -> None:
         torch.testing.assert_close(part, torch.zeros(50, dtype=torch.float64), atol=1e-5, rtol=0)
 
 
-def test_gaussian_kl_and_moments_are_the_textbooks() -> None:
+def test_the_gaussians_numbers_are_the_textbooks() -> None:
     generator = torch.Generator().manual_seed(0)
-    posterior = DiagonalGaussian(torch.randn(40, 3, generator=generator), torch.randn(40, 3, generator=generator))
-    mean, covariance = aggregate_moments(posterior)
+    mean = torch.randn(20_000, 3, generator=generator) @ torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, 0.0], [0, 0, 0.3]])
+    posterior = DiagonalGaussian(mean, torch.full((20_000, 3), -1.0))
+    covariance = torch.tensor([[1.0, 0.5, 0], [0.5, 1.25, 0], [0, 0, 0.09]]).double() + math.exp(-1) * torch.eye(3)
+    origin = torch.zeros(3, dtype=torch.float64)
     oracle = kl_divergence(
-        MultivariateNormal(mean, covariance),
-        MultivariateNormal(torch.zeros(3, dtype=torch.float64), torch.eye(3, dtype=torch.float64)),
+        MultivariateNormal(origin, covariance), MultivariateNormal(origin, torch.eye(3, dtype=torch.float64))
     )
-    assert gaussian_kl(mean, covariance) == pytest.approx(float(oracle), rel=1e-9)
-    picks = torch.arange(40).repeat(5000)
-    noise = torch.randn(len(picks), 3, generator=generator)
-    samples = posterior.mean[picks] + posterior.logvar[picks].mul(0.5).exp() * noise
-    torch.testing.assert_close(torch.cov(samples.T.double()), covariance, atol=0.1, rtol=0.03)
+    assert gaussian_kl(origin, covariance) == pytest.approx(float(oracle), rel=1e-9)
+    correlation = 0.5 / math.sqrt((1 + math.exp(-1)) * (1.25 + math.exp(-1)))
+    total_correlation, kl_nats = gaussian_values(posterior, np.arange(20_000), 0)
+    assert total_correlation.value == pytest.approx(-0.5 * math.log(1 - correlation**2), abs=0.01)
+    assert kl_nats.value == pytest.approx(float(oracle), abs=0.02)
+    for value in (total_correlation, kl_nats):
+        assert value.interval[0] < value.value < value.interval[1]
+        assert value.better == "lower"
+
+
+def test_few_images_or_people_give_the_gaussian_no_correlation() -> None:
+    """40 independent latents of 400 images; then 100 images each of 40 people, who are all that differs."""
+    generator = torch.Generator().manual_seed(0)
+    independent = torch.randn(400, 40, generator=generator)
+    people = torch.arange(40).repeat_interleave(100)
+    of_people = torch.randn(40, 10, generator=generator)[people] + 0.1 * torch.randn(4_000, 10, generator=generator)
+    for mean, shown, counted_nats in ((independent, np.arange(400), 0.5), (of_people, people.numpy(), 0.3)):
+        posterior = DiagonalGaussian(mean, torch.full(mean.shape, -3.0))
+        total_correlation, _ = gaussian_values(posterior, shown, 0)
+        chance = float(total_correlation.note.split("; ")[-1].split()[0])
+        assert chance > counted_nats
+        assert total_correlation.value < 0.4 * chance
+
+
+class PixelVAE(FlatVAE):
+    """Its latents are the means of the image's halves, with a width that tells nothing, some, or all images apart."""
+
+    def __init__(self, width: float) -> None:
+        super().__init__(0.5)
+        self.width = width
+
+    def posterior_parameters(self, images: Tensor) -> Tensor:
+        means = torch.stack([half.mean((1, 2, 3)) for half in images.chunk(2, dim=3)], dim=1)
+        return torch.cat([30 * (means - 0.5), torch.full_like(means, 2 * math.log(self.width))], dim=1)
+
+
+@pytest.mark.parametrize(("width", "is_measured"), [(1.0, True), (0.3, False), (0.001, False)])
+@pytest.mark.parametrize("count", [150, 300])
+def test_a_number_that_depends_on_how_many_images_there_are_is_a_bound(
+    width: float, is_measured: bool, count: int
+) -> None:
+    measured = LatentSpace().measure(subject_of(PixelVAE(width), noise_images(count)))
+    values = {value.name: value for value in measured.values}
+    for name in ("mutual_information_nats", "total_correlation_nats", "aggregate_kl_nats"):
+        value = values[name]
+        if is_measured:
+            assert value.value is not None
+            assert value.interval[0] < value.interval[1]
+        else:
+            assert (value.value, value.interval, value.better) == (None, None, "")
+            word = "at least" if name == "mutual_information_nats" else "at most"
+            if width == 0.001 and name == "total_correlation_nats":  # single latents tell all images apart as well
+                assert f"{count} images are too few for a bound" in value.note
+            else:
+                assert value.note.startswith(f"not measured: {word} ")
+                assert f"by {count} images" in value.note
+    assert (values["dimension_wise_kl_nats"].value is None) is (width == 0.001)
+    assert any("Only bounded: mutual_information_nats" in remark for remark in measured.remarks) is not is_measured
+    assert values["aggregate_gaussian_kl_nats"].value is not None
+    if width == 0.001:  # every image is told apart: the bound is log(number of images)
+        assert f"at least {math.log(count):.2f} nats" in values["mutual_information_nats"].note
+
+
+def test_the_gaussian_is_below_and_the_images_are_above_the_kl_of_q() -> None:
+    values = {value.name: value for value in LatentSpace().measure(subject_of(PixelVAE(0.3), noise_images(300))).values}
+    above = float(values["aggregate_kl_nats"].note.split("at most ")[1].split()[0])
+    assert 0 < values["aggregate_gaussian_kl_nats"].value < above
 
 
 class OneTellsVAE(FlatVAE):
@@ -106,9 +168,7 @@ def test_active_units_and_the_table_of_latents_by_hand() -> None:
 
 
 def test_the_card_has_every_part_of_the_kl() -> None:
-    torch.manual_seed(0)
-    small = LinearVAE(image_size=8, color="gray", latent_dim=3, hidden_dim=16)
-    values = LatentSpace().measure(subject_of(small, noise_images(50))).values
+    values = LatentSpace().measure(subject_of(PixelVAE(1.0), noise_images(150))).values
     found = {value.name: value.value for value in values}
     assert list(found) == ["active_units", *OF_THE_KL]
     assert {value.name for value in values if value.better == "lower"} == {*OF_THE_KL} - {"mutual_information_nats"}

@@ -20,7 +20,7 @@ from vae_lightning.system.whole_files import replacing
 # the numbers that are drawn over beta
 DRAWN = (
     *("bits_per_dim", "iwae_bits_per_dim", "reconstruction_ssim", "reconstruction_lpips", "fid_reconstructions"),
-    *("fid_normal", "fid_gmm", "active_units", "total_correlation_nats", "mig", "sap", "dci_disentanglement"),
+    *("fid_normal", "fid_gmm", "active_units", "total_correlation_gaussian_nats", "mig", "sap", "dci_disentanglement"),
     *("dci_completeness", "dci_informativeness", "factorvae_score", "modularity", "attribute_mig", "probe_mean_auc"),
 )
 PANELS_PER_ROW = 4

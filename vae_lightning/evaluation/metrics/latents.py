@@ -1,12 +1,13 @@
 """The latents: how many are active, what their KL consists of, and whether they fill the prior."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -14,19 +15,22 @@ from vae_lightning.evaluation.metric import Metric
 from vae_lightning.models.distributions import ACTIVE_VARIANCE, DiagonalGaussian
 from vae_lightning.pictures.charts import COLORS, Chart, draw_kl_per_latent, figure_pixels
 from vae_lightning.runs.subject import Subject
-from vae_lightning.scores.resampling import bootstrap_interval
+from vae_lightning.scores.resampling import bootstrap_interval, image_weights, shuffle_people, spread_interval
 from vae_lightning.scores.result import Result, Row, Value
 from vae_lightning.system.progress import Track
 
 MOST_COMPARED = 4_000  # images whose posteriors make up q(z): the work grows with their square
 COLLAPSED_NATS = 1.0
-NEARLY_ALL = 0.98  # of log(number of images): from there on the mutual information is only bounded, not measured
+# A part of the KL that twice as many images still change by more is bounded by them, and not measured.
+SETTLED_NATS, SETTLED_SHARE = 0.1, 0.05
+RESAMPLES, SHUFFLES = 30, 5  # of the people, for the Gaussian's numbers
 SHOWN_LATENTS = 6
 OF_THE_KL = (
     "mutual_information_nats",
     "total_correlation_nats",
     "dimension_wise_kl_nats",
     "aggregate_kl_nats",
+    "total_correlation_gaussian_nats",
     "aggregate_gaussian_kl_nats",
 )
 CELLS_AT_ONCE = 2**23  # of samples x images x latents: 32 MiB
@@ -52,16 +56,18 @@ class LatentSpace(Metric):
         assert isinstance(compared, DiagonalGaussian)
         noise = subject.noise(len(compared.mean), "aggregate posterior")
         parts = decompose_kl(compared, noise, subject.track)
+        half = decompose_kl(DiagonalGaussian(compared.mean[::2], compared.logvar[::2]), noise[::2], subject.track)
         kl_per_latent = posterior.kl_per_latent().double().mean(0)
-        cap = math.log(len(compared.mean))
+        values = _kl_values(parts, half)
+        gaussian = gaussian_values(posterior, subject.people(subject.split), subject.seed_of(self.name))
         rows: list[Row] = [
             {"latent": number, "kl_nats": float(kl_per_latent[number]), "variance_of_mean": float(variance[number])}
             for number in kl_per_latent.argsort(descending=True).tolist()
         ]
         return Result(
-            [active, *_kl_values(parts, compared, cap)],
+            [active, *values, *gaussian],
             {"images_in_aggregate_posterior": len(compared.mean), "latent_samples_per_image": 1},
-            [collapse_verdict(float(kl_per_latent.sum()), num_active, len(variance)), *_cap_remark(parts, cap)],
+            [collapse_verdict(float(kl_per_latent.sum()), num_active, len(variance)), *_bound_remark(values)],
             {"kl_per_latent": rows},
             {
                 "kl_per_latent": draw_kl_per_latent(kl_per_latent.float().numpy(), f"{subject.split} split"),
@@ -74,7 +80,8 @@ class LatentSpace(Metric):
 class KLParts:
     """E_x KL(q(z|x) || p(z)) = mutual_information + total_correlation + dimension_wise_kl, one value per image, nats.
 
-    Over the images at hand: the mutual information between image and latents is at most log(number of images).
+    Over the images at hand: their mutual information is at most log(number of images), and on average at most that
+    of all images, so that the other parts are at least theirs.
     """
 
     mutual_information: Float[Tensor, " images"]
@@ -82,45 +89,88 @@ class KLParts:
     dimension_wise_kl: Float[Tensor, " images"]
 
 
-def _kl_values(parts: KLParts, posterior: DiagonalGaussian, cap: float) -> list[Value]:
-    count = len(posterior.mean)
-    notes = {
-        "mutual_information_nats": (
-            parts.mutual_information,
-            f"between image and latents; at most log {count} = {cap:.2f}",
-        ),
-        "total_correlation_nats": (parts.total_correlation, "dependence between latents in q(z); 0 is independent"),
-        "dimension_wise_kl_nats": (parts.dimension_wise_kl, "sum over latents of KL(q(z_j) || N(0, 1))"),
-        "aggregate_kl_nats": (
-            parts.total_correlation + parts.dimension_wise_kl,
-            "KL(q(z) || N(0, I)), the two above: how far samples are from what the decoder has seen",
-        ),
-    }
-    values = [
-        Value(
-            name,
-            float(each.mean()),
-            f"{note}. q(z): mixture over {count:,} images",
-            bootstrap_interval(each.numpy()),
-            "" if name == "mutual_information_nats" else "lower",
-        )
-        for name, (each, note) in notes.items()
-    ]
-    moments = Value(
-        "aggregate_gaussian_kl_nats",
-        gaussian_kl(*aggregate_moments(posterior)),
-        "KL of the Gaussian with q(z)'s mean and covariance to N(0, I), closed form: what a linear map would remove",
-        better="lower",
+def _kl_values(parts: KLParts, half: KLParts) -> list[Value]:
+    """The parts of the KL; one that is not settled is given as the bound that it is.
+
+    Args:
+        parts: of all images.
+        half: of every second one, which shows what twice as many images change.
+    """
+    count = len(parts.mutual_information)
+    growth = float((parts.mutual_information[::2] - half.mutual_information).mean())
+    shrinkage = float((half.dimension_wise_kl - parts.dimension_wise_kl[::2]).mean())
+    has_all = growth <= SETTLED_NATS
+    has_single = shrinkage <= max(SETTLED_NATS, SETTLED_SHARE * float(parts.dimension_wise_kl.mean()))
+    aggregate = parts.total_correlation + parts.dimension_wise_kl
+    lower, upper = "at least {0:.2f} nats by {1:,} images", "at most {0:.2f} nats by {1:,} images"
+    of_rest = upper if has_single else "{1:,} images are too few for a bound"
+    notes = (
+        ("mutual_information_nats", parts.mutual_information, has_all, lower, "between image and latents"),
+        ("total_correlation_nats", parts.total_correlation, has_all and has_single, of_rest, "dependence of latents"),
+        ("dimension_wise_kl_nats", parts.dimension_wise_kl, has_single, upper, "sum of KL(q(z_j) || N(0, 1))"),
+        ("aggregate_kl_nats", aggregate, has_all, upper, "KL(q(z) || N(0, I)), the two above"),
     )
-    return [*values, moments]
+    values = []
+    for name, each, is_settled, bound, note in notes:
+        mean = float(each.mean())
+        if is_settled:
+            said, interval = f"{note}. q(z): mixture over {count:,} images", bootstrap_interval(each.numpy())
+            values.append(Value(name, mean, said, interval, "" if bound is lower else "lower"))
+        else:
+            values.append(Value.missing(name, f"{bound.format(mean, count)}; {note}"))
+    return values
 
 
-def _cap_remark(parts: KLParts, cap: float) -> list[str]:
-    if float(parts.mutual_information.mean()) < NEARLY_ALL * cap:
+def gaussian_values(posterior: DiagonalGaussian, people: Int64[np.ndarray, " images"], seed: int) -> list[Value]:
+    """Of the Gaussian with the mean and covariance of q(z), which few images suffice for; they miss what is not linear.
+
+    The KL of q(z) is at least the Gaussian's, since log N(z; m, S) - log N(z; 0, I) has the same mean under both.
+    Correlations that chance gives are subtracted: those that are left where each latent is taken from other people.
+    """
+    mean, variance = posterior.mean.double().numpy(), posterior.logvar.double().exp().numpy()
+    random = np.random.default_rng([seed, len(people)])
+    found = np.array([_gaussian_nats(mean, variance, row) for row in image_weights(people, RESAMPLES, seed)])
+    by_chance = []
+    for _ in range(SHUFFLES):
+        columns = [column[shuffle_people(people, random)] for column in mean.T]
+        by_chance.append(_gaussian_nats(np.stack(columns, axis=1), variance, np.ones(len(people)))[0])
+    chance = min(float(np.mean(by_chance)), *found[0])
+    of = "of the Gaussian with q(z)'s mean and covariance, closed form"
+    notes = (
+        ("total_correlation_gaussian_nats", f"{of}: linear dependence between latents"),
+        ("aggregate_gaussian_kl_nats", f"KL {of}, to N(0, I): what a linear map would remove; at most the KL of q(z)"),
+    )
+    values = []
+    for (name, note), estimates in zip(notes, found.T, strict=True):
+        estimate = float(estimates[0]) - chance
+        interval = spread_interval(estimate, estimates[1:], 0.0, math.inf)
+        values.append(Value(name, estimate, f"{note}; {chance:.2g} by chance subtracted", interval, "lower"))
+    return values
+
+
+def _gaussian_nats(
+    mean: Float[np.ndarray, "images latents"],
+    variance: Float[np.ndarray, "images latents"],
+    weights: Float[np.ndarray, " images"],
+) -> tuple[float, float]:
+    """Total correlation of the Gaussian with q(z)'s moments under these weights, and its KL to N(0, I)."""
+    shares = weights / weights.sum()
+    centre = shares @ mean
+    centred = mean - centre
+    covariance = (centred * shares[:, None]).T @ centred + np.diag(shares @ variance)
+    moments = torch.from_numpy(centre), torch.from_numpy(covariance)
+    total_correlation = 0.5 * (np.log(np.diag(covariance)).sum() - np.linalg.slogdet(covariance).logabsdet)
+    return float(total_correlation), gaussian_kl(*moments)
+
+
+def _bound_remark(values: Sequence[Value]) -> list[str]:
+    bounded = [value.name for value in values if value.value is None]
+    if not bounded:
         return []
     return [
-        f"The latents distinguish all images (mutual information at its cap of {cap:.2f} nats for so many images): "
-        "with more images more of the KL would count as mutual information and less as total correlation."
+        f"Only bounded: {', '.join(bounded)}. The latents tell these images apart, so that mutual information is near "
+        "the logarithm of their number, and what it lacks counts as total correlation: twice as many images would "
+        "change these numbers. total_correlation_gaussian_nats and aggregate_gaussian_kl_nats compare runs."
     ]
 
 
@@ -189,12 +239,3 @@ def gaussian_kl(mean: Float[Tensor, " latent"], covariance: Float[Tensor, "laten
     """KL(N(mean, covariance) || N(0, I)) in nats."""
     trace, square = covariance.diagonal().sum(), mean.square().sum()
     return float(0.5 * (trace + square - len(mean) - torch.linalg.slogdet(covariance).logabsdet))
-
-
-def aggregate_moments(
-    posterior: DiagonalGaussian,
-) -> tuple[Float[Tensor, " latent"], Float[Tensor, "latent latent"]]:
-    """Mean and covariance of q(z), exactly: those of the means, plus the mean variance."""
-    mean = posterior.mean.double()
-    covariance = torch.cov(mean.T, correction=0).reshape(mean.shape[1], -1)
-    return mean.mean(0), covariance + torch.diag(posterior.logvar.double().exp().mean(0))
