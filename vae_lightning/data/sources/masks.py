@@ -13,7 +13,8 @@ from vae_lightning.data.sources.split_folders import WORD
 WORDS = frozenset(
     (
         *("mask", "masks", "seg", "segs", "segmentation", "segmentations", "label", "labels", "trimap", "trimaps"),
-        *("anno", "annos", "annot", "annotation", "annotations", "gt", "parsing", "matte", "mattes"),
+        *("anno", "annos", "annot", "annotation", "annotations", "gt", "groundtruth", "truth", "parsing"),
+        *("segmap", "segmaps", "labelmap", "labelmaps", "matte", "mattes", "silhouette", "silhouettes"),
     )
 )
 SEPARATORS = re.compile(r"[-_. ]")
@@ -41,7 +42,7 @@ def find_masks(root: Path, names: Sequence[str]) -> list[str]:
     if not others:  # photographs of people with and without masks
         return []
     folder = FolderStore(root)
-    masks = []
+    masks: list[str] = []
     has_colour = bool(called) and any(_is_coloured(folder, files) for files in others.values())
     for key in called:
         if has_colour and not _is_coloured(folder, groups[key]):
