@@ -129,6 +129,18 @@ def test_fewer_images_give_another_ranking(subject: Subject) -> None:
     assert few != all_of_them
 
 
+def test_pictures_say_the_correlation_that_was_asked_for(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+    monkeypatch.setattr(
+        "vae_lightning.editing.attributes.amplification.labelled_grid",
+        lambda images, rows, columns, title: titles.append(title) or np.zeros((1, 1, 3), np.uint8),
+    )
+    (row,) = rank_dimensions(subject, "correlation", attribute="Coin")[:1]
+    faces = subject.pixels("test", np.arange(1))
+    amplify(subject, faces, ["face"], [int(row["dimension"])], num_steps=2, attribute="Coin")
+    assert f"Coin r = {row['correlation_Coin']:+.2f}" in titles[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

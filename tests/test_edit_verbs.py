@@ -18,6 +18,7 @@ from vae_lightning.runs.load import load_run
 pytestmark = pytest.mark.slow  # test_directions, test_guidance and test_identity_transfer have the same from Python
 
 FIXED = [override for override in TINY_RUN if "latent_dim" not in override]
+TWO_PICTURES = ["--min-pictures", "2", "--split", "train"]  # of some people
 SMALL = ["trainer.max_epochs=1", "callbacks=[checkpoint]", "logger=[csv]", "test=false"]
 
 
@@ -95,7 +96,7 @@ def test_an_attribute_is_added_and_the_api_gives_the_same_faces(workshop: Path) 
 def test_guidance_and_scores(workshop: Path) -> None:
     networks = ["--classifier", workshop / "guide"]
     vae("edit", "guide", workshop / "vae", "Attribute_03=no,Attribute_04", *networks, "--steps", 3, "-n", 2)
-    folder = workshop / "vae" / "edits" / "guide_Attribute_03_removed_Attribute_04_added"
+    folder = workshop / "vae" / "edits" / "guide_Attribute_03_no_Attribute_04_yes"
     assert read_settings(folder)["targets"] == {"Attribute_03": False, "Attribute_04": True}
     with (folder / "faces.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 2
@@ -142,9 +143,28 @@ def test_interpolation_moves_and_stands_still(workshop: Path) -> None:
     assert read_settings(workshop / "way")["loop"] is True
 
 
+def test_an_edit_of_before_is_kept(workshop: Path) -> None:
+    command = ["edit", "attribute", workshop / "vae", "Attribute_05", "--strengths", "0", "-n"]
+    for count in (1, 2):
+        vae(*command, count)
+    folders = [workshop / "vae" / "edits" / f"Attribute_05_means{number}" for number in ("", "_2")]
+    heights = []
+    for folder in folders:
+        with Image.open(folder / "Attribute_05.png") as picture:
+            heights.append(picture.height)
+    assert heights[0] < heights[1]
+    output = refused(*command, 1, "--out", folders[0])
+    assert f"{folders[0] / 'edit.json'} is there already" in output.replace("\n", "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["guide", "{vae}", "Attribute_03", "--classifier", "{guide}", "--steps", "0"], "--steps 0: at least 1 step"),
+        (
+            ["transfer", "{vae}", "--components", "6", "--min-pictures", "2", "--split", "train"],
+            "--components 6: this model has 6 latents",
+        ),
         (["attribute", "{vae}", "Atribute_03"], "did you mean Attribute_0"),
         (["attribute", "{vae}", "Attribute_03", "--strengths", "1,x"], "--strengths 1,x: numbers by comma"),
         (["attribute", "{vae}", "Attribute_03", "--unit", "meters"], "class, std"),

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, kl_divergence
 
 from vae_lightning.editing.attributes import guidance
-from vae_lightning.editing.attributes.guidance import GuidanceSettings, guide, guide_faces
+from vae_lightning.editing.attributes.guidance import GuidanceSettings, guide
+from vae_lightning.editing.attributes.guided_faces import guide_faces
 from vae_lightning.models import Autoencoder, ConvVAE
 from vae_lightning.recognition import Recognizer
 
@@ -237,6 +238,10 @@ def test_faces_give_a_picture_and_a_row_each() -> None:
     assert outcome.protocol["median"]["probability_before"]["Smiling"] == pytest.approx(
         float(smiling.median()), abs=1e-4
     )
+    asked = [row["Smiling after"] > 0.5 and row["Young after"] < 0.5 for row in rows]
+    assert [row["as asked"] == "yes" for row in rows] == asked
+    assert outcome.protocol["found"].startswith(f"on {sum(asked)} of 3 faces, before on ")
+    assert "whose AUC is not known here" in outcome.protocol["found"]
     picture = outcome.pictures["guidance"]  # 3 rows and 5 columns of faces enlarged to 128 pixels
     assert picture.shape[0] >= 3 * 128
     assert picture.shape[1] >= 5 * 128

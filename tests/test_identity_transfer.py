@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vae_lightning.editing.identity.bases import encode_rows, find_person, fit_basis, people_with
 from vae_lightning.editing.identity.scores import at_equal_identity, draw_transfer_scores, transfer_scores
-from vae_lightning.editing.identity.transfer import choose_subjects, transfer
+from vae_lightning.editing.identity.transfer import choose_subjects, components_to_take, transfer
 from vae_lightning.models import Autoencoder
 from vae_lightning.recognition import Recognizer
 from vae_lightning.runs.subject import Subject
@@ -132,11 +132,24 @@ def test_transfer_leaves_pictures_a_table_and_numbers(make_faces: MakeFaces, bas
     assert (tmp_path / "edit.json") in outcome.write(tmp_path, {})
 
 
+@pytest.mark.parametrize(("latent_dim", "taken"), [(256, 64), (64, 16), (3, 1), (2, 1)])
+def test_the_number_of_components_follows_the_model(latent_dim: int, taken: int) -> None:
+    assert components_to_take(None, latent_dim) == taken
+
+
+def test_one_latent_cannot_be_shared() -> None:
+    with pytest.raises(ValueError, match="1 latent"):
+        components_to_take(None, 1)
+
+
 def test_transfer_refuses_what_cannot_be(make_faces: MakeFaces) -> None:
     subject = make_faces()
     anchors, rows = [find_person(subject, "test", 100, 6)], np.array([12])
-    with pytest.raises(ValueError, match="components=64: this model has 16 latents"):
-        transfer(subject, anchors, rows)
+    for components in (-1, 0, 16, 64):
+        with pytest.raises(
+            ValueError, match=f"components={components}: this model has 16 latents.*1 to 15 are allowed"
+        ):
+            transfer(subject, anchors, rows, components)
     with pytest.raises(ValueError, match=r"basis=identities .*did you mean identity"):
         transfer(subject, anchors, rows, 2, "identities")
     with pytest.raises(ValueError, match="10 training images are too few for 16 latents"):

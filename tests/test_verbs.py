@@ -15,6 +15,8 @@ from typer.testing import CliRunner, Result
 from vae_lightning import load_run
 from vae_lightning.cli import faces as cli
 from vae_lightning.cli.app import app
+from vae_lightning.cli.arguments import as_typed
+from vae_lightning.cli.edit import edit
 from vae_lightning.latents.statistics import LatentStatistics
 from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.runs import checkpoints
@@ -64,6 +66,72 @@ def test_traverse_sets_the_latents_that_are_asked_for(tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, [*command, "--dimensions", "6"])
     assert refused.exit_code == 2
     assert "0 to 5" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [
+        (["sample", "{run}", "-n", "2"], "sample_t=1_seed=0"),
+        (["reconstruct", "{run}", "a.png"], "reconstruct_a"),
+        (["traverse", "{run}", "a.png", "--dimensions", "1"], "traverse_a"),
+    ],
+)
+def test_pictures_of_before_are_kept(
+    verb: list[str], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same picture again stays one file; another one gets a number; a place that a person names is not taken."""
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "run")
+    command = [word.format(run=tmp_path / "run") for word in verb]
+    statistics_file(tmp_path / "run" / "checkpoints" / "best.ckpt").write(
+        LatentStatistics(torch.zeros(6), torch.ones(6), torch.ones(6))
+    )
+    Image.effect_noise((90, 120), 80).save("a.png")
+    places = [typed(*command).stdout.strip() for _ in range(2)]
+    first = (tmp_path / "run" / "images" / f"{name}.png").read_bytes()
+    (tmp_path / "run" / "images" / f"{name}.png").write_bytes(b"drawn over by hand")
+    places.append(typed(*command).stdout.strip())
+    assert [Path(place).name for place in places] == [f"{name}.png", f"{name}.png", f"{name}_2.png"]
+    assert Path(places[2]).read_bytes() == first
+    assert (tmp_path / "run" / "images" / f"{name}.png").read_bytes() == b"drawn over by hand"
+    if verb[0] == "traverse":
+        return  # its --out is a folder, in which names get a number too
+    refused = typed(*command, "--out", "a.png")
+    assert refused.exit_code == 2
+    assert refused.stderr.strip().startswith("--out a.png: a.png is there already")
+
+
+def test_the_name_of_many_reconstructions_says_that_there_are_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "run")
+    for name in "abcde":
+        Image.effect_noise((90, 120), 80).save(f"{name}.png")
+    place = typed("reconstruct", "run", *(f"{name}.png" for name in "abcde")).stdout.strip()
+    assert Path(place).name == "reconstruct_a_b_c_and_2_more.png"
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "words"),
+    [
+        ("guide", "num_steps=0: at least 1 step", "--steps 0: at least 1 step"),
+        ("guide", "distance_weight=-1: expected 0 or more", "--distance-weight -1: expected 0 or more"),
+        ("guide", "posterior=deterministic has none", "posterior=deterministic has none"),
+        ("amplify", "by=kl: take by=variance", "--by kl: take --by variance"),
+        ("amplify", "limit=0.0: needs more", "--range 0.0: needs more"),
+        ("amplify", "count_images=1: at least 2", "--images 1: at least 2"),
+        ("score", "target=Smilng: allowed are Smiling", "Smilng: allowed are Smiling"),
+        ("score", "train one: python train.py seed=1", "train one: python train.py seed=1"),
+        ("sample", "prior=flw: allowed", "--prior flw: allowed"),
+        ("sample", "data.seed=1: no", "data.seed=1: no"),
+        ("reconstruct", "checkpoint=b: there is no such file", "--checkpoint b: there is no such file"),
+        ("prepare", "data.crop=x: expected", "--crop x: expected"),
+    ],
+)
+def test_errors_are_in_the_words_that_were_typed(name: str, message: str, words: str) -> None:
+    verbs = {each.callback.__name__: each.callback for each in (*app.registered_commands, *edit.registered_commands)}
+    assert as_typed(message, verbs[name]) == words
 
 
 def typed(*words: str | Path) -> Result:

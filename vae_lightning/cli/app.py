@@ -22,6 +22,7 @@ from vae_lightning.cli.edit import edit
 from vae_lightning.cli.explore import explore
 from vae_lightning.cli.export import export
 from vae_lightning.cli.faces import interpolate, reconstruct, sample, traverse
+from vae_lightning.cli.places import new_file
 from vae_lightning.cli.prepare import prepare
 from vae_lightning.cli.score import score
 from vae_lightning.evaluation import METRIC_NAMES
@@ -132,7 +133,9 @@ def bench(
     seconds: Annotated[float, typer.Option(min=0.1, help="Of each measurement.")] = 10.0,
     peer: Annotated[bool, typer.Option("--peer", help="Also the best-known repository's network and loader.")] = False,
     sharing: Annotated[str, typer.Option(help="Also so many runs at once on the device: 1,2,4,8.")] = "",
-    out: Annotated[Path, typer.Option(dir_okay=False, help="Where the figures go.")] = Path("bench.json"),
+    out: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Where the figures go. Default: bench.json here.")
+    ] = None,
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option(help="Measure nothing, set two such files side by side.")
     ] = None,
@@ -158,6 +161,7 @@ def bench(
             sharing=counts,
             progress=lambda part: status.update(f"measuring {part}"),
         )
-    write_json(out, report)
+    place = out or new_file(Path("bench.json"))
+    write_json(place, report)
     console.print(benchmark.tables(report))
-    typer.echo(out)
+    typer.echo(place)

@@ -1,13 +1,17 @@
 """Arguments that several verbs of `vae` share, and errors that end a verb with one line."""
 
+import inspect
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
 import typer
+from typer.models import ArgumentInfo, OptionInfo
 
+from vae_lightning.cli.places import check_free
 from vae_lightning.runs.layout import CHECKPOINTS, HYDRA, runs_here
 from vae_lightning.system.names import LONGEST_REASON, explain_encoding, reason_of, shown
 from vae_lightning.system.terminal import command, make_output_safe
@@ -23,7 +27,11 @@ SIZES = (
     "frames",
     "steps",
 )  # arguments that memory depends on
-TYPED_OTHERWISE = {"limit": "range"}  # arguments whose options have another name
+# names of the Python API -> of the arguments that a person types
+OF_THE_API = {
+    **{"num_steps": "steps", "count_images": "images", "max_images": "images", "target": "attribute"},
+    **{f"data.{name}": name for name in ("crop", "color", "image_size", "data_dir")},
+}
 NAMELESS = Path("standard output, or a file of the result,")  # if an error names no file
 SIGNS_OF_THE_CPU = (
     *("DefaultCPUAllocator", "alloc_cpu", "std::bad_alloc"),
@@ -107,19 +115,18 @@ def ends_with_one_line(verb: Callable[P, None]) -> Callable[P, None]:
         try:
             for name, value in kwargs.items():
                 kwargs[name] = _at_home(value)  # shells do not expand the ~ of --out=~/x
-                _check_argument(name, kwargs[name])
+                _check_argument(typed_name(verb, name), name, kwargs[name])
             verb(*args, **kwargs)
         except (ValueError, OSError) as error:
             stuck = storage_error(error, NAMELESS)
             nameless = stuck is not None and stuck.filename == str(NAMELESS)
-            typer.secho(
-                f"{NAMELESS} cannot be written: {error}" if nameless else str(stuck or error), fg="red", err=True
-            )
+            words = f"{NAMELESS} cannot be written: {error}" if nameless else str(stuck or error)
+            typer.secho(as_typed(words, verb), fg="red", err=True)
             raise typer.Exit(2 if stuck is None else 1) from error
         except (MemoryError, RuntimeError) as error:
             if not lacks_memory(error):
                 raise
-            typer.secho(_without_memory(error, kwargs), fg="red", err=True)
+            typer.secho(_without_memory(error, verb, kwargs), fg="red", err=True)
             raise typer.Exit(1) from error
 
     return guarded
@@ -142,25 +149,48 @@ def _at_home(value: Any) -> Any:
         raise ValueError(f"{value}: there is no user {name[1:]} here; a folder of that name is ./{name}") from error
 
 
-def _check_argument(name: str, value: Any) -> None:
+def _check_argument(typed: str, name: str, value: Any) -> None:
     """
     Raises:
-        ValueError: a number is nan or infinite, a name is not UTF-8, or a file stands in the way of a folder.
+        ValueError: a number is nan or infinite, a name is not UTF-8, a file stands in the way of a folder, or a result
+            would be overwritten.
     """
     problem = explain_encoding(map(str, value if isinstance(value, list | tuple) else [value]))
     if problem is not None:
         raise ValueError(problem)
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{_option(name)} {value}: a finite number is expected")
+        raise ValueError(f"{typed} {value}: a finite number is expected")
+    if name == "out" and isinstance(value, Path):
+        check_free(value)
     if name in PLACES and isinstance(value, Path):
         for parent in value.absolute().parents:
             if parent.exists() and not parent.is_dir():
                 raise ValueError(f"{value}: {parent} is a file, not a folder")
 
 
-def _option(name: str) -> str:
-    """The option of an argument, as a user types it."""
-    return f"--{TYPED_OTHERWISE.get(name, name).replace('_', '-')}"
+def typed_name(verb: Callable[..., None], name: str) -> str:
+    """`--steps` for a verb's option; nothing for an argument without a name, as RUN."""
+    annotation = inspect.signature(verb).parameters[name].annotation
+    info = next(each for each in annotation.__metadata__ if isinstance(each, ArgumentInfo | OptionInfo))
+    if isinstance(info, ArgumentInfo):
+        return ""
+    written = (info.default, *(info.param_decls or ()))  # typer keeps the first in `default`
+    named = [str(each).partition("/")[0] for each in written if str(each).startswith("--")]
+    return named[0] if named else f"--{name.replace('_', '-')}"
+
+
+def as_typed(message: str, verb: Callable[..., None]) -> str:
+    """The message of an error in the words of the command line: `num_steps=0` becomes `--steps 0`.
+
+    A command for train.py, whose settings are written with `=`, stays as it is.
+    """
+    words, command_for_training, rest = message.partition("train.py")
+    arguments = inspect.signature(verb).parameters
+    spoken = {name: name for name in arguments} | {name: own for name, own in OF_THE_API.items() if own in arguments}
+    for name, own in spoken.items():
+        option = typed_name(verb, own)
+        words = re.sub(rf"(?<![\w.-]){re.escape(name)}=(?=\S)", f"{option} " if option else "", words)
+    return words + command_for_training + rest
 
 
 def lacks_memory(error: BaseException) -> bool:
@@ -168,8 +198,8 @@ def lacks_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in SIGNS_OF_NO_MEMORY)
 
 
-def _without_memory(error: BaseException, arguments: Mapping[str, Any]) -> str:
-    smaller = ", ".join(_option(name) for name in SIZES if arguments.get(name) is not None)
+def _without_memory(error: BaseException, verb: Callable[..., None], arguments: Mapping[str, Any]) -> str:
+    smaller = ", ".join(typed_name(verb, name) for name in SIZES if arguments.get(name) is not None)
     fixes = [f"a smaller {smaller}"] if smaller else []
     on_cpu = isinstance(error, MemoryError) or any(sign in str(error) for sign in SIGNS_OF_THE_CPU)
     fixes += ["--device cpu"] if "device" in arguments and not on_cpu else []

@@ -60,31 +60,25 @@ def amplify(
     from vae_lightning.cli.workplace import finish, opened
     from vae_lightning.editing.attributes.amplification import (
         amplify,
-        best_dimensions,
-        correlation_picture,
+        correlation_column,
+        correlation_results,
         rank_dimensions,
     )
-    from vae_lightning.editing.attributes.amplification import subject_correlations as correlate
 
     settings = {"edit": "amplify", "by": by, "attribute": attribute, "range": limit, "steps": steps, "images": images}
+    settings["photographs"] = [*map(str, photographs or [])]
     named = whole_numbers("dimensions", dimensions)
-    with opened(run, checkpoint, device, split=split) as workplace:
+    with opened(run, checkpoint, device, split=split, out=out) as workplace:
         subject = workplace.subject
         ranking = rank_dimensions(subject, by, images, attribute)
         chosen = named or [int(row["dimension"] or 0) for row in ranking[:top]]
-        moved = amplify(subject, *workplace.faces(photographs, count), chosen, limit, steps, images)
-        pictures, tables = dict(moved.pictures), {"dimension_ranking": ranking}
-        if subject.data.attribute_names:
-            found, names = correlate(subject, images), subject.data.attribute_names
-            pictures["correlations"] = correlation_picture(found, names, min(images, len(subject.rows("train"))))
-            tables["best_dimensions"] = best_dimensions(found, names)
-            tables["correlations"] = [
-                {"attribute": name, **{str(latent): float(value) for latent, value in enumerate(row)}}
-                for name, row in zip(names, found, strict=True)
-            ]
+        moved = amplify(subject, *workplace.faces(photographs, count), chosen, limit, steps, images, attribute)
+        found = correlation_results(subject, images, chosen)
     name = f"amplify_{attribute or by}" if not named else "amplify_" + "_".join(map(str, named[:5]))
-    outcome = replace(moved, tables=tables, pictures=pictures)
-    ranked = ("rank", "dimension", "variance", "kl_nats", "best_attribute", "best_correlation")
+    tables = {"dimension_ranking": ranking, **found.tables}
+    outcome = replace(moved, tables=tables, pictures={**moved.pictures, **found.pictures})
+    asked = (correlation_column(attribute),) if attribute else ()
+    ranked = ("rank", "dimension", *asked, "variance", "kl_nats", "best_attribute", "best_correlation")
     best = ("attribute", "dimension", "correlation")
     finish(workplace, outcome, name, out, settings, show={"dimension_ranking": ranked, "best_dimensions": best})
 
@@ -97,7 +91,7 @@ def directions(run: RunPath, out: Folder = None, checkpoint: Which = "best", dev
     from vae_lightning.editing.attributes.directions import direction_table, normals_picture, subject_directions
     from vae_lightning.scores.result import Result
 
-    with opened(run, checkpoint, device) as workplace:
+    with opened(run, checkpoint, device, out=out) as workplace:
         fitted = subject_directions(workplace.subject, workplace.run.direction_file)
     tables = {"directions": direction_table(fitted)}
     columns = ("attribute", "with", "without", "means_gap", "means_gap_std", "cosine")
@@ -145,7 +139,8 @@ def attribute(
         )
     settings: dict[str, Any] = {"edit": "attribute", "attribute": name, "method": method}
     settings |= {"orthogonal_to": others, "unit": unit, "strengths": steps, "images_per_class": images_per_class}
-    with opened(run, checkpoint, device, split=split, seed=seed) as workplace:
+    settings["photographs"] = [*map(str, photographs or [])]
+    with opened(run, checkpoint, device, split=split, seed=seed, out=out) as workplace:
         subject = workplace.subject
         faces, labels = workplace.faces(photographs, count)
         if edit:
@@ -182,7 +177,8 @@ def guide(
 ) -> None:
     """Follow the gradient of an attribute classifier until it predicts the wanted attributes."""
     from vae_lightning.cli.workplace import finish, made_by, opened
-    from vae_lightning.editing.attributes.guidance import GuidanceSettings, guide_faces
+    from vae_lightning.editing.attributes.guidance import GuidanceSettings
+    from vae_lightning.editing.attributes.guided_faces import guide_faces
 
     wanted = yes_or_no(targets)
     chosen = GuidanceSettings(steps, lr, distance_weight, hold_others, min(6, steps))
@@ -190,14 +186,15 @@ def guide(
         raise ValueError(
             f"--classifier RUN is needed: {command('python train.py experiment=attribute_classifier')} trains one"
         )
-    with opened(run, checkpoint, device, split=split) as workplace:
+    with opened(run, checkpoint, device, split=split, out=out) as workplace:
         network = workplace.recognizer(classifier)
         first = {name: not value for name, value in list(wanted.items())[:1]}  # faces to which it can be done
         faces, labels = workplace.faces(photographs, count, **first)
         outcome = guide_faces(workplace.subject, network, faces, labels, wanted, chosen)
     settings = {"edit": "guide", "targets": wanted, **made_by(classifier=classifier), **chosen.__dict__}
-    columns = ["face", *(f"{name} {when}" for name in wanted for when in ("before", "after")), "distance", "loss last"]
-    how = "_".join(f"{name}_{'added' if value else 'removed'}" for name, value in wanted.items())
+    settings["photographs"] = [*map(str, photographs or [])]
+    columns = ["face", *(f"{name} {when}" for name in wanted for when in ("before", "after")), "as asked", "distance"]
+    how = "_".join(f"{name}_{'yes' if value else 'no'}" for name, value in wanted.items())
     finish(
         workplace,
         outcome,
@@ -214,10 +211,12 @@ def transfer(
     run: RunPath,
     anchors: Annotated[str, typer.Option(help="Numbers of people, by comma. Default: those with most pictures.")] = "",
     num_anchors: Annotated[int, typer.Option(min=1, help="How many people, where none are named.")] = 3,
-    components: Annotated[int, typer.Option(help="Of the anchor's; the rest stays the subject's.")] = 64,
+    components: Annotated[
+        int | None, typer.Option(help="Of the anchor's; the rest stays the subject's. Default: a quarter of all.")
+    ] = None,
     basis: Annotated[str, typer.Option(help="pca: by variance; identity: by what distinguishes people.")] = "pca",
     min_pictures: Annotated[int, typer.Option(min=2, help="Of a person, for their essence.")] = 10,
-    images: Annotated[int, typer.Option(help="Training images that the components are fitted to.")] = 5_000,
+    images: Annotated[int, typer.Option(min=2, help="Training images that the components are fitted to.")] = 5_000,
     judge: Annotated[str, typer.Option(help="Also score: a run of factor_regressor or attribute_classifier.")] = "",
     pairs: Annotated[int, typer.Option(min=20, help="Images and anchors that are scored.")] = 300,
     count: Count = 8,
@@ -234,13 +233,8 @@ def transfer(
     from vae_lightning.editing.identity.transfer import transfer as give_identity
 
     named = whole_numbers("anchors", anchors)
-    settings: dict[str, Any] = {
-        "edit": "transfer",
-        "components": components,
-        "basis": basis,
-        "min_pictures": min_pictures,
-    }
-    with opened(run, checkpoint, device, split=split) as workplace:
+    settings: dict[str, Any] = {"edit": "transfer", "basis": basis, "min_pictures": min_pictures}
+    with opened(run, checkpoint, device, split=split, out=out) as workplace:
         subject = workplace.subject
         if named:
             people = [find_person(subject, subject.split, identity, min_pictures) for identity in named]
@@ -252,9 +246,10 @@ def transfer(
             scored = score_transfer(subject, workplace.recognizer(judge), pairs, min_pictures, images)
             pictures, tables = {**outcome.pictures, **scored.pictures}, {**outcome.tables, **scored.tables}
             outcome = replace(outcome, tables=tables, pictures=pictures)
-    settings |= {"fitting_images": images, "pairs": pairs, **made_by(judge=judge)}
+    taken = outcome.protocol["components"]
+    settings |= {"components": taken, "fitting_images": images, "pairs": pairs, **made_by(judge=judge)}
     columns = ("method", "identity share", "pose and expression share", "rest share")
-    finish(workplace, outcome, f"transfer_{basis}_{components}", out, settings, show={"at_equal_identity": columns})
+    finish(workplace, outcome, f"transfer_{basis}_{taken}", out, settings, show={"at_equal_identity": columns})
 
 
 def numbers(name: str, text: str) -> list[float]:

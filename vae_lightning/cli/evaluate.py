@@ -15,7 +15,7 @@ from vae_lightning.evaluation.evaluate import evaluate_run
 from vae_lightning.evaluation.request import Request
 from vae_lightning.report import write_report
 from vae_lightning.report.sweep import Sweep, read_sweep
-from vae_lightning.runs.layout import EVALUATION, check_links, checkpoint_file, is_sweep, run_folder
+from vae_lightning.runs.layout import CARD_JSON, EVALUATION, check_links, checkpoint_file, is_sweep, run_folder
 from vae_lightning.system.names import reason_of
 from vae_lightning.system.progress import Observer, progress
 
@@ -28,10 +28,13 @@ def show_evaluation(run: str, request: Request, checkpoint: str, out: Path | Non
     """
     console, path = Console(), Path(run).expanduser()
     if not is_sweep(path):
+        folder = out or run_folder(checkpoint_file(path, checkpoint)) / EVALUATION
+        replaced = (folder / CARD_JSON).is_file()
         with progress() as observer:
             card = evaluate_run(path, request, checkpoint=checkpoint, out=out, observer=observer)
         console.print(to_rich(card, console.width))
-        folder = out or run_folder(checkpoint_file(path, checkpoint)) / EVALUATION
+        if replaced:
+            console.print("It replaces the card that was there, whose numbers are still in measured/ beside it.")
         console.print(folder / "card.md", soft_wrap=True, highlight=False)
         return
     if out is not None:
@@ -39,9 +42,12 @@ def show_evaluation(run: str, request: Request, checkpoint: str, out: Path | Non
             f"--out {out}: {run} is a sweep, whose runs keep their cards in their own folders; leave it out"
         )
     sweep = read_sweep(path)
+    replaced = sum((job.folder / EVALUATION / CARD_JSON).is_file() for job in sweep.jobs)
     with progress() as observer:
         cards, problems = evaluate_sweep(sweep, request, checkpoint, observer)
     console.print(comparison(cards))
+    if replaced:
+        console.print(f"{replaced} cards were there and are replaced; their numbers are still in evaluation/measured/.")
     for line in (*problems, write_report(path)):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     if not cards:

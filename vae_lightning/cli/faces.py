@@ -17,6 +17,7 @@ from vae_lightning.cli.arguments import (
     whole_numbers,
 )
 from vae_lightning.cli.edit import Folder
+from vae_lightning.cli.places import write_new_picture
 from vae_lightning.system.names import short_stem
 
 if TYPE_CHECKING:  # torch is imported inside the verbs: --help and shell completion answer at once
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # torch is imported inside the verbs: --help and shell comple
     from vae_lightning.runs.run import Run
 COLUMNS = 8
 MOST_STEPS = 1_000  # in a row of a picture
+MOST_NAMES = 3  # of photographs, in the name of a file
 Out = Annotated[
     Path | None, typer.Option(dir_okay=False, help="Where the picture goes. Default: into the run's images folder.")
 ]
@@ -68,7 +70,9 @@ def reconstruct(
     vae = _load(run, checkpoint, device)
     if photographs:
         originals = vae.preprocess(open_photographs(photographs))
-        name = "_".join(["reconstruct", *map(short_stem, photographs[:3])])
+        rest = len(photographs) - MOST_NAMES
+        more = [f"and_{rest}_more"] if rest > 0 else []
+        name = "_".join(["reconstruct", *map(short_stem, photographs[:MOST_NAMES]), *more])
     else:
         originals = vae.held_out_faces("test", count)
         name = "reconstruct_test"
@@ -98,7 +102,7 @@ def traverse(
 ) -> None:
     """One face, and in each row one latent set to values from -3 to 3."""
     from vae_lightning.pictures.face_grids import traversal_grid
-    from vae_lightning.pictures.grids import labelled_grid, write_picture
+    from vae_lightning.pictures.grids import labelled_grid
     from vae_lightning.runs.layout import IMAGES, results_folder
     from vae_lightning.runs.photographs import open_photographs
     from vae_lightning.system.progress import progress
@@ -121,10 +125,8 @@ def traverse(
     for name, face in zip(names, faces.to(vae.device), strict=True):
         grid = traversal_grid(vae.model, face, chosen, statistics, limit, steps)
         path = (out or results_folder(vae.path, IMAGES)) / f"traverse_{name}.png"
-        write_picture(
-            path, labelled_grid(grid.images, grid.row_labels, grid.column_labels, title=f"{grid.title}: {name}")
-        )
-        typer.echo(path)
+        picture = labelled_grid(grid.images, grid.row_labels, grid.column_labels, title=f"{grid.title}: {name}")
+        typer.echo(write_new_picture(path, picture))
 
 
 @ends_with_one_line
@@ -153,13 +155,15 @@ def interpolate(
         require_pyav()  # before anything is computed
     paths = split_by_comma(path)
     settings = {"edit": "interpolate", "paths": paths, "steps": steps, "loop": loop, "frames": frames, "fps": fps}
-    with opened(run, checkpoint, device) as workplace:
+    settings["photographs"] = [*map(str, photographs or [])]
+    animations = [f"{each}.{suffix}" for each in paths for suffix in writers]
+    with opened(run, checkpoint, device, out=out) as workplace:
         subject = workplace.subject
         faces, names = workplace.faces(photographs, count)
         outcome = draw(subject, faces, names, num_steps=steps, paths=paths, loop=loop)
         moving = {each: frames_through(subject, faces, num_steps=frames, path=each, loop=loop) for each in paths}
-    name = "_".join(["interpolate", *(short_stem(Path(name)) for name in names[:3])])
-    folder = finish(workplace, outcome, name, out, settings)
+    name = "_".join(["interpolate", *(short_stem(Path(name)) for name in names[:MOST_NAMES])])
+    folder = finish(workplace, outcome, name, out, settings, also=animations)
     for each, pictures in moving.items():
         for suffix, write in writers.items():
             write(folder / f"{each}.{suffix}", pictures, fps)
@@ -178,11 +182,10 @@ def _write_grid(rows: "list[Tensor]", labels: list[str], vae: "Run", out: Path |
     from torch import stack
 
     from vae_lightning.models.pixels import to_uint8
-    from vae_lightning.pictures.grids import labelled_grid, write_picture
+    from vae_lightning.pictures.grids import labelled_grid
     from vae_lightning.runs.layout import IMAGES, results_folder
 
     columns = len(rows[0])
     filled = [F.pad(row, (0, 0, 0, 0, 0, 0, 0, columns - len(row)), value=1.0) for row in rows]
     path = out or results_folder(vae.path, IMAGES) / f"{name}.png"
-    write_picture(path, labelled_grid(to_uint8(stack(filled), (0.0, 1.0)), labels))
-    typer.echo(path)
+    typer.echo(write_new_picture(path, labelled_grid(to_uint8(stack(filled), (0.0, 1.0)), labels)))

@@ -43,7 +43,7 @@ def score(
         )
     check_judge(judge, classifier)
     steps, others = numbers("strengths", strengths), split_by_comma(orthogonal_to)
-    with opened(run, checkpoint, device, split=split, seed=seed) as workplace:
+    with opened(run, checkpoint, device, split=split, seed=seed, out=out) as workplace:
         subject = workplace.subject
         reader = workplace.recognizer(judge)
         if reader.target == "factors" and not factor:

@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vae_lightning.cli.places import check_free, new_folder
 from vae_lightning.data.sources.source import SPLITS
 from vae_lightning.pictures.face_grids import Faces
 from vae_lightning.recognition import Recognizer
 from vae_lightning.recognition.load import load_recognizer
 from vae_lightning.runs.fitted import digest_of
-from vae_lightning.runs.layout import EDITS, checkpoint_file, results_folder, run_folder
+from vae_lightning.runs.layout import EDIT_JSON, EDITS, checkpoint_file, results_folder, run_folder
 from vae_lightning.runs.load import load_run
 from vae_lightning.runs.photographs import open_photographs
 from vae_lightning.runs.run import Run
@@ -79,12 +80,16 @@ class Workplace:
 
 
 @contextmanager
-def opened(run: str, checkpoint: str, device: str, *, split: str = "test", seed: int = 0) -> Iterator[Workplace]:
+def opened(
+    run: str, checkpoint: str, device: str, *, split: str = "test", seed: int = 0, out: Path | None = None
+) -> Iterator[Workplace]:
     """Opens a run with its data, and shows a progress bar during the block.
 
     Raises:
-        ValueError: run, device or split do not exist, or the data have moved.
+        ValueError: run, device or split do not exist, the data have moved, or the folder `out` holds an edit already.
     """
+    if out is not None:
+        check_free(out, [EDIT_JSON])
     if split not in SPLITS:
         raise ValueError(not_allowed("split", split, SPLITS))
     with progress() as observer:
@@ -99,14 +104,32 @@ def finish(
     out: Path | None,
     settings: Mapping[str, Any],
     show: Mapping[str, Sequence[str]] | None = None,
+    also: Sequence[str] = (),
 ) -> Path:
-    """Writes the result, prints these columns of these tables and the paths of all files; returns the folder."""
-    folder = out or results_folder(workplace.run.path, EDITS, name)
+    """Writes the result, prints these columns of these tables and the paths of all files; returns the folder.
+
+    Args:
+        workplace: the run.
+        outcome: the result.
+        name: of the folder in the run's; an edit that is there already is kept, and this one gets a number.
+        out: another folder, which must not hold any of the files.
+        settings: what was asked for.
+        show: columns of tables for the terminal.
+        also: names of files that the caller will write into the folder.
+
+    Raises:
+        ValueError: `out` holds one of the files.
+    """
+    if out is not None:
+        check_free(out, [*outcome.file_names(), *also])
+    folder = out or new_folder(results_folder(workplace.run.path, EDITS, name))
     files = outcome.write(folder, {**settings, **_made_from(workplace)})
     console = Console()
     for title, columns in (show or {}).items():
         if title in outcome.tables:
             console.print(as_table(title, outcome.tables[title], columns))
+    for remark in outcome.remarks:
+        console.print(Text(remark))
     for file in files:
         console.print(file, soft_wrap=True, highlight=False)
     return folder
@@ -134,9 +157,9 @@ def as_table(title: str, rows: Sequence[Row], columns: Sequence[str]) -> Table:
     table.title_justify = table.caption_justify = "left"
     for number, name in enumerate(columns):
         is_word = number == 0 or any(isinstance(row[name], str) for row in rows)
-        table.add_column(
-            Text(name.replace("_", " ")), justify="left" if is_word else "right", min_width=LEAST_WIDTH, overflow="fold"
-        )
+        words = name.replace("_", " ")
+        width = max(LEAST_WIDTH, *map(len, words.split()))  # so that no word of the heading is broken
+        table.add_column(Text(words), justify="left" if is_word else "right", min_width=width, overflow="fold")
     for row in rows[:ROWS_SHOWN]:
         table.add_row(*(Text(_shown(row[name])) for name in columns))  # brackets in a file's name are not markup
     return table

@@ -77,10 +77,15 @@ def labelled_grid(
     return np.asarray(picture)
 
 
-def write_picture(path: Path, picture: UInt8[np.ndarray, "height width 3"]) -> bytes:
-    """Writes a PNG and returns its bytes, so that a dashboard need not encode the picture again."""
+def as_png(picture: UInt8[np.ndarray, "height width 3"]) -> bytes:
     encoded = io.BytesIO()
     Image.fromarray(picture).save(encoded, format="png", compress_level=PNG_COMPRESSION)
-    with replacing(path) as unfinished:
-        unfinished.write_bytes(encoded.getvalue())
     return encoded.getvalue()
+
+
+def write_picture(path: Path, picture: UInt8[np.ndarray, "height width 3"]) -> bytes:
+    """Writes a PNG and returns its bytes, so that a dashboard need not encode the picture again."""
+    png = as_png(picture)
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(png)
+    return png

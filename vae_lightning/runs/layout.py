@@ -16,6 +16,7 @@ LOSS_CURVES_PNG, RATE_DISTORTION_PNG = "loss_curves.png", "rate_distortion.png"
 HYDRA = ".hydra"
 OVERRIDES_YAML = f"{HYDRA}/overrides.yaml"
 CARD_JSON = "card.json"  # in the folder of an evaluation
+EDIT_JSON = "edit.json"  # in the folder of an edit
 # in a sweep folder, beside one run folder for each job
 SWEEP_JSON = "sweep.json"
 # in an exported folder

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vae_lightning.pictures.grids import write_picture
+from vae_lightning.runs.layout import EDIT_JSON
 from vae_lightning.system.whole_files import replacing, write_json
 
 Cell = str | int | float | None  # of a table
@@ -54,18 +55,21 @@ class Result:
     tables: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     pictures: Mapping[str, UInt8[np.ndarray, "_height _width 3"]] = field(default_factory=dict)
 
+    def file_names(self) -> list[str]:
+        """Pictures, tables, and the settings."""
+        return [*(f"{stem}.png" for stem in self.pictures), *(f"{stem}.csv" for stem in self.tables), EDIT_JSON]
+
     def write(self, folder: Path, settings: Mapping[str, Any]) -> list[Path]:
         """Writes `<stem>.png`, `<stem>.csv` and `edit.json` with the settings; returns the files, pictures first."""
         folder.mkdir(parents=True, exist_ok=True)
-        files = [folder / f"{stem}.png" for stem in self.pictures]
-        for file, picture in zip(files, self.pictures.values(), strict=True):
-            write_picture(file, picture)
+        for stem, picture in self.pictures.items():
+            write_picture(folder / f"{stem}.png", picture)
         for stem, rows in self.tables.items():
-            files.append(folder / f"{stem}.csv")
-            with replacing(files[-1]) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as content:
+            file = folder / f"{stem}.csv"
+            with replacing(file) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as content:
                 writer = csv.DictWriter(content, list(rows[0]) if rows else [])
                 writer.writeheader()
                 writer.writerows(rows)
         numbers = {"values": [asdict(value) for value in self.values]} if self.values else {}
-        write_json(folder / "edit.json", {"settings": dict(settings), **self.protocol, **numbers})
-        return [*files, folder / "edit.json"]
+        write_json(folder / EDIT_JSON, {"settings": dict(settings), **self.protocol, **numbers})
+        return [folder / name for name in self.file_names()]

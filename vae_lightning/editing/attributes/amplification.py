@@ -88,11 +88,16 @@ def rank_dimensions(
         row["best_attribute"] = None if best is None else names[best]
         row["best_correlation"] = None if found is None else float(found[best, dimension])
         if attribute is not None and found is not None:
-            row[f"correlation_{attribute}"] = float(found[names.index(attribute), dimension])
+            row[correlation_column(attribute)] = float(found[names.index(attribute), dimension])
         rows.append(row)
-    column = {"variance": "variance", "kl": "kl_nats"}.get(by, f"correlation_{attribute}")
+    column = {"variance": "variance", "kl": "kl_nats"}.get(by, correlation_column(attribute))
     rows.sort(key=lambda row: -abs(float(row[column] or 0.0)))
     return [{"rank": rank, **row} for rank, row in enumerate(rows, start=1)]
+
+
+def correlation_column(attribute: str | None) -> str:
+    """The column of `rank_dimensions` for by=correlation."""
+    return f"correlation_{attribute}"
 
 
 def _check_order(subject: Subject, by: str, attribute: str | None) -> None:
@@ -124,6 +129,7 @@ def amplify(
     limit: float = 3.0,
     num_steps: int = 10,
     count_images: int = COUNT_IMAGES,
+    attribute: str | None = None,
 ) -> Result:
     """Faces along single latents: z_j + α for evenly spaced α, all other latents as they are.
 
@@ -135,12 +141,14 @@ def amplify(
         limit: the largest α, in the latents' own scale (their prior has standard deviation 1); the smallest is -limit.
         num_steps: values of α, both ends among them.
         count_images: training images that the titles' variances, KL and correlations are of.
+        attribute: titles say each latent's correlation with it, too.
 
     Raises:
-        ValueError: a latent does not exist, none is named, or a value of α is not allowed.
+        ValueError: a latent or the attribute does not exist, no latent is named, or a value of α is not allowed.
     """
     _check_steps(subject, dimensions, limit, num_steps)
-    known = {row["dimension"]: row for row in rank_dimensions(subject, "variance", count_images)}
+    by = "variance" if attribute is None else "correlation"
+    known = {row["dimension"]: row for row in rank_dimensions(subject, by, count_images, attribute)}
     alphas = np.linspace(-limit, limit, num_steps).tolist()
     latents = encode_faces(subject, faces)
     pictures, changes = {}, {}
@@ -152,7 +160,7 @@ def amplify(
             torch.cat([faces.to(images.device)[:, None], images], dim=1),
             face_labels,
             ["original", *(f"α = {_signed(alpha)}" for alpha in alphas)],
-            f"z[{dimension}] + α · {_in_words(known[dimension])}",
+            f"z[{dimension}] + α · {_in_words(known[dimension], attribute)}",
         )
         ends = images[:, [0, -1]].float() / 255
         changes[str(dimension)] = float((ends[:, 1] - ends[:, 0]).abs().mean())
@@ -177,8 +185,9 @@ def _check_steps(subject: Subject, dimensions: Sequence[int], limit: float, num_
         raise ValueError(f"num_steps={num_steps}: at least 2, both ends")
 
 
-def _in_words(row: Row) -> str:
-    words = f"variance {row['variance']:.3g}"
+def _in_words(row: Row, attribute: str | None) -> str:
+    words = "" if attribute is None else f"{attribute} r = {row[correlation_column(attribute)]:+.2f}, "
+    words += f"variance {row['variance']:.3g}"
     if row["kl_nats"] is not None:
         words += f", KL {row['kl_nats']:.3g} nats"
     if row["best_attribute"] is not None:
@@ -206,10 +215,30 @@ def decode_steps(
     return torch.cat(parts).unflatten(0, latents.shape[:2])
 
 
-def correlation_picture(found: Float[np.ndarray, "attributes latent"], names: Sequence[str], images: int) -> Chart:
-    """Attributes by the latents that correlate with them most, each latent next to those of the same attribute."""
+def correlation_results(subject: Subject, count_images: int, shown: Sequence[int]) -> Result:
+    """Tables and a picture of all correlations, with the latents `shown` in it; empty without attributes."""
+    names = subject.data.attribute_names
+    if not names:
+        return Result()
+    found = subject_correlations(subject, count_images)
+    rows: list[Row] = [
+        {"attribute": name, **{str(latent): float(value) for latent, value in enumerate(row)}}
+        for name, row in zip(names, found, strict=True)
+    ]
+    picture = correlation_picture(found, names, min(count_images, len(subject.rows("train"))), shown)
+    return Result(
+        tables={"best_dimensions": best_dimensions(found, names), "correlations": rows},
+        pictures={"correlations": picture},
+    )
+
+
+def correlation_picture(
+    found: Float[np.ndarray, "attributes latent"], names: Sequence[str], images: int, shown: Sequence[int] = ()
+) -> Chart:
+    """Attributes by the latents `shown` and those that correlate most, each next to those of the same attribute."""
     strength = np.abs(found)
-    most = np.sort(np.argsort(-strength.max(0), kind="stable")[:MOST_LATENTS])
+    first = np.isin(np.arange(found.shape[1]), shown)
+    most = np.sort(np.lexsort((-strength.max(0), ~first))[:MOST_LATENTS])
     columns = most[np.lexsort((-strength[:, most].max(0), strength[:, most].argmax(0)))]
     return draw_signed(
         found[:, columns],

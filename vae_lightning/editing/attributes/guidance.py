@@ -3,23 +3,17 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from matplotlib.figure import Figure
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from vae_lightning.models import Autoencoder
 from vae_lightning.models.pixels import to_unit_range
-from vae_lightning.pictures.charts import COLORS, Chart, figure_pixels
-from vae_lightning.pictures.face_grids import decode_uint8, encode_mean
-from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.recognition import Recognizer
-from vae_lightning.runs.subject import Subject
-from vae_lightning.scores.result import Result, Row
 from vae_lightning.system.names import not_allowed
 from vae_lightning.system.progress import Track, untracked
 
@@ -203,94 +197,3 @@ def _join(parts: Sequence[Guided]) -> Guided:
     return Guided(
         **{name: torch.cat([getattr(part, name) for part in parts], 0 if name in faces_first else 1) for name in names}
     )
-
-
-def guide_faces(
-    subject: Subject,
-    classifier: Recognizer,
-    faces: UInt8[Tensor, "faces channels height width"],
-    face_labels: Sequence[str],
-    targets: Mapping[str, bool],
-    settings: GuidanceSettings,
-) -> Result:
-    """Pictures `guidance` (a row per face) and `loss`, and a table of the faces.
-
-    Raises:
-        ValueError: as `guide`.
-    """
-    with torch.inference_mode():
-        start = encode_mean(subject.model, faces.to(subject.device)).cpu()
-    guided = guide(subject.model, classifier, start, targets, settings, subject.track)
-    before, after = guided.log_odds_before.sigmoid(), guided.log_odds_after.sigmoid()
-    with torch.inference_mode():
-        decoded = decode_uint8(subject.model, torch.cat([start[None], guided.path]).to(subject.device)).cpu()
-    labels = [
-        f"{label}\n{_changes(list(targets), *found)}"
-        for label, *found in zip(face_labels, before.tolist(), after.tolist(), strict=True)
-    ]
-    title = (
-        f"{_in_words(targets)} by guidance: {settings.num_steps} steps, distance weight {settings.distance_weight:g}"
-    )
-    title += ", other attributes held" if settings.hold_others else ""
-    grid = labelled_grid(
-        torch.cat([faces.cpu()[None], decoded]).transpose(0, 1),
-        labels,
-        ["original", "reconstruction", *(f"step {step}" for step in settings.shown_steps)],
-        title,
-    )
-    return Result(
-        pictures={"guidance": grid, "loss": _draw_losses(guided, settings, _in_words(targets))},
-        tables={"faces": _face_rows(face_labels, guided, list(targets))},
-        protocol={"targets": dict(targets), "median": _medians(guided, list(targets))},
-    )
-
-
-def _changes(targets: Sequence[str], before: Sequence[float], after: Sequence[float]) -> str:
-    names = [f"{name} " for name in targets] if len(targets) > 1 else ["p = "]  # the title names a single target
-    return "\n".join(f"{name}{was:.2f} → {now:.2f}" for name, was, now in zip(names, before, after, strict=True))
-
-
-def _in_words(targets: Mapping[str, bool]) -> str:
-    return ", ".join(f"{name} {'added' if value else 'removed'}" for name, value in targets.items())
-
-
-def _face_rows(face_labels: Sequence[str], guided: Guided, targets: Sequence[str]) -> list[Row]:
-    before, after = guided.log_odds_before.sigmoid().tolist(), guided.log_odds_after.sigmoid().tolist()
-    distances = guided.squared_distance[-1].sqrt().tolist()
-    rows: list[Row] = []
-    for face, label in enumerate(face_labels):
-        row: Row = {"face": label}
-        for column, name in enumerate(targets):
-            row |= {f"{name} before": before[face][column], f"{name} after": after[face][column]}
-        row |= {"distance": distances[face], "others_nats": float(guided.others_nats[-1, face])}
-        rows.append(row | {"loss first": float(guided.losses[0, face]), "loss last": float(guided.losses[-1, face])})
-    return rows
-
-
-def _medians(guided: Guided, targets: Sequence[str]) -> dict[str, Any]:
-    before, after = (found.sigmoid().quantile(0.5, dim=0) for found in (guided.log_odds_before, guided.log_odds_after))
-    return {
-        "probability_before": dict(zip(targets, before.tolist(), strict=True)),
-        "probability_after": dict(zip(targets, after.tolist(), strict=True)),
-        "distance": float(guided.squared_distance[-1].sqrt().quantile(0.5)),
-        "others_nats": float(guided.others_nats[-1].quantile(0.5)),
-    }
-
-
-def _draw_losses(guided: Guided, settings: GuidanceSettings, title: str) -> Chart:
-    panels = {
-        "loss": guided.losses,
-        "cross-entropy of the targets": guided.classification_nats,
-        f"{settings.distance_weight:g} × squared distance": settings.distance_weight * guided.squared_distance,
-        f"change of the others, {'' if settings.hold_others else 'not '}in the loss": guided.others_nats,
-    }
-    figure = Figure(figsize=(3.2 * len(panels), 3.2), dpi=100, layout="constrained", facecolor="white")
-    axes = figure.subplots(1, len(panels))
-    for color, axis, (name, values) in zip(COLORS, axes, panels.items(), strict=False):
-        axis.plot(values.numpy(), color=color, alpha=0.25, linewidth=0.8)
-        axis.plot(values.quantile(0.5, dim=1).numpy(), color=color, linewidth=2)
-        axis.set_title(name, fontsize=10)
-        axis.set(xlabel="step", ylabel="nats")
-        axis.grid(alpha=0.3)
-    figure.suptitle(f"{title} by guidance: thin lines are faces, thick ones their median", fontsize=11)
-    return figure_pixels(figure)

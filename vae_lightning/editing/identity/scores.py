@@ -53,7 +53,8 @@ def score_transfer(subject: Subject, reader: Recognizer, pairs: int, min_picture
     Raises:
         ValueError: as `transfer_scores`.
     """
-    components = [count for count in COMPONENTS if count <= subject.model.latent_dim]
+    latent_dim = subject.model.latent_dim
+    components = [count for count in COMPONENTS if count < latent_dim] or [latent_dim // 2]
     rows = transfer_scores(subject, reader, pairs, components, WEIGHTS, min_pictures, fitting_images)
     tables = {"transfer_scores": rows, "at_equal_identity": at_equal_identity(rows)}
     return Result(tables=tables, pictures={"transfer_scores": draw_transfer_scores(rows)})

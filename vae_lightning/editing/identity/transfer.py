@@ -12,7 +12,6 @@ from vae_lightning.editing.identity.bases import (
     FITTING_IMAGES,
     LatentBasis,
     Person,
-    check_components,
     draw_basis,
     encode_rows,
     fit_basis,
@@ -25,6 +24,7 @@ from vae_lightning.scores.result import Result, Row
 
 SHOWN_COMPONENTS = (0, 8, 16, 32, 64)  # and all of them
 PICTURES_PER_ROW = 8
+SHARE_BY_DEFAULT = 4  # one of so many components is the anchor's
 SHARE_IMAGES = 5_000  # of the split, for the share of each component between people
 
 Images = UInt8[Tensor, "images channels height width"]
@@ -59,21 +59,24 @@ def transfer(
     subject: Subject,
     anchors: Sequence[Person],
     rows: Int64[np.ndarray, " images"],
-    components: int = 64,
+    components: int | None = None,
     basis: str = "pca",
     fitting_images: int = FITTING_IMAGES,
 ) -> Result:
     """The images in `rows` take on the identities of the anchors, who are people of the same split.
 
+    Of the anchor are the first `components`, of the image the rest. None: a quarter of them, as in the system that
+    experiment=residual reproduces (64 of 256).
+
     Pictures: `sources_<identity>` of each anchor, `identity_transfer` (a row per image, a column per anchor),
     `components` (the first image and the first anchor, more and more components) and `explained_variance`.
 
     Raises:
-        ValueError: no anchors or no images, too many components, no such basis, or too few training images for it.
+        ValueError: no anchors or no images, no or all components, no such basis, or too few training images for it.
     """
     if not anchors or not len(rows):
         raise ValueError(f"{len(anchors)} anchors and {len(rows)} images: at least 1 of each")
-    check_components(components, subject.model.latent_dim)
+    components = components_to_take(components, subject.model.latent_dim)
     fitted = fit_basis(subject, basis, fitting_images)
     split = subject.split
     sources = [_Anchor(person, encode_rows(subject, split, person.rows)) for person in anchors]
@@ -93,6 +96,23 @@ def transfer(
         "images": _names(subject, rows),
     }
     return Result((), numbers, (), {"components": _component_rows(fitted, shares)}, pictures)
+
+
+def components_to_take(asked: int | None, latent_dim: int) -> int:
+    """
+    Raises:
+        ValueError: none or all of them, so that nothing or everything would be the anchor's.
+    """
+    if latent_dim < 2:
+        raise ValueError("this model has 1 latent: identity transfer takes some of several, so 2 or more are needed")
+    if asked is None:
+        return max(1, latent_dim // SHARE_BY_DEFAULT)
+    if not 0 < asked < latent_dim:
+        raise ValueError(
+            f"components={asked}: this model has {latent_dim} latents; 0 would change nothing and {latent_dim} would "
+            f"make every face the anchor's, so 1 to {latent_dim - 1} are allowed"
+        )
+    return asked
 
 
 def _person_share(subject: Subject, basis: LatentBasis) -> Float[np.ndarray, " components"]:

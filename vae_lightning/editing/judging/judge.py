@@ -29,6 +29,7 @@ MOST_READ = 1_000  # images of the split that units, reliability and distances b
 MOST_FITTED = 5_000  # training images, to find what differs between people
 FEWEST_PEOPLE = 20  # with two pictures or more
 SMALLEST_SPREAD = 1e-6  # of an output; below it the output is constant
+POOR = {"AUC": 0.7, "squared correlation": 0.25}  # below it a prediction says little of an image
 
 Images = Float[Tensor, "images channels height width"]
 Outputs = Float[np.ndarray, "images outputs"]
@@ -70,7 +71,7 @@ class Judge:
         readings = [self.read(subject.decode(latents[part])) for part in parts]
         outputs = np.concatenate([part.outputs for part in readings])
         embeddings = np.concatenate([part.embeddings for part in readings])
-        originals = self._read_originals()
+        originals = read_originals(self.recognizer, subject)
         self.unit: Float[np.ndarray, " outputs"] = originals.std(0)
         self.reliability = self._reliability(originals, outputs)
         self.identity = self._fit_identity(embeddings)
@@ -107,6 +108,15 @@ class Judge:
         coordinates = (self.identity.coordinates(each) for each in (before, after))
         return paired_cosine_distances(*coordinates) / self._between_people
 
+    def words_on(self, name: str) -> str:
+        """How well the judge tells an output, and a warning where it hardly does."""
+        row = self.reliability[self.column(name)]
+        measure, parts = str(row["measure"]), ("originals", "reconstructions")
+        known = [f"{row[part]:.2f} on {part}" for part in parts if row[part] is not None]
+        quality = f"{measure} {', '.join(known)}" if known else f"{measure} not known: the data have no {name}"
+        poor = [row[part] for part in parts if row[part] is not None and float(row[part] or 0) < POOR[measure]]
+        return f"The judge predicts {name} with {quality}" + (": too poor to measure an edit of it" if poor else "")
+
     def summary(self) -> dict[str, Any]:
         return {
             "reads": self.target,
@@ -121,14 +131,6 @@ class Judge:
 
     def _batches(self, images: Images) -> Iterator[Images]:
         yield from images.to(self.subject.device).split(self.subject.batch_size)
-
-    @torch.inference_mode()
-    def _read_originals(self) -> Outputs:
-        subject = self.subject
-        rows = subject.rows(subject.split, MOST_READ)
-        parts = subject.batches(len(rows), "Judge: originals")
-        pixels = (to_pixel_range(subject.pixels(subject.split, rows[part]), (0.0, 1.0)) for part in parts)
-        return _on_host(self.recognizer(images) for images in pixels)
 
     def _reliability(self, originals: Outputs, reconstructed: Outputs) -> list[Row]:
         names, truth = self._truth()
@@ -184,6 +186,27 @@ class Judge:
             )
         self.same_person_distance = float(distances[same].mean()) / self._between_people if same.any() else None
         self.same_person_auc = float(roc_auc_score(same, -distances)) if same.any() else None
+
+
+@torch.inference_mode()
+def read_originals(recognizer: Recognizer, subject: Subject) -> Outputs:
+    """What a network predicts for images of the subject's split."""
+    rows = subject.rows(subject.split, MOST_READ)
+    parts = subject.batches(len(rows), "Judge: originals")
+    pixels = (to_pixel_range(subject.pixels(subject.split, rows[part]), (0.0, 1.0)) for part in parts)
+    return _on_host(recognizer(images) for images in pixels)
+
+
+def attribute_aucs(classifier: Recognizer, subject: Subject, names: Iterable[str]) -> dict[str, float | None]:
+    """How well a classifier tells these attributes on the originals of the split; None where they are not known."""
+    truth = subject.attributes(subject.split, MOST_READ)
+    known = () if truth is None else subject.data.attribute_names
+    aucs: dict[str, float | None] = dict.fromkeys(names)
+    if truth is not None and set(aucs) & set(known):
+        outputs = read_originals(classifier, subject)
+        for name in set(aucs) & set(known):
+            aucs[name] = _agreement(outputs[:, classifier.names.index(name)], truth[:, known.index(name)])
+    return aucs
 
 
 def _on_host(batches: Iterable[Tensor]) -> Float[np.ndarray, "images numbers"]:

@@ -16,7 +16,7 @@ MOST_OUTPUTS = 40  # columns, so that their numbers can be read
 LEAK_RANGE = 1.0  # sd; the same in all pictures, so that they compare
 
 
-def draw_trade_off(scores: Mapping[str, Sequence[EditScore]], asked: str, count: int) -> Chart:
+def draw_trade_off(scores: Mapping[str, Sequence[EditScore]], asked: str, judged: str, count: int) -> Chart:
     """Change of the target against leakage, and against identity distance; dotted where methods are compared."""
     figure = Figure(figsize=(13, 5 + 0.12 * len(scores)), dpi=100, layout="constrained", facecolor="white")
     left, right = figure.subplots(1, 2)
@@ -24,7 +24,7 @@ def draw_trade_off(scores: Mapping[str, Sequence[EditScore]], asked: str, count:
     _draw_panel(right, scores, "identity_distance", "1 = two different people", "Identity distance")
     figure.suptitle(
         f"{asked}: what else changes with the target ({count} images; numbers at the marks are strengths, "
-        "bars 95 % intervals)",
+        f"bars 95 % intervals)\n{judged}",
         fontsize=12,
     )
     handles, labels = left.get_legend_handles_labels()

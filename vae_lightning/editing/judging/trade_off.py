@@ -64,21 +64,34 @@ def compare_methods(
     start = subject.posterior().mean[torch.from_numpy(places)]
     people = subject.people(subject.split)[places]
     scores, edited = _score_all(judge, target, wanted, methods, ordered, start, people)
-    asked = f"{target} {'added' if wanted else 'removed'}"
-    nearest = nearest_to_equal_change(scores)
+    asked = f"{target} to be {'added' if wanted else 'removed'}"
+    nearest, equal = nearest_to_equal_change(scores), at_equal_change(scores)
+    judged = judge.words_on(target)
     return Result(
         pictures={
-            "trade_off": draw_trade_off(scores, asked, len(places)),
+            "trade_off": draw_trade_off(scores, asked, judged, len(places)),
             "leaks": draw_leaks(nearest, asked),
             "faces": _faces(subject, places, start, edited, nearest, asked),
         },
         tables={
             "scores": [score.row() for each in scores.values() for score in each],
-            "at_equal_change": at_equal_change(scores),
+            "at_equal_change": equal,
             "judge": judge.reliability,
         },
         protocol=_numbers(judge, subject, target, wanted, people),
+        remarks=[f"{judged}.", *_why_dashes(equal)],
     )
+
+
+def _why_dashes(rows: Sequence[Row]) -> list[str]:
+    """Why methods have no scores in the table at equal change; nothing where all have."""
+    short = [f"{row['method']} ({row['largest_change']:+.2f} sd)" for row in rows if row["reached"] == "not reached"]
+    if not short:
+        return []
+    return [
+        f"–: at no strength is the judge's reading changed by {EQUAL_CHANGE:g} sd, where methods are compared, with "
+        f"{', '.join(short)}. Larger strengths may get there; so may a judge that tells the target better."
+    ]
 
 
 def _score_all(
