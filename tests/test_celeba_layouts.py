@@ -113,6 +113,14 @@ def remarks_of(root: Path) -> str:
     return " ".join(read_celeba(root).remarks)
 
 
+def test_a_list_may_name_images_without_an_extension(tiny_celeba: Celeba) -> None:
+    root = tiny_celeba(10)
+    for path in root.glob("*.txt"):
+        path.write_text(path.read_text().replace(".jpg", ""))
+    assert read_celeba(root).filenames[::9] == ("000001.jpg", "000010.jpg")
+    assert check_celeba(root, crop=148).problems == []
+
+
 def test_what_is_used_in_place_of_what_is_listed_is_said(tiny_celeba: Celeba) -> None:
     assert remarks_of(tiny_celeba(10)) == ""
     png, half = tiny_celeba(10, name="png"), tiny_celeba(10, name="half")

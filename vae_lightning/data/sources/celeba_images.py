@@ -101,7 +101,8 @@ def _look_into(folder: Path, listed: Sequence[str]) -> ListedImages:
 
 def _look_into_archive(archive: Path, listed: Sequence[str]) -> ListedImages:
     store = ZipStore(archive, listed, allow_missing=True)
-    names = [name if name in store.names else None for name in listed]
+    present = store.names
+    names = [name if name in present else None for name in listed]
     return _with_remark(store, listed, names, store.num_images)
 
 
