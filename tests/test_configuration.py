@@ -309,6 +309,23 @@ def test_check_arguments_reads_base_classes() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("overrides", "key", "value"),
+    [
+        (["experiment=beta_vae_128"], "trainer.max_epochs", 10),
+        (["experiment=beta_vae_128", "beta=4"], "trainer.max_epochs", 5),
+        (["experiment=beta_vae_128", "beta=10"], "trainer.max_epochs", 5),
+        (["experiment=beta_vae_128", "beta=10", "trainer.max_epochs=7"], "trainer.max_epochs", 7),
+        (["experiment=beta_vae_128", "debug=smoke"], "trainer.max_epochs", 2),
+        (["experiment=beta_vae_128"], "callbacks.traversal.dimensions", [8, 25, 68]),
+        (["experiment=conv_low_beta"], "callbacks.reconstruction.every_n_epochs", 1),
+        (["experiment=conv_low_beta"], "callbacks.traversal.every_n_epochs", 5),
+    ],
+)
+def test_presets_are_what_their_sources_say(overrides: list[str], key: str, value: object) -> None:
+    assert OmegaConf.select(composed(*overrides), key) == value
+
+
 @pytest.mark.parametrize("overrides", [*([f"experiment={choice}"] for choice in EXPERIMENTS), ["debug=smoke"]])
 def test_presets_ask_for_no_more_faces_than_are_rendered(overrides: list[str]) -> None:
     """Without CelebA a preset trains on rendered faces: its subsets have to fit into them."""

@@ -60,6 +60,12 @@ def register_configuration() -> None:
     OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("choices", list_choices, replace=True)
+    OmegaConf.register_new_resolver("choose", choose, replace=True)
+
+
+def choose(value: Any, results: dict[Any, Any], otherwise: Any) -> Any:
+    """`${choose:${beta},{1:10},5}` is 10 at beta=1, else 5: a setting of a preset that depends on another one."""
+    return results.get(value, otherwise)
 
 
 def run_folder() -> str:
