@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from vae_lightning.data.rendering.factors import sample_pictures
-from vae_lightning.launch import train
+from vae_lightning.launch import command_line, train
 from vae_lightning.launch.command_line import explain_unknown_key, name_jobs_by_what_is_swept, resume_last_run
 from vae_lightning.launch.configuration import first_cause, to_plain
 from vae_lightning.launch.signatures import ConfigError, check_arguments
@@ -256,6 +256,13 @@ def test_folder_names_are_one_path_component(overrides: str, name: str) -> None:
     assert folder_name(overrides, "0123456789") == name
 
 
+@pytest.fixture
+def _stored_settings_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders without config.yaml: what it adds to the overrides is shown in test_kept_settings.py."""
+    monkeypatch.setattr(command_line, "keep_settings", lambda run_dir, kept, *others: kept)
+
+
+@pytest.mark.usefixtures("_stored_settings_only")
 def test_ckpt_path_last_resumes_in_the_folder_of_the_newest_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +280,10 @@ def test_ckpt_path_last_resumes_in_the_folder_of_the_newest_run(
         "trainer.max_epochs=9",
         "hydra.run.dir='outputs/2026-01-01_00-00-00'",
     ]
+    by_path = [f"hydra.run.dir={run}", f"ckpt_path={run}/checkpoints/last.ckpt"]
+    assert resume_last_run(by_path) == ["beta=4", "trainer.max_epochs=5", *by_path]
+    elsewhere = ["hydra.run.dir=outputs/new", f"ckpt_path={run}/checkpoints/last.ckpt"]
+    assert resume_last_run(elsewhere) == elsewhere
     with pytest.raises(ConfigError, match="-m starts many"):
         resume_last_run(["-m", "ckpt_path=last"])
 
@@ -287,6 +298,7 @@ def write_started(run: Path, started_at: float, saved_at: float | None) -> None:
         os.utime(run / "checkpoints" / "last.ckpt", (saved_at, saved_at))
 
 
+@pytest.mark.usefixtures("_stored_settings_only")
 def test_an_older_run_is_not_taken_for_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_started(Path("outputs/monday"), 1000.0, 2000.0)

@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from callbacks import Events
 from vae_lightning.cli.app import app
 from vae_lightning.data import FaceDataModule
+from vae_lightning.launch import command_line
 from vae_lightning.launch.command_line import prepare_command_line, remove_unused_folder, resume_last_run
 from vae_lightning.launch.configuration import CONF_DIR
 from vae_lightning.launch.overrides import path_override, quote_paths, typed_path
@@ -79,6 +80,7 @@ def test_home_and_lists_of_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_the_folder_of_a_run_may_have_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command_line, "keep_settings", lambda run_dir, kept, *others: kept)
     folder = tmp_path / ODD
     for part in ("checkpoints", ".hydra"):
         (folder / part).mkdir(parents=True)

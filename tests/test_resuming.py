@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from conftest import TINY_RUN, WHOLE_RUN
 from omegaconf import OmegaConf
 from test_sweep import composed
 from written_sweeps import write_status
 
 from vae_lightning.launch import train as launch
+from vae_lightning.launch.kept_settings import resolved
 from vae_lightning.runs.identity import identity_of
 from vae_lightning.runs.layout import RunError
 from vae_lightning.runs.metrics_csv import read_metrics
@@ -110,9 +112,18 @@ def test_a_person_may_start_a_run_again_as_often_as_it_is_killed(
 def test_another_run_in_the_folder_is_not_overwritten(
     other: str, state: str, tmp_path: Path, starts: list[str | None]
 ) -> None:
-    write_status(tmp_path, state, identity=identity_of(composed("ckpt_path=elsewhere.ckpt")))
-    with pytest.raises(RunError, match=r"other settings.*another hydra\.run\.dir.*or delete"):
-        launch.train_unless_done(composed(f"run_dir={tmp_path}", *other.split()), in_sweep=False)
+    own, asked = (
+        OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        for config in (composed(f"run_dir={tmp_path}", *words.split()) for words in ("ckpt_path=elsewhere.ckpt", other))
+    )
+    write_status(tmp_path, state, identity=identity_of(own))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(resolved(own)))
+    differs = "beta is 1.0 there and 7.0 here" if "beta" in other else "does not start from ckpt_path=another.ckpt"
+    with pytest.raises(
+        RunError, match=rf"other settings: .*{differs}.*another hydra\.run\.dir.*own settings"
+    ) as caught:
+        launch.train_unless_done(asked, in_sweep=False)
+    assert "delete" not in str(caught.value)
     assert not starts
 
 

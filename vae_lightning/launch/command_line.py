@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 
 from vae_lightning.launch.configuration import CONF_DIR, RootConfig
 from vae_lightning.launch.explanations import elsewhere, places
+from vae_lightning.launch.kept_settings import keep_settings
 from vae_lightning.launch.overrides import path_override, plainly_written, quote_paths, typed_path
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.launch.stored_overrides import read_overrides
@@ -166,19 +167,20 @@ def name_jobs_by_what_is_swept(arguments: Sequence[str]) -> list[str]:
 
 
 def resume_last_run(arguments: Sequence[str]) -> list[str]:
-    """Completes `ckpt_path=last` by the folder and the overrides of the run that was started last.
+    """Completes `ckpt_path=last` by the folder and the settings of the run that was started last.
 
-    Overrides that are typed beside it (`trainer.max_epochs=20`) replace those that the run was started with.
+    Overrides that are typed beside it (`trainer.max_epochs=20`) replace those that the run was started with. The run
+    in hydra.run.dir is resumed by a checkpoint of its own that is named by its path as well.
 
     Raises:
         ConfigError: together with `-m`, or the named folder has no last checkpoint.
         RunError: there is no run to resume, or its settings cannot be taken from its folder.
     """
-    if "ckpt_path=last" not in arguments:
+    named = [argument for argument in arguments if argument.startswith("hydra.run.dir=")]
+    if "ckpt_path=last" not in arguments and not (named and _is_own_checkpoint(arguments, typed_path(named[-1]))):
         return list(arguments)
     if SWEEP_FLAGS & set(arguments):
         raise ConfigError("ckpt_path=last resumes one run, -m starts many: leave one of them out")
-    named = [argument for argument in arguments if argument.startswith("hydra.run.dir=")]
     run_dir = typed_path(named[-1]) if named else _last_started()
     if not checkpoint_path(run_dir).is_file():
         again = "; a run that has none yet is started again by its own command, without ckpt_path"
@@ -187,7 +189,12 @@ def resume_last_run(arguments: Sequence[str]) -> list[str]:
     typed = {argument.split("=")[0].lstrip("+~") for argument in arguments} | set(OF_THE_COMMAND)
     kept = read_overrides(run_dir, CONF_DIR, typed)
     folder = [] if named else [path_override("hydra.run.dir", run_dir)]
-    return [*kept, *arguments, *folder]
+    return [*keep_settings(run_dir, kept, arguments, CONF_DIR), *arguments, *folder]
+
+
+def _is_own_checkpoint(arguments: Sequence[str], run_dir: Path) -> bool:
+    paths = [typed_path(argument) for argument in arguments if argument.startswith("ckpt_path=")]
+    return bool(paths) and paths[-1].resolve().parent == (run_dir / CHECKPOINTS).resolve()
 
 
 def _last_started() -> Path:

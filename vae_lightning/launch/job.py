@@ -9,7 +9,9 @@ from typing import Any
 
 from vae_lightning.data import DataError
 from vae_lightning.data.sources.resolution import data_sources
-from vae_lightning.runs.layout import DATA_JSON, METRICS_JSON, STATUS_JSON, RunError, checkpoint_path
+from vae_lightning.launch.command_line import resume_command
+from vae_lightning.launch.kept_settings import differences, named, read_settings, resolved
+from vae_lightning.runs.layout import CONFIG_YAML, DATA_JSON, METRICS_JSON, STATUS_JSON, RunError, checkpoint_path
 from vae_lightning.runs.status import read_plan, read_status
 from vae_lightning.runs.versions import changes_since
 from vae_lightning.system.plain_files import read_plain
@@ -37,17 +39,18 @@ def say_where_it_starts(run_dir: Path, in_sweep: bool) -> None:
         log.info(f"{run_dir.name} {ended} before its first checkpoint: it starts again from the beginning")
 
 
-def finished_metrics(run_dir: Path, identity: str) -> dict[str, Any] | None:
+def finished_metrics(run_dir: Path, identity: str, config: Any) -> dict[str, Any] | None:
     """The final metrics of this very run if it is done, else None.
 
     Raises:
-        RunError: the folder holds another run.
+        RunError: the folder holds another run; the message names the settings that differ.
     """
     status = read_status(run_dir)
     if status.get("identity", identity) != identity:
         other = "sweep another sweep=NAME" if read_plan(run_dir.parent) else "run another hydra.run.dir=…"
         raise RunError(
-            f"{run_dir} holds a run with other settings (see its config.yaml): give the {other}, or delete {run_dir}"
+            f"{run_dir} holds a run with other settings{_what_differs(run_dir, config)}. Give the {other}, or resume "
+            f"that run with its own settings: {resume_command(run_dir)}"
         )
     if status.get("state") != "done":
         return None
@@ -57,6 +60,14 @@ def finished_metrics(run_dir: Path, identity: str) -> dict[str, Any] | None:
         log.warning(f"{run_dir} is done, but its metrics.json cannot be read: the end of the run is repeated")
         return None
     return metrics if isinstance(metrics, dict) else None
+
+
+def _what_differs(run_dir: Path, config: Any) -> str:
+    """`: KEY is … there and … here`; of a run that was stopped before it wrote config.yaml nothing is known."""
+    if not (run_dir / CONFIG_YAML).is_file():
+        return ""
+    found = list(differences(read_settings(run_dir), resolved(config)))
+    return f": {named(found)}" if found else f": it does not start from ckpt_path={config.ckpt_path}"
 
 
 def release_memory() -> None:

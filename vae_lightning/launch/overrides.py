@@ -1,8 +1,13 @@
 """Quotes paths on the command line for Hydra, and reads them again."""
 
 import re
+<<<<<<< HEAD
 from collections.abc import Iterable
+=======
+from collections.abc import Mapping, Sequence
+>>>>>>> 992a2d7 (A resumed run keeps its own settings where defaults or presets have changed since it was started)
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -44,6 +49,21 @@ def quote_paths(arguments: Iterable[str], *, sweeps: bool) -> list[str]:
 def path_override(key: str, path: Path | str) -> str:
     """An override that Hydra reads as exactly this path."""
     return f"{key}={_in_quotes(str(path))}"
+
+
+def quoted_value(value: Any) -> str:
+    """A plain value as Hydra reads it in an override."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{name}:{quoted_value(each)}" for name, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(quoted_value, value)) + "]"
+    if isinstance(value, str):
+        return _in_quotes(value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def key_of(override: str) -> str:
+    return override.split("=")[0].lstrip("+~")
 
 
 def typed_path(override: str) -> Path:

@@ -6,7 +6,7 @@ person types is not restricted.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from vae_lightning.launch.overrides import key_of
 from vae_lightning.runs.data_record import is_place_for_data
 from vae_lightning.runs.layout import OVERRIDES_YAML, RunError
 from vae_lightning.system.names import shown
@@ -46,6 +47,24 @@ class Offer(NamedTuple):
     classes: frozenset[tuple[str, str]]
 
 
+def read_stored(run_dir: Path) -> list[str]:
+    """Reads the overrides that the run was started with, whatever they say.
+
+    Raises:
+        RunError: .hydra/overrides.yaml is missing or damaged.
+    """
+    path = run_dir / OVERRIDES_YAML
+    try:
+        earlier = read_plain(path)
+    except (OSError, ValueError) as error:
+        raise RunError(f"ckpt_path=last: {path} cannot be read ({error}). {_otherwise(run_dir)}") from error
+    if not isinstance(earlier, list) or not all(isinstance(override, str) for override in earlier):
+        raise RunError(  # `[]` where there were none
+            f"ckpt_path=last: {path} is damaged, so its settings are not known. {_otherwise(run_dir)}"
+        )
+    return earlier
+
+
 def read_overrides(run_dir: Path, conf_dir: Path, typed: set[str]) -> list[str]:
     """Reads the overrides that the run was started with, without those of `typed` keys.
 
@@ -57,23 +76,23 @@ def read_overrides(run_dir: Path, conf_dir: Path, typed: set[str]) -> list[str]:
     Raises:
         RunError: the file is damaged, or holds an override that must be typed.
     """
-    path = run_dir / OVERRIDES_YAML
-    try:
-        earlier = read_plain(path)
-    except (OSError, ValueError) as error:
-        raise RunError(f"ckpt_path=last: {path} cannot be read ({error}). {_otherwise(run_dir)}") from error
-    if not isinstance(earlier, list) or not all(isinstance(override, str) for override in earlier):
-        raise RunError(  # `[]` where there were none
-            f"ckpt_path=last: {path} is damaged, so its settings are not known. {_otherwise(run_dir)}"
-        )
-    kept = [override for override in earlier if override.split("=")[0].lstrip("+~") not in typed]
-    refused = [override for override in kept if not is_offered(override, conf_dir)]
+    kept = [override for override in read_stored(run_dir) if key_of(override) not in typed]
+    check_offered(kept, run_dir / OVERRIDES_YAML, conf_dir)
+    return kept
+
+
+def check_offered(overrides: Sequence[str], file: Path, conf_dir: Path) -> None:
+    """Refuses overrides out of a file of a run's folder that do not stay within conf/.
+
+    Raises:
+        RunError: the first of them that must be typed.
+    """
+    refused = [override for override in overrides if not is_offered(override, conf_dir)]
     if refused:
         raise RunError(
-            f"ckpt_path=last: {path} says {shown(refused[0])!r}. A run's folder may only name classes that stand in "
+            f"ckpt_path=last: {file} says {shown(refused[0])!r}. A run's folder may only name classes that stand in "
             "conf/, and no place outside of it to write to. If you trust it, type it again beside ckpt_path=last"
         )
-    return kept
 
 
 def _otherwise(run_dir: Path) -> str:

@@ -102,7 +102,7 @@ def train_unless_done(config: Any, in_sweep: bool) -> dict[str, Any]:
     is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # one of several processes writes the record
     with claimed(run_dir) if is_first else nullcontext():
         if in_sweep or not is_own_checkpoint(config.ckpt_path, run_dir):
-            metrics = finished_metrics(run_dir, identity)
+            metrics = finished_metrics(run_dir, identity, config)
             if metrics is not None:
                 if is_first:
                     say_done(config, metrics, in_sweep)

@@ -1,0 +1,203 @@
+"""A resumed run keeps the settings that it was started with, also where a default or a preset has changed since."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vae_lightning.launch.hardware import best_precision
+from vae_lightning.launch.overrides import key_of, quoted_value
+from vae_lightning.launch.stored_overrides import check_offered, read_stored
+from vae_lightning.runs.identity import WITHOUT_EFFECT
+from vae_lightning.runs.layout import CONFIG_YAML, RunError
+from vae_lightning.system.names import shown
+from vae_lightning.system.plain_files import read_plain
+
+Keys = tuple[str, ...]  # from the root to a setting
+NOT_COMPARED = {  # of one command or one machine, or without effect on a run that has begun
+    *(("run_dir",), ("sweep",), ("optimized_metric",), ("ckpt_path",), ("recognizer", "weights")),
+    *WITHOUT_EFFECT,
+}
+NOTHING = object()  # where only the other configuration has something
+MOST_NAMED = 8
+REFUSED_BY_HYDRA = (HydraException, OmegaConfBaseException)
+
+
+class Difference(NamedTuple):
+    """A setting in which two configurations differ; NOTHING where one of them does not have it."""
+
+    path: Keys
+    own: Any
+    other: Any
+
+    @property
+    def key(self) -> str:
+        return ".".join(self.path)
+
+    def __str__(self) -> str:
+        own, other = map(_in_words, (self.own, self.other))
+        return f"{self.key} is {own} there and {other} here"
+
+
+def _in_words(value: Any) -> str:
+    if value is NOTHING:
+        return "not set"
+    return shown(value if isinstance(value, str) else quoted_value(value))
+
+
+def differences(own: Any, other: Any, path: Keys = ()) -> Iterator[Difference]:
+    """The settings in which two resolved configurations differ; a list is one setting."""
+    if path in NOT_COMPARED:
+        return
+    if isinstance(own, Mapping) and own and (other is NOTHING or other is None):
+        other = {}
+    if isinstance(own, Mapping) and isinstance(other, Mapping):
+        for name in dict.fromkeys([*own, *other]):
+            yield from differences(own.get(name, NOTHING), other.get(name, NOTHING), (*path, str(name)))
+    elif own != other or isinstance(own, int) != isinstance(other, int):  # 1 is one batch, and 1.0 are all
+        yield Difference(path, own, other)
+
+
+def named(found: Sequence[Difference]) -> str:
+    """Differences in words, not more than fit into a message."""
+    rest = f"; and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    return "; ".join(map(str, found[:MOST_NAMED])) + rest
+
+
+def read_settings(run_dir: Path) -> dict[str, Any]:
+    """The resolved settings that a run was started with; paths in its folder are those of its present place.
+
+    Raises:
+        RunError: config.yaml is missing or damaged.
+    """
+    file = run_dir / CONFIG_YAML
+    try:
+        settings = read_plain(file)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} cannot be read ({error}), so the run's settings are not known") from error
+    if not isinstance(settings, dict) or not isinstance(settings.get("run_dir"), str):
+        raise RunError(f"{file} is damaged, so the run's settings are not known")
+    moved: dict[str, Any] = _moved(settings, settings["run_dir"], str(run_dir))
+    return moved
+
+
+def _moved(value: Any, before: str, now: str) -> Any:
+    if isinstance(value, dict):
+        return {name: _moved(each, before, now) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_moved(each, before, now) for each in value]
+    is_inside = isinstance(value, str) and (value == before or value.startswith(f"{before}/"))
+    return now + value[len(before) :] if is_inside else value
+
+
+class Composer:
+    """Composes configurations of overrides, in the folder of the run that is resumed."""
+
+    def __init__(self, run_dir: Path, arguments: Sequence[str]) -> None:
+        line = get_args_parser().parse_args(list(arguments))
+        self.typed = [str(word) for word in line.overrides]
+        self._run_dir = str(run_dir)
+        self._name = line.config_name or "config"
+        self._more = [f"hydra.searchpath=[file://{Path(line.config_dir).absolute()}]"] if line.config_dir else []
+
+    def __call__(self, overrides: Sequence[str]) -> Any:
+        config = compose(self._name, [*overrides, *self._more])
+        config.run_dir = self._run_dir
+        return config
+
+    def usable(self, overrides: Sequence[str]) -> list[str]:
+        """Without those that conf/ no longer has: a choice, or a key."""
+        usable: list[str] = []
+        for override in overrides:
+            try:
+                self([*usable, override])
+            except REFUSED_BY_HYDRA:
+                continue
+            usable.append(override)
+        return usable
+
+
+def resolved(config: Any) -> dict[str, Any]:
+    """A composed configuration as config.yaml would have it."""
+    settings: Any = OmegaConf.to_container(config, resolve=True)
+    trainer = settings["trainer"]
+    if trainer.get("precision") == "auto":
+        trainer["precision"] = best_precision(trainer.get("accelerator", "auto"))
+    return dict(settings)
+
+
+def keep_settings(run_dir: Path, kept: Sequence[str], arguments: Sequence[str], conf_dir: Path) -> list[str]:
+    """The overrides that resume a run with its own settings. Says on stderr what has changed since it was started.
+
+    Args:
+        run_dir: with config.yaml and .hydra/overrides.yaml.
+        kept: the overrides that the run was started with, without those of keys that are typed now.
+        arguments: typed now; what they change is not kept.
+        conf_dir: with config.yaml and a folder per group.
+
+    Raises:
+        RunError: the run's settings are not known, or one of them must be typed.
+    """
+    own, stored, composer = read_settings(run_dir), read_stored(run_dir), Composer(run_dir, arguments)
+    with initialize_config_dir(str(conf_dir), version_base="1.3"):
+        try:
+            before = composer(stored)
+        except REFUSED_BY_HYDRA:
+            usable = composer.usable(stored)
+            before, kept = composer(usable), [override for override in kept if override in usable]
+        try:
+            found = _to_restore(own, before, kept, composer)
+        except REFUSED_BY_HYDRA:
+            return list(kept)  # Hydra composes the same again, and says what is wrong with it
+    restored = [_as_override(each) for each in found]
+    check_offered(restored, run_dir / CONFIG_YAML, conf_dir)
+    if found:
+        sys.stderr.write(
+            f"ckpt_path=last: {run_dir} keeps its own settings where defaults or presets have changed since it was "
+            f"started: {named(found)}. Type a setting to change it\n"
+        )
+    return [*_without(kept, found), *restored]
+
+
+def _to_restore(own: Mapping[str, Any], before: Any, kept: Sequence[str], composer: Composer) -> list[Difference]:
+    """The settings that neither the run nor what is typed has; first those that others follow."""
+    found: list[Difference] = []
+    now = composer([*kept, *composer.typed])
+    changed = [each.path for each in differences(resolved(before), resolved(now))]
+    for with_followers in (False, True):
+        for each in differences(own, resolved(now)):
+            is_typed = any(path == each.path[: len(path)] or each.path == path[: len(each.path)] for path in changed)
+            is_new = len(each.path) == 1 and each.own is NOTHING  # the run knew no such part
+            if not is_typed and not is_new and (with_followers or not _follows(now, each.path)):
+                found.append(each)
+        if not found:
+            break
+        now = composer([*_without(kept, found), *map(_as_override, found), *composer.typed])
+    return found
+
+
+def _without(kept: Sequence[str], found: Sequence[Difference]) -> list[str]:
+    """Without the choices of groups of which the run has none."""
+    none = {each.key for each in found if each.own is None}
+    return [override for override in kept if key_of(override) not in none]
+
+
+def _follows(config: Any, path: Keys) -> bool:
+    """Whether a value is interpolated from another."""
+    for name in path[:-1]:
+        config = config.get(name) if OmegaConf.is_dict(config) else None
+    return OmegaConf.is_dict(config) and path[-1] in config and OmegaConf.is_interpolation(config, path[-1])
+
+
+def _as_override(difference: Difference) -> str:
+    is_no_choice = len(difference.path) == 1 and difference.own is None  # of a group, which takes no null
+    if difference.own is NOTHING or is_no_choice:
+        return f"~{difference.key}"
+    sign = "++" if difference.other is NOTHING else ""
+    return f"{sign}{difference.key}={quoted_value(difference.own)}"
