@@ -52,6 +52,8 @@ class StopAfterBatch(L.Callback):
         self._restore()
         if signum == signal.SIGINT:
             raise KeyboardInterrupt
+        if signum == signal.SIGTERM:
+            raise SystemExit(128 + signum)
         if callable(earlier):
             earlier(signum, frame)
 

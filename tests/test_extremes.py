@@ -287,10 +287,8 @@ def test_a_run_that_explodes_ends_with_a_clear_line(settings: str, run_training:
 @pytest.mark.parametrize(
     ("settings", "kept"),
     [
-        ("trainer.max_epochs=0", []),
         ("trainer.max_steps=1", ["best.ckpt", "last.ckpt"]),
         ("trainer.max_epochs=-1 trainer.max_steps=7", ["best.ckpt", "last.ckpt"]),
-        ("trainer.limit_train_batches=0 trainer.max_epochs=1", []),
         ("trainer.limit_val_batches=0 trainer.max_epochs=1", ["last.ckpt"]),
         ("trainer.limit_test_batches=0 trainer.max_epochs=1", ["best.ckpt", "last.ckpt"]),
     ],

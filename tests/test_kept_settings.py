@@ -11,9 +11,10 @@ import yaml
 from hydra import initialize_config_dir
 
 from vae_lightning.launch.configuration import CONF_DIR
-from vae_lightning.launch.kept_settings import Composer, differences, keep_settings, read_settings, resolved
+from vae_lightning.launch.kept_settings import Composer, keep_settings, resolved
 from vae_lightning.launch.overrides import key_of
 from vae_lightning.runs.layout import RunError
+from vae_lightning.runs.settings import differences, read_settings
 
 STARTED = ["experiment=fast", "trainer=cpu", "trainer.precision=32-true"]
 
@@ -49,7 +50,7 @@ def start(tmp_path: Path) -> Callable[..., Path]:
         run.mkdir()
         (run / ".hydra").mkdir()
         (run / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)))
-        (run / "config.yaml").write_text(yaml.safe_dump({**own_settings(overrides), "run_dir": str(run)}))
+        (run / "config.yaml").write_text(yaml.safe_dump(own_settings(overrides)))
         return run
 
     return start

@@ -10,7 +10,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from conftest import WHOLE_RUN
@@ -20,12 +22,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from processes import ROOT, SMALL, train, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from callbacks import MetricsCsv, WholeCheckpoints
+from callbacks import LastCheckpoint, MetricsCsv, Throughput, WholeCheckpoints
 from callbacks.dashboard import begin_session
+from vae_lightning.data import FaceDataModule
 from vae_lightning.runs.metrics_csv import read_metrics
 from vae_lightning.system import interruption
 from vae_lightning.system.interruption import HELD_KEY_SECONDS, stop_by_exception
 from vae_lightning.system.whole_files import write_json
+from vae_lightning.training.vae_module import VAEModule
 
 # ---- what is written
 
@@ -143,6 +147,56 @@ def test_a_signal_that_python_swallows_comes_again(signals: None) -> None:
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012
         Dropped()
         time.sleep(5)
+
+
+MOMENTS: dict[str, tuple[type, str]] = {
+    "the data are opened": (FaceDataModule, "prepare_data"),
+    "the trainer is set up": (VAEModule, "on_fit_start"),
+    "weights are tried before training": (VAEModule, "on_validation_epoch_end"),
+    "training begins": (VAEModule, "on_train_start"),
+    "a step": (VAEModule, "training_step"),
+    "the last checkpoint is written": (LastCheckpoint, "on_train_epoch_end"),
+    "training ends": (Throughput, "on_train_end"),
+    "the trainer is torn down": (L.Trainer, "_teardown"),
+    "the fit ends": (VAEModule, "on_fit_end"),
+    "the test begins": (L.Trainer, "test"),
+    "the test": (VAEModule, "test_step"),
+    "the test ends": (VAEModule, "on_test_epoch_end"),
+}
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "moment",
+    [pytest.param(each, marks=[] if each == "the trainer is torn down" else pytest.mark.slow) for each in MOMENTS],
+)
+def test_a_signal_stops_a_run_at_any_moment(
+    moment: str,
+    signum: signal.Signals,
+    signals: None,
+    run_training: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    owner, name = MOMENTS[moment]
+    original, sent = getattr(owner, name), []
+
+    def interrupted(*arguments: Any, **others: Any) -> Any:
+        if not sent:
+            sent.append(signum)
+            signal.raise_signal(signum)
+        return original(*arguments, **others)
+
+    monkeypatch.setattr(owner, name, interrupted)
+    settings = ["callbacks=[checkpoint,throughput]", "test=true", "trainer.max_epochs=1"]
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as ended:
+        run_training("run", *settings)
+    assert sent
+    assert isinstance(ended.value, KeyboardInterrupt) or ended.value.code == 128 + signum
+    assert '"state": "interrupted"' in (tmp_path / "run" / "status.json").read_text()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file():
+        assert (run_training("run", *settings, "ckpt_path=last") / "metrics.json").is_file()
 
 
 # ---- the comparison itself

@@ -10,8 +10,9 @@ from typing import Any
 from vae_lightning.data import DataError
 from vae_lightning.data.sources.resolution import data_sources
 from vae_lightning.launch.command_line import resume_command
-from vae_lightning.launch.kept_settings import differences, named, read_settings, resolved
+from vae_lightning.launch.kept_settings import resolved
 from vae_lightning.runs.layout import CONFIG_YAML, DATA_JSON, METRICS_JSON, STATUS_JSON, RunError, checkpoint_path
+from vae_lightning.runs.settings import differences, named, read_settings
 from vae_lightning.runs.status import read_plan, read_status
 from vae_lightning.runs.versions import changes_since
 from vae_lightning.system.plain_files import read_plain

@@ -1,9 +1,9 @@
 """A resumed run keeps the settings that it was started with, also where a default or a preset has changed since."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
@@ -14,86 +14,10 @@ from omegaconf.errors import OmegaConfBaseException
 from vae_lightning.launch.hardware import best_precision
 from vae_lightning.launch.overrides import key_of, quoted_value
 from vae_lightning.launch.stored_overrides import check_offered, read_stored
-from vae_lightning.runs.identity import WITHOUT_EFFECT
-from vae_lightning.runs.layout import CONFIG_YAML, RunError
-from vae_lightning.system.names import shown
-from vae_lightning.system.plain_files import read_plain
+from vae_lightning.runs.layout import CONFIG_YAML
+from vae_lightning.runs.settings import NOTHING, Difference, Keys, differences, named, read_settings
 
-Keys = tuple[str, ...]  # from the root to a setting
-NOT_COMPARED = {  # of one command or one machine, or without effect on a run that has begun
-    *(("run_dir",), ("sweep",), ("optimized_metric",), ("ckpt_path",), ("recognizer", "weights")),
-    *WITHOUT_EFFECT,
-}
-NOTHING = object()  # where only the other configuration has something
-MOST_NAMED = 8
 REFUSED_BY_HYDRA = (HydraException, OmegaConfBaseException)
-
-
-class Difference(NamedTuple):
-    """A setting in which two configurations differ; NOTHING where one of them does not have it."""
-
-    path: Keys
-    own: Any
-    other: Any
-
-    @property
-    def key(self) -> str:
-        return ".".join(self.path)
-
-    def __str__(self) -> str:
-        own, other = map(_in_words, (self.own, self.other))
-        return f"{self.key} is {own} there and {other} here"
-
-
-def _in_words(value: Any) -> str:
-    if value is NOTHING:
-        return "not set"
-    return shown(value if isinstance(value, str) else quoted_value(value))
-
-
-def differences(own: Any, other: Any, path: Keys = ()) -> Iterator[Difference]:
-    """The settings in which two resolved configurations differ; a list is one setting."""
-    if path in NOT_COMPARED:
-        return
-    if isinstance(own, Mapping) and own and (other is NOTHING or other is None):
-        other = {}
-    if isinstance(own, Mapping) and isinstance(other, Mapping):
-        for name in dict.fromkeys([*own, *other]):
-            yield from differences(own.get(name, NOTHING), other.get(name, NOTHING), (*path, str(name)))
-    elif own != other or isinstance(own, int) != isinstance(other, int):  # 1 is one batch, and 1.0 are all
-        yield Difference(path, own, other)
-
-
-def named(found: Sequence[Difference]) -> str:
-    """Differences in words, not more than fit into a message."""
-    rest = f"; and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
-    return "; ".join(map(str, found[:MOST_NAMED])) + rest
-
-
-def read_settings(run_dir: Path) -> dict[str, Any]:
-    """The resolved settings that a run was started with; paths in its folder are those of its present place.
-
-    Raises:
-        RunError: config.yaml is missing or damaged.
-    """
-    file = run_dir / CONFIG_YAML
-    try:
-        settings = read_plain(file)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{file} cannot be read ({error}), so the run's settings are not known") from error
-    if not isinstance(settings, dict) or not isinstance(settings.get("run_dir"), str):
-        raise RunError(f"{file} is damaged, so the run's settings are not known")
-    moved: dict[str, Any] = _moved(settings, settings["run_dir"], str(run_dir))
-    return moved
-
-
-def _moved(value: Any, before: str, now: str) -> Any:
-    if isinstance(value, dict):
-        return {name: _moved(each, before, now) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_moved(each, before, now) for each in value]
-    is_inside = isinstance(value, str) and (value == before or value.startswith(f"{before}/"))
-    return now + value[len(before) :] if is_inside else value
 
 
 class Composer:

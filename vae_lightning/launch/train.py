@@ -2,16 +2,12 @@
 
 import logging
 import os
-import signal
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, HydraException, InstantiationException
 from hydra.types import RunMode
@@ -25,10 +21,11 @@ from vae_lightning.launch.command_line import (
     remove_unused_folder,
     resume_command,
 )
-from vae_lightning.launch.configuration import CONF_DIR, first_cause, optimized_metrics, swept_overrides, to_plain
+from vae_lightning.launch.configuration import CONF_DIR, first_cause, optimized_metrics, to_plain
 from vae_lightning.launch.signatures import ConfigError
+from vae_lightning.launch.training_run import is_own_checkpoint, run
 from vae_lightning.runs.identity import identity_of
-from vae_lightning.system.interruption import sigterm_of_the_system, stop_by_exception
+from vae_lightning.system.interruption import stop_by_exception
 from vae_lightning.system.terminal import make_output_safe
 from vae_lightning.system.whole_files import storage_error
 
@@ -115,14 +112,6 @@ def train_unless_done(config: Any, in_sweep: bool) -> dict[str, Any]:
             return train(config)
 
 
-def is_own_checkpoint(ckpt_path: str | None, run_dir: Path) -> bool:
-    """Whether a checkpoint is one of this run itself, which may then be resumed with other settings."""
-    from vae_lightning.runs.layout import CHECKPOINTS
-
-    own = (run_dir / CHECKPOINTS).resolve()
-    return ckpt_path == "last" or (ckpt_path is not None and Path(ckpt_path).expanduser().resolve().parent == own)
-
-
 def say_done(config: Any, metrics: dict[str, Any], in_sweep: bool) -> None:
     """Tells about a run that was finished before: its results, and what has changed since."""
     from callbacks import say_where_to_look
@@ -207,76 +196,6 @@ def make_callbacks(nodes: dict[str, Any], module: "RunModule") -> "list[L.Callba
     from callbacks import select_callbacks
 
     return select_callbacks({name: build_part(node) for name, node in chosen(nodes, "callbacks").items()}, module)
-
-
-def run(
-    config: Any,
-    plain: dict[str, Any],
-    module: "RunModule",
-    datamodule: "FaceDataModule",
-    trainer: "L.Trainer",
-) -> dict[str, Any]:
-    """Trains, tests the best checkpoint, and writes the files of the run folder; returns the final metrics."""
-    from callbacks import describe, log_hyperparameters, say_where_to_look, times_of_fit
-    from vae_lightning.runs.checkpoints import checkpoint_to_resume, data_of
-    from vae_lightning.runs.layout import CONFIG_YAML, DATA_JSON, METRICS_JSON, checkpoint_path
-    from vae_lightning.system.whole_files import replacing, write_json
-    from vae_lightning.training.resuming import check_position
-
-    run_dir = Path(config.run_dir)
-    resume_from = checkpoint_to_resume(config.ckpt_path, run_dir)
-    if resume_from is not None:
-        check_position(resume_from, plain)
-    if trainer.is_global_zero:
-        with replacing(run_dir / CONFIG_YAML) as unfinished:
-            unfinished.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    if trainer.local_rank == 0:
-        datamodule.prepare_data()  # may take a minute, or fail: so before Lightning announces the training
-        if resume_from is not None:
-            datamodule.check_unchanged(data_of(resume_from), resume_from, is_same_run=config.ckpt_path == "last")
-        describe(module, datamodule, trainer, run_dir)
-    if trainer.is_global_zero:
-        write_json(run_dir / DATA_JSON, datamodule.record())
-    started = time.perf_counter()
-    with stoppable(trainer, run_dir), sigterm_of_the_system():
-        trainer.fit(module, datamodule, ckpt_path=resume_from, weights_only=True)
-    metrics: dict[str, Any] = {"seconds": time.perf_counter() - started, "epochs": trainer.current_epoch}
-    metrics |= {**times_of_fit(trainer), **module.best_validation}
-    if config.test:
-        best = checkpoint_path(run_dir, "best")
-        has_best = best.is_file() and bool(module.best_validation)  # else best.ckpt belongs to another objective
-        with stoppable(trainer, run_dir):
-            trainer.test(module, datamodule, str(best) if has_best else None, verbose=False, weights_only=True)
-        tested = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        metrics |= {name: value for name, value in tested.items() if name.startswith("test/")}
-    if trainer.is_global_zero:
-        write_json(run_dir / METRICS_JSON, metrics)
-        log_hyperparameters(plain, swept_overrides(), trainer, metrics)
-        say_where_to_look(run_dir, metrics)
-    return metrics
-
-
-@contextmanager
-def stoppable(trainer: "L.Trainer", run_dir: Path) -> Iterator[None]:
-    """After Ctrl-C or SIGTERM: says how to resume, and ends with the exit code that shells give these signals."""
-    from callbacks import StopAfterBatch, requeue, under_submitit
-    from vae_lightning.runs.layout import checkpoint_path
-
-    try:
-        yield
-    except SystemExit as stopped:
-        if not trainer.interrupted:
-            raise
-        last = checkpoint_path(run_dir)
-        alone = not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN
-        how = f"Resume it with: {resume_command(run_dir)}" if last.is_file() and alone else ""
-        log.warning(f"Interrupted after {trainer.global_step} steps. {how}")
-        asked_by = [each.asked_by for each in trainer.callbacks if isinstance(each, StopAfterBatch) and each.asked_by]  # type: ignore[attr-defined]
-        # Lightning ends with 1 after Ctrl-C and with 0 after SIGTERM
-        signum = asked_by[0] if asked_by else signal.SIGINT if stopped.code == 1 else signal.SIGTERM
-        if signum != signal.SIGINT and under_submitit():
-            requeue()
-        raise SystemExit(128 + signum) from None
 
 
 def start(typed: list[str]) -> int:

@@ -95,6 +95,9 @@ def _is_limit(number: int | float) -> bool:
 
 
 def _check_length(settings: Mapping[str, Any]) -> None:
+    for name in ("max_epochs", "max_steps", "limit_train_batches"):
+        if settings.get(name) == 0:
+            raise ConfigError(f"trainer.{name}={settings[name]}: nothing would be trained; it must be above 0")
     at_least, at_most = settings.get("min_epochs"), settings.get("max_epochs")
     if at_least is not None and at_most is not None and 0 <= at_most < at_least:
         raise ConfigError(f"trainer.min_epochs={at_least} with trainer.max_epochs={at_most}: the first is larger")

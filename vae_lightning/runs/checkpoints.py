@@ -144,15 +144,6 @@ def record_of(plain: Mapping[str, Any]) -> dict[str, Any]:
     return {"format": FORMAT, "config": config, "versions": made_with()["libraries"]}
 
 
-def data_of(file: Path) -> dict[str, Any]:
-    """What a checkpoint records about its training data; empty where it records nothing.
-
-    Raises:
-        RunError: the file is not a checkpoint of this framework.
-    """
-    return read_checkpoint(file)[RECORD_KEY].get("data") or {}
-
-
 def checkpoint_to_resume(ckpt_path: str | None, run_dir: Path) -> Path | None:
     """The checkpoint that training starts from; `last` is the one in this run's own folder.
 

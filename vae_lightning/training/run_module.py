@@ -178,7 +178,8 @@ class RunModule(L.LightningModule):
 
     def _record_with_data(self) -> dict[str, Any]:
         data = getattr(self.trainer, "datamodule", None)
-        return {**self.record, "data": data.record() if data is not None else None}
+        processes = self.trainer.world_size
+        return {**self.record, "data": data.record() if data is not None else None, "processes": processes}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A resumed run keeps its best epoch, also after its folder was moved; any other run starts to count anew.
