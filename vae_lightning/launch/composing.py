@@ -43,17 +43,17 @@ def compose_command_line(words: Sequence[str], typed: Sequence[str], conf_dir: P
         return list(words)
     search_path = [f"hydra.searchpath=[file://{Path(line.config_dir).absolute()}]"] if line.config_dir else []
     with initialize_config_dir(str(conf_dir), version_base="1.3"):
-        overrides = _parsed([*line.overrides, *search_path])
+        overrides = parse_words([*line.overrides, *search_path])
         own = [override for override in overrides if override.input_line in typed]
         check_alone(own, sweeps=sweeps)
         check_together(own)
-        config, added = _composed(line.config_name or "config", _of_first_job(overrides).values())
+        config, added = compose_words(line.config_name or "config", _of_first_job(overrides).values())
         said = [replace(each, input_line=word) for word, each in _of_first_job(own).items()]
         check_effects(config, said, sweeps=sweeps)
     return [f"++{word}" if word.partition("=")[0] in added else word for word in words]
 
 
-def _parsed(words: Sequence[str]) -> list[Override]:
+def parse_words(words: Sequence[str]) -> list[Override]:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     parsed = []
     for word in words:
@@ -71,13 +71,13 @@ def _of_first_job(overrides: Sequence[Override]) -> dict[str, Override]:
     for override in overrides:
         if override.is_discrete_sweep():
             value = next(iter(override.sweep_string_iterator()))
-            first[str(override.input_line)] = _parsed([f"{override.get_key_element()}={value}"])[0]
+            first[str(override.input_line)] = parse_words([f"{override.get_key_element()}={value}"])[0]
         elif not override.is_sweep_override():
             first[str(override.input_line)] = override
     return first
 
 
-def _composed(config_name: str, overrides: Collection[Override]) -> tuple[Any, list[str]]:
+def compose_words(config_name: str, overrides: Collection[Override]) -> tuple[Any, list[str]]:
     """The configuration, and the keys that had to be added because only a class knows them."""
     words, added = [str(override.input_line) for override in overrides], []
     while True:
@@ -85,7 +85,7 @@ def _composed(config_name: str, overrides: Collection[Override]) -> tuple[Any, l
             return compose(config_name, words, return_hydra_config=True), added
         except (HydraException, ValueError) as error:
             key = unknown_key(error)
-            chosen = [word for word in words if _is_choice(_parsed([word])[0])]
+            chosen = [word for word in words if _is_choice(parse_words([word])[0])]
             base = compose(config_name, chosen, return_hydra_config=True) if key and chosen != words else None
             if base is None or key in added or not takes(base, str(key)):
                 raise ConfigError(explain(error, overrides, base)) from error

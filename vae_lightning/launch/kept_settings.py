@@ -5,19 +5,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra._internal.utils import get_args_parser
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vae_lightning.launch.composing import compose_words, parse_words
 from vae_lightning.launch.hardware import best_precision
+from vae_lightning.launch.inheritance import with_inherited
 from vae_lightning.launch.overrides import key_of, quoted_value
+from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.launch.stored_overrides import check_offered, read_stored
 from vae_lightning.runs.layout import CONFIG_YAML
 from vae_lightning.runs.settings import NOTHING, Difference, Keys, differences, named, read_settings
 
-REFUSED_BY_HYDRA = (HydraException, OmegaConfBaseException)
+REFUSED = (ConfigError, OmegaConfBaseException)
 
 
 class Composer:
@@ -31,9 +33,9 @@ class Composer:
         self._more = [f"hydra.searchpath=[file://{Path(line.config_dir).absolute()}]"] if line.config_dir else []
 
     def __call__(self, overrides: Sequence[str]) -> Any:
-        config = compose(self._name, [*overrides, *self._more])
+        config, _ = compose_words(self._name, parse_words([*overrides, *self._more]))
         config.run_dir = self._run_dir
-        return config
+        return OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
 
     def usable(self, overrides: Sequence[str]) -> list[str]:
         """Without those that conf/ no longer has: a choice, or a key."""
@@ -41,7 +43,7 @@ class Composer:
         for override in overrides:
             try:
                 self([*usable, override])
-            except REFUSED_BY_HYDRA:
+            except REFUSED:
                 continue
             usable.append(override)
         return usable
@@ -53,7 +55,7 @@ def resolved(config: Any) -> dict[str, Any]:
     trainer = settings["trainer"]
     if trainer.get("precision") == "auto":
         trainer["precision"] = best_precision(trainer.get("accelerator", "auto"))
-    return dict(settings)
+    return with_inherited(settings)
 
 
 def keep_settings(run_dir: Path, kept: Sequence[str], arguments: Sequence[str], conf_dir: Path) -> list[str]:
@@ -72,13 +74,13 @@ def keep_settings(run_dir: Path, kept: Sequence[str], arguments: Sequence[str], 
     with initialize_config_dir(str(conf_dir), version_base="1.3"):
         try:
             before = composer(stored)
-        except REFUSED_BY_HYDRA:
+        except REFUSED:
             usable = composer.usable(stored)
             before, kept = composer(usable), [override for override in kept if override in usable]
         try:
             found = _to_restore(own, before, kept, composer)
-        except REFUSED_BY_HYDRA:
-            return list(kept)  # Hydra composes the same again, and says what is wrong with it
+        except REFUSED:
+            return list(kept)  # the same is composed again with what is typed, and refused in words
     restored = [_as_override(each) for each in found]
     check_offered(restored, run_dir / CONFIG_YAML, conf_dir)
     if found:
@@ -107,9 +109,9 @@ def _to_restore(own: Mapping[str, Any], before: Any, kept: Sequence[str], compos
 
 
 def _without(kept: Sequence[str], found: Sequence[Difference]) -> list[str]:
-    """Without the choices of groups of which the run has none."""
-    none = {each.key for each in found if each.own is None}
-    return [override for override in kept if key_of(override) not in none]
+    """Without those that are replaced."""
+    replaced = {each.key for each in found if each.own is not NOTHING}
+    return [override for override in kept if key_of(override) not in replaced]
 
 
 def _follows(config: Any, path: Keys) -> bool:
@@ -123,5 +125,5 @@ def _as_override(difference: Difference) -> str:
     is_no_choice = len(difference.path) == 1 and difference.own is None  # of a group, which takes no null
     if difference.own is NOTHING or is_no_choice:
         return f"~{difference.key}"
-    sign = "++" if difference.other is NOTHING else ""
+    sign = "++" if len(difference.path) > 1 else ""
     return f"{sign}{difference.key}={quoted_value(difference.own)}"

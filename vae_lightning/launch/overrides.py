@@ -1,11 +1,7 @@
 """Quotes paths on the command line for Hydra, and reads them again."""
 
 import re
-<<<<<<< HEAD
-from collections.abc import Iterable
-=======
-from collections.abc import Mapping, Sequence
->>>>>>> 992a2d7 (A resumed run keeps its own settings where defaults or presets have changed since it was started)
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 

@@ -49,7 +49,7 @@ class Start(NamedTuple):
     position: Position
     step: int  # optimizer steps done
     settings: Mapping[str, Any]  # of the run that wrote it
-    data: Mapping[str, Any]  # that it was trained on
+    data: dict[str, Any]  # that it was trained on
     num_processes: int | None  # of that run
     weights: Mapping[str, Any]
 
