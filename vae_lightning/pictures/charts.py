@@ -1,11 +1,14 @@
 """Numbers -> one chart as pixels. Pure: nothing is read, written or kept."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 # After Okabe and Ito, distinguishable for the colour-blind; dark enough for text on white (contrast above 4.5)
 COLORS = ("#0072b2", "#b34700", "#007a5a", "#a3427f", "#000000", "#806500", "#2f6d94")
@@ -23,6 +26,27 @@ def figure_pixels(figure: Figure) -> Chart:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+
+
+def annotate_apart(figure: Figure, axis: Axes, labels: Sequence[tuple[float, float, str, Any]]) -> None:
+    """Writes labels beside points, the first and the last first; one that would cover another is left out.
+
+    Args:
+        figure: complete but for the labels, because they do not move any more.
+        axis: of the figure.
+        labels: position in the data, text and colour of each.
+    """
+    figure.draw_without_rendering()
+    to_pixels = axis.transData
+    written: list[Bbox] = []
+    for x, y, text, color in [*labels[:1], *labels[-1:], *labels[1:-1]]:
+        note = axis.annotate(text, (x, y), color=color, xytext=(6, 6), textcoords="offset points", fontsize=9)
+        box = note.get_window_extent()
+        points = [to_pixels.transform(place[:2]) for place in labels if place[:2] != (x, y)]
+        if any(box.overlaps(other) for other in written) or sum(box.contains(*point) for point in points) > 1:
+            note.remove()
+        else:
+            written.append(box)
 
 
 def draw_lines(

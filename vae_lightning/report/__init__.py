@@ -19,6 +19,7 @@ from vae_lightning.report.evaluations import (
 from vae_lightning.report.exhibits import Exhibition, exhibit_sweep
 from vae_lightning.report.faces import draw_faces
 from vae_lightning.report.page import Figure, page_html
+from vae_lightning.report.selection import select_shown
 from vae_lightning.report.summary import summarise
 from vae_lightning.report.sweep import Sweep, read_sweep
 from vae_lightning.report.table import Table, make_table, write_csv
@@ -29,6 +30,7 @@ from vae_lightning.system.whole_files import replacing
 __all__ = ["write_report"]
 
 PICTURES = "report"
+MOST_PROBLEMS = 20  # that are listed
 PATTERNS = (
     "rate_distortion.png",
     "training_curves.png",
@@ -62,15 +64,18 @@ def write_report(sweep: Path) -> Path:
     write_csv(content.folder / "report.csv", table)
     if table.has_seeds:
         write_csv(content.folder / PICTURES / "runs.csv", make_table(content, join_seeds=False))
-    exhibition = exhibit_sweep(content)
+    selection = select_shown(content, table)
+    exhibition = exhibit_sweep(selection.sweep)
     _remove_earlier_pictures(content.folder / PICTURES)
     evaluations = read_evaluations(table)
     if evaluations.rows:
         write_evaluations_csv(content.folder / PICTURES / "evaluation.csv", evaluations)
     charts, no_charts = _charts(content, table, evaluations)
-    figures = [*charts, *_faces(content, exhibition)]
+    figures = [*charts, *_faces(content.folder, selection.sweep, exhibition)]
     problems = [*no_charts, *_not_drawn(content, exhibition), *evaluations.problems]
-    page = page_html(content, table, summarise(content, table), problems, figures, evaluations)
+    more = [f"and {len(problems) - MOST_PROBLEMS} more"] if len(problems) > MOST_PROBLEMS else []
+    problems = problems[:MOST_PROBLEMS] + more
+    page = page_html(content, table, summarise(content, table), problems, figures, evaluations, selection.words)
     path = content.folder / "report.html"
     with replacing(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
@@ -119,10 +124,10 @@ def _charts(sweep: Sweep, table: Table, evaluations: Evaluations) -> tuple[list[
     return figures, problems
 
 
-def _faces(sweep: Sweep, exhibition: Exhibition) -> list[Figure]:
+def _faces(folder: Path, sweep: Sweep, exhibition: Exhibition) -> list[Figure]:
     return [
         Figure(
-            write_picture(sweep.folder / PICTURES / picture.name, picture.pixels),
+            write_picture(folder / PICTURES / picture.name, picture.pixels),
             picture.title,
             picture.caption,
             picture.alt,
@@ -133,10 +138,5 @@ def _faces(sweep: Sweep, exhibition: Exhibition) -> list[Figure]:
 
 
 def _not_drawn(sweep: Sweep, exhibition: Exhibition) -> list[str]:
-    shown = {exhibit.job.name for exhibit in exhibition.exhibits}
-    missing = [
-        f"{job.name}: no checkpoint"
-        for job in sweep.vaes
-        if job.name not in shown and job.name not in exhibition.problems
-    ]
+    missing = [f"{job.name}: no checkpoint" for job in sweep.vaes if not job.has_checkpoint]
     return [*(f"{name}: {problem}" for name, problem in exhibition.problems.items()), *missing]

@@ -4,10 +4,21 @@ import math
 from dataclasses import dataclass
 
 from vae_lightning.report.summary import spread
+from vae_lightning.report.sweep import as_number, short_number
 from vae_lightning.report.table import Setting, Table
 
 DIGITS = {"elbo_nats": 5, "bits_per_dim": 4, "mse": 3}  # significant ones; 4 elsewhere
-HEADINGS = {"images_per_second": "images/s", "seconds": "time"}
+HEADINGS = {
+    "elbo_nats": "ELBO",
+    "reconstruction_nats": "distortion",
+    "kl_nats": "rate (KL)",
+    "bits_per_dim": "bits/dim",
+    "active_units": "active",
+    "balanced_accuracy": "balanced accuracy",
+    "r_squared": "R²",
+    "images_per_second": "images/s",
+    "seconds": "time",
+}
 
 
 @dataclass(frozen=True)
@@ -23,18 +34,27 @@ def headings(table: Table) -> list[tuple[str, str]]:
     """Name and class of each column; the status stands before the numbers, where a phone shows it."""
     runs = [("runs", "")] if table.has_seeds else []
     numbers = [(HEADINGS.get(name, name), "") for name in table.columns]
-    return [*((key, "words") for key in (*table.varied, "status")), *runs, *numbers, ("what is wrong", "words")]
+    wrong = [("what is wrong", "words")] if has_problems(table) else []
+    return [*((key, "words") for key in (*table.varied, "status")), *runs, *numbers, *wrong]
+
+
+def has_problems(table: Table) -> bool:
+    return any(setting.problems for setting in table.settings)
 
 
 def cells(table: Table, setting: Setting) -> list[Cell]:
     """The row of one setting."""
     words = [*(setting.overrides[key] for key in table.varied), setting.status]
+    numbers = [as_number(word) is not None for word in words]
     count, problems = str(len(setting.jobs)), " · ".join(setting.problems)
     return [
-        *(Cell(word, word, "words") for word in words),
+        *(
+            Cell(short_number(word), word, "words" if is_number else "words short")
+            for word, is_number in zip(words, numbers, strict=True)
+        ),
         *([Cell(count, count)] if table.has_seeds else []),
         *(_number(setting, name) for name in table.columns),
-        Cell(problems, problems, "words long"),
+        *([Cell(problems, problems, "words long")] if has_problems(table) else []),
     ]
 
 

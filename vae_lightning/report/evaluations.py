@@ -8,7 +8,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from vae_lightning.evaluation.card import ARROWS, Card, read_card
-from vae_lightning.pictures.charts import COLORS, Chart, figure_pixels, verbatim
+from vae_lightning.pictures.charts import Chart, figure_pixels, verbatim
+from vae_lightning.report.line_styles import line_styles
 from vae_lightning.report.summary import name as name_of
 from vae_lightning.report.summary import spread
 from vae_lightning.report.sweep import Job
@@ -24,6 +25,7 @@ DRAWN = (
     *("dci_completeness", "dci_informativeness", "factorvae_score", "modularity", "attribute_mig", "probe_mean_auc"),
 )
 PANELS_PER_ROW = 4
+MOST_TICKS = 6  # of beta below a panel
 OF_THE_PROTOCOL = ("split", "count", "seed")
 
 
@@ -127,22 +129,31 @@ def draw_against_beta(table: Table, evaluations: Evaluations) -> Chart | None:
     height = -(-len(rows) // columns)
     figure = Figure(figsize=(3.1 * columns, 2.5 * height + 0.5), dpi=100, layout="constrained", facecolor="white")
     axes = figure.subplots(height, columns, squeeze=False).ravel()
+    keys = [key for key in table.varied if key != "beta"]
+    styles = line_styles([settings[0].overrides for settings in lines.values()], keys)
     for axis, row in zip(axes, rows, strict=False):
-        for color, (name, settings) in zip(COLORS, lines.items(), strict=False):
+        for number, (name, settings) in enumerate(lines.items()):
+            color, dash = styles.colors[number], styles.dashes[number]
             points = _points(row, settings, evaluations.settings)
             across, up = [beta for beta, _ in points], [each.mean for _, each in points]
             errors = [each.standard_error or 0.0 for _, each in points]
-            axis.errorbar(across, up, yerr=errors, marker="o", markersize=4, capsize=3, color=color, label=name)
+            axis.errorbar(
+                across, up, yerr=errors, marker="o", markersize=4, capsize=3, color=color, linestyle=dash, label=name
+            )
         betas = sorted({_beta(each) for settings in lines.values() for each in settings})
         if betas[0] > 0:
             axis.set_xscale("log")
-            axis.set_xticks(betas, [f"{beta:g}" for beta in betas])
-            axis.minorticks_off()
+            if len(betas) <= MOST_TICKS:  # else the powers of ten
+                axis.set_xticks(betas, [f"{beta:g}" for beta in betas])
+                axis.minorticks_off()
         axis.set_title(verbatim(row.label), fontsize=9)
         axis.set_xlabel("β", fontsize=9, labelpad=0)
         axis.grid(alpha=0.3)
     for axis in axes[len(rows) :]:
         axis.set_axis_off()
+    if styles.key:
+        styles.explain(figure, axes)
+        return figure_pixels(figure)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, map(verbatim, labels), loc="outside lower center", ncols=2, fontsize=9)
     return figure_pixels(figure)

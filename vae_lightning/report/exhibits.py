@@ -72,7 +72,7 @@ def exhibit_sweep(sweep: Sweep) -> Exhibition:
     problems: dict[str, str] = {}
     reference: tuple[Job, Latents] | None = None
     # the reference comes first: a VAE where there is one, since an autoencoder's latents have no KL
-    for job in sorted(sweep.vaes, key=lambda job: not job.has_prior):
+    for job in sorted(sweep.vaes, key=lambda job: (not job.has_prior, job.is_collapsed)):
         try:
             run = load(job)
             if run is None:
@@ -82,8 +82,12 @@ def exhibit_sweep(sweep: Sweep) -> Exhibition:
             seen = held_out_faces(run, faces)
             exhibit = show_faces(run, exhibit, seen[:NUM_FACES])
             latents = measure_latents(run, seen)
-            reference = reference or (job, latents)
-            exhibits[job.name] = show_traversals(run, exhibit, latents, reference[1])
+            exhibits[job.name] = exhibit
+            if latents.is_active:
+                reference = reference or (job, latents)
+                exhibits[job.name] = show_traversals(run, exhibit, latents, reference[1])
+            else:
+                problems[job.name] = "no traversals: none of its latents says anything about a face"
         # ValueError: a damaged checkpoint (RunError), lost data (DataError), arguments that a model refuses
         except (ValueError, OSError, RuntimeError, LookupError, TypeError, AttributeError) as error:
             problems[job.name] = reason_of(error)

@@ -1,11 +1,14 @@
 """One HTML file that holds everything: numbers, pictures, style and script. It loads nothing from a network."""
 
 import base64
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from vae_lightning.data.sources.resolution import data_sources
 from vae_lightning.report.cells import cells, headings
@@ -15,6 +18,8 @@ from vae_lightning.report.sweep import Sweep
 from vae_lightning.report.table import Table
 from vae_lightning.system.templates import html_template
 
+LARGEST_PNG = 250_000  # bytes
+WIDEST, HIGHEST, QUALITY = 1_600, 4_000, 88  # of a picture that is compressed for the page
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
 
@@ -30,8 +35,19 @@ class Figure:
     is_aside: bool = False  # folded away
 
     @property
-    def base64(self) -> str:
-        return base64.b64encode(self.png).decode("ascii")
+    def source(self) -> str:
+        """The picture in the page's own text. A large one of faces is compressed; its file in report/ is not."""
+        if self.is_chart or len(self.png) <= LARGEST_PNG:
+            return f"data:image/png;base64,{base64.b64encode(self.png).decode('ascii')}"
+        return f"data:image/webp;base64,{base64.b64encode(_compressed(self.png)).decode('ascii')}"
+
+
+def _compressed(png: bytes) -> bytes:
+    with Image.open(io.BytesIO(png)) as picture:
+        picture.thumbnail((WIDEST, HIGHEST))
+        compressed = io.BytesIO()
+        picture.save(compressed, format="webp", quality=QUALITY)
+    return compressed.getvalue()
 
 
 def page_html(
@@ -41,6 +57,7 @@ def page_html(
     problems: list[str],
     figures: Sequence[Figure],
     evaluations: Evaluations | None = None,
+    selected: str = "",
 ) -> str:
     """The whole page.
 
@@ -51,6 +68,7 @@ def page_html(
         problems: what could not be drawn, a sentence each.
         figures: in the order in which they are shown.
         evaluations: the joined cards of the runs.
+        selected: which runs the pictures of faces show, where they are not all.
     """
     in_sight = [figure for figure in figures if not figure.is_aside]
     return html_template(TEMPLATE).render(
@@ -63,6 +81,7 @@ def page_html(
         headings=headings(table),
         rows=[(setting is table.best(setting.reads), cells(table, setting)) for setting in table.settings],
         evaluations=evaluations or Evaluations([]),
+        notes={"Faces": selected},
         sections={
             "Curves": [figure for figure in in_sight if figure.is_chart],
             "Faces": [figure for figure in in_sight if not figure.is_chart],
@@ -95,7 +114,7 @@ def _explanation(table: Table) -> str:
 def _order_of_vaes(table: Table) -> str:
     rank = "ELBO at β = 1, highest" if table.ranked_by == "elbo_nats" else "bits per dimension, lowest"
     return (
-        "Nats are sums over the pixels or latents of an image, mse is per pixel. "
+        "Rate and distortion are nats, sums over an image's latents or pixels; ELBO is at β = 1, mse is per pixel. "
         f"Ordered by {rank} first; plain autoencoders, which have none, follow by mse."
     )
 

@@ -5,23 +5,43 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise, product
 
-from vae_lightning.report.sweep import Sweep, origins
+from vae_lightning.report.beta_choice import MOST_LINES, sentences_about_beta
+from vae_lightning.report.front import find_front
+from vae_lightning.report.sweep import Sweep, origins, short_number
 from vae_lightning.report.table import Estimate, Setting, Table, series
 
 NAMES_SHOWN = 6
+MOST_STEPS = 6  # of beta in a sentence
 SCORES = {"auc": "AUC", "r_squared": "R²"}
 
 
 def summarise(sweep: Sweep, table: Table) -> list[str]:
     """Sentences, the most important first; plain text."""
+    collapsed = _collapsed(table)
+    of_vaes = [collapsed] if collapsed else [*sentences_about_beta(table), _best_vae(table)]
+    of_others = [_best_recognizer(table, reads) for reads in table.kinds if reads]
+    front = find_front(sweep)
     return [
-        *(_best_recognizer(table, reads) if reads else _best_vae(table) for reads in table.kinds),
-        *_duels(table),
+        *(front.sentences(sweep) if front else []),
+        *(of_vaes if None in table.kinds else []),
+        *of_others,
+        *([] if collapsed else _duels(table)),
         *_effect_of_beta(table),
         *_what_compares(table),
         *_missing(sweep),
         *origins(sweep.jobs),
     ]
+
+
+def _collapsed(table: Table) -> str | None:
+    """Says that no VAE has learnt anything in its latents; None where one has, or none was measured."""
+    vaes = [entry for entry in table.ranked(None) if any(job.has_prior for job in entry.jobs)]
+    if not vaes or not all(job.is_collapsed for entry in vaes for job in entry.jobs if job.metrics):
+        return None
+    return (
+        f"Every posterior has collapsed: in all {len(vaes)} measured settings no latent is active, so every face gets "
+        "the same latents and there is no best one. Lower β, warm it up (beta_schedule=warmup) or train longer."
+    )
 
 
 def _best_vae(table: Table) -> str:
@@ -32,7 +52,10 @@ def _best_vae(table: Table) -> str:
     if table.ranked_by == "bits_per_dim":
         return f"Best: {where} with {spread(best.values['bits_per_dim'], 4)} bits per dimension ({table.split} split)."
     value = spread(best.values["elbo_nats"], 5)
-    return f"Best ELBO: {value} nats per image at β = 1 ({table.split} split; higher is better), with {where}."
+    best_elbo = f"Best ELBO: {value} nats per image at β = 1 ({table.split} split; higher is better), with {where}."
+    if "beta" not in table.varied:
+        return best_elbo
+    return f"{best_elbo} Runs trained near β = 1 are trained for this number: it does not say which β suits a use."
 
 
 def _best_recognizer(table: Table, reads: str) -> str:
@@ -72,11 +95,15 @@ def _duels(table: Table) -> list[str]:
 
 
 def _effect_of_beta(table: Table) -> list[str]:
-    sentences = []
+    sentences: list[str] = []
     for line, settings in series(table).items():
+        if len(sentences) == MOST_LINES:
+            break
         points = [entry for entry in settings if entry.is_measured and entry.mean("kl_nats") is not None]
         betas = [entry.jobs[0].beta for entry in points]
         if len(set(betas)) < 2:
+            continue
+        if len(points) > MOST_STEPS:
             continue
         steps = " → ".join(f"{beta:g}" for beta in betas)
         effects = " and ".join(_course(points, key, word) for key, word in (("kl_nats", "KL"), ("mse", "mse")))
@@ -89,8 +116,11 @@ def _course(points: Sequence[Setting], key: str, word: str) -> str:
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return f"{word} is not known"
-    steps = " → ".join(f"{value:.3g}" for value in known)
-    moves = {later > earlier for earlier, later in pairwise(known)}
+    texts = [f"{value:.3g}" for value in known]
+    steps = " → ".join(texts)
+    moves = {float(later) > float(earlier) for earlier, later in pairwise(texts) if earlier != later}
+    if not moves:
+        return f"{word} stays at {texts[0]}{' nats' if key.endswith('_nats') else ''}"
     verb = "goes up and down" if len(moves) > 1 else "rises" if moves == {True} else "falls"
     return f"{word} {verb} ({steps}{' nats' if key.endswith('_nats') else ''})"
 
@@ -121,7 +151,7 @@ def called(reads: str) -> str:
 
 
 def name(setting: Setting) -> str:
-    return ", ".join(f"{key}={value}" for key, value in setting.overrides.items() if value)
+    return ", ".join(f"{key}={short_number(value)}" for key, value in setting.overrides.items() if value)
 
 
 def spread(value: Estimate, digits: int) -> str:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from vae_lightning.runs.layout import (
     SIGNS_OF_A_RUN,
     STATUS_JSON,
     RunError,
+    checkpoint_path,
 )
 from vae_lightning.runs.metrics_csv import read_metrics
 from vae_lightning.runs.status import State, read_plan, read_status, state_of
@@ -32,6 +33,9 @@ OF_THE_COMMAND = (
 )  # where a run resumes or is written, not what it is
 MOST_LINES = 5  # of a label, beside an image of 128 pixels
 LONGEST_VALUE = 28  # characters of an override's value in a picture's label
+LONGEST_NUMBER = 7  # characters; a search draws numbers of sixteen digits
+COLLAPSED_KL_NATS = 1.0  # as callbacks.PosteriorCollapse has it
+COLLAPSED = "its posterior has collapsed: no latent is active, every face has the same latents"
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,19 @@ class Job:
         return self.setting("model.posterior") != "deterministic"
 
     @property
+    def has_checkpoint(self) -> bool:
+        return any(checkpoint_path(self.folder, name).is_file() for name in ("best", "last"))
+
+    @property
+    def is_collapsed(self) -> bool:
+        """Whether no latent says anything about a face, in the newest split that was measured."""
+        measured = [split for split in ("test", "val") if f"{split}/kl_nats" in self.metrics]
+        if not measured or not self.has_prior:
+            return False
+        kl_nats, active = (self.metrics.get(f"{measured[0]}/{name}") for name in ("kl_nats", "active_units"))
+        return active == 0 and kl_nats is not None and kl_nats < COLLAPSED_KL_NATS
+
+    @property
     def architecture(self) -> str:
         """The model's class and number of latents, in words."""
         name = str(self.setting("model._target_") or "model").rpartition(".")[2]
@@ -125,7 +142,8 @@ class Sweep:
             value = job.override(key)
             if not value:
                 continue
-            shown = value if len(value) <= LONGEST_VALUE else f"{value[: LONGEST_VALUE - 1]}…"
+            shown = short_number(value)
+            shown = shown if len(shown) <= LONGEST_VALUE else f"{shown[: LONGEST_VALUE - 1]}…"
             words.append(f"{last if last_parts.count(last) == 1 else key}={shown}")
         if separator == "\n":
             per_line = -(-len(words) // MOST_LINES) or 1
@@ -169,7 +187,7 @@ def read_job(folder: Path) -> Job:
     if status == "failed":
         problems.append(str(read_status(folder).get("reason")))
     problems += [f"would not come out the same now: {change}" for change in _words(read_status(folder).get("changed"))]
-    return Job(
+    job = Job(
         name=folder.name,
         folder=folder,
         status=status,
@@ -180,6 +198,7 @@ def read_job(folder: Path) -> Job:
         data=data if isinstance(data, dict) else {},
         problems=tuple(problems),
     )
+    return replace(job, problems=(*problems, COLLAPSED)) if job.is_collapsed else job
 
 
 def best_epoch(history: Iterable[dict[str, float]]) -> dict[str, float]:
@@ -233,6 +252,12 @@ def _spelt_alike(value: str) -> str:
     return words.get(value.lower(), value if number is None else f"{number:.12g}")
 
 
+def short_number(value: str) -> str:
+    """`0.734283748237` -> `0.7343`; other words, and numbers that a person typed, stay."""
+    number = as_number(value)
+    return value if number is None or len(value) <= LONGEST_NUMBER else f"{number:.4g}"
+
+
 def as_number(value: str) -> float | None:
     try:
         return float(value)
@@ -266,7 +291,8 @@ def _read(path: Path, problems: list[str]) -> Any:
 
 def _read_history(path: Path, problems: list[str]) -> list[dict[str, float]]:
     try:
-        return [_numbers(row) for row in read_metrics(path) if "step" in row]
+        rows = read_metrics(path, lambda column: column.startswith("val/"))
+        return [_numbers(row) for row in rows if "step" in row]
     except (ValueError, OSError) as error:
         problems.append(f"{path.name} is damaged: {reason_of(error)}")
         return []

@@ -30,7 +30,8 @@ class Latents:
     centre: Float[Tensor, " latent"]
     scale: Float[Tensor, " latent"]
     activity: Float[Tensor, " latent"]  # KL in nats; an autoencoder's standard deviation
-    active: Int64[Tensor, " active"]  # those that say anything, most active first, MOST_ACTIVE at most
+    active: Int64[Tensor, " active"]  # those that say anything, most active first, MOST_ACTIVE at most; else all
+    is_active: bool  # whether any says anything
     effects: Float[Tensor, "active channels height width"]  # pixels in [0, 1]: between -1 and 1
 
 
@@ -67,7 +68,7 @@ def measure_latents(run: Run, faces: UInt8[Tensor, "faces channels height width"
         traverse(run, code, centre, scale, part, (REACH,)) - traverse(run, code, centre, scale, part, (-REACH,))
         for part in active.split(CHUNK)
     ]
-    return Latents(code, centre, scale, activity, active, torch.cat(effects)[:, 0])
+    return Latents(code, centre, scale, activity, active, bool(is_active.any()), torch.cat(effects)[:, 0])
 
 
 def traverse(

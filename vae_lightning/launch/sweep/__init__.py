@@ -83,8 +83,14 @@ def summarise(sweep: SweepPlan) -> int:
     if failed or lost:
         _say(f"Try these again with:  {sweep.command}")
     from vae_lightning.report import write_report
+    from vae_lightning.report.front import find_front
+    from vae_lightning.report.sweep import read_sweep
 
     try:
+        content = read_sweep(sweep.folder)
+        front = find_front(content)
+        for sentence in front.sentences(content) if front else []:
+            _say(sentence)
         _say(f"Report  {write_report(sweep.folder)}")
     except RunError as error:
         _say(f"No report: {error}")

@@ -6,7 +6,7 @@ import shlex
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vae_lightning.launch.configuration import optimized_metrics
 from vae_lightning.launch.parts_in_common import parts_in_common
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.launch.sweep.composition import FOLDER, Composer
@@ -100,7 +101,7 @@ def _plan(arguments: Sequence[str], typed: Sequence[str], conf_dir: Path, check:
         jobs = _check_all(Composer(config_name, of_hydra), candidates, base.hydra, check, engine)
     folder = Path(base.hydra.sweep.dir)
     planned = tuple(jobs) if own is not None else ()
-    _write_plan(folder, planned, engine)
+    _write_plan(folder, planned, engine, _goals(base) if own is None else {})
     return SweepPlan(folder, planned, engine, (*arguments, *engine.arguments), tuple(typed))
 
 
@@ -183,7 +184,16 @@ def _in_words(error: Exception) -> str:
     return ": ".join([str(error), *cause]) if isinstance(error, HydraException) else str(error)
 
 
-def _write_plan(folder: Path, jobs: Sequence[PlannedJob], engine: Engine) -> None:
+def _goals(base: Any) -> dict[str, str]:
+    """What a search looks for: minimize or maximize, by metric."""
+    directions = base.hydra.sweeper.get("direction", "minimize")
+    named = [directions] if isinstance(directions, str) else directions
+    # a direction is an enumeration of Hydra's or its name
+    words = [str(getattr(direction, "name", direction)) for direction in named]
+    return dict(zip(optimized_metrics(base), words, strict=False))
+
+
+def _write_plan(folder: Path, jobs: Sequence[PlannedJob], engine: Engine, goals: Mapping[str, str]) -> None:
     """Writes the plan; it keeps the jobs of earlier commands for this sweep."""
     new = [{"name": job.name, "identity": job.identity, "overrides": list(job.overrides)} for job in jobs]
     identities = {job.identity for job in jobs}
@@ -197,6 +207,7 @@ def _write_plan(folder: Path, jobs: Sequence[PlannedJob], engine: Engine) -> Non
         "engine": engine.name,
         "jobs_at_once": engine.jobs_at_once,
         "trials": engine.trials,
+        "goals": dict(goals),
         "in_session": [job.name for job in jobs],
         "jobs": [*earlier, *new],
     }
