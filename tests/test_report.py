@@ -1,22 +1,33 @@
 """`vae report`: what is read of a sweep, how it is ranked, what the page says."""
 
+import base64
+import io
 import json
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from chromium import CHROMIUM, FLAGS, needs_browser
+from matplotlib.figure import Figure
+from PIL import Image
 from typer.testing import CliRunner
 from written_sweeps import Page, measured, read_csv, write_job, write_recognizer, write_status
 
 from vae_lightning import report
 from vae_lightning.cli.app import app
+from vae_lightning.pictures.charts import annotate_apart
 from vae_lightning.report import write_report
+from vae_lightning.report.beta_choice import find_bend
+from vae_lightning.report.cells import cells, headings
 from vae_lightning.report.curves import draw_rate_distortion
+from vae_lightning.report.front import find_front
+from vae_lightning.report.line_styles import line_styles
+from vae_lightning.report.page import Figure as PageFigure
+from vae_lightning.report.selection import select_shown
 from vae_lightning.report.summary import spread, summarise
 from vae_lightning.report.sweep import read_sweep, split_overrides
 from vae_lightning.report.table import Estimate, make_table, mean_and_standard_error, series
@@ -337,3 +348,152 @@ def test_names_and_values_are_escaped(tmp_path: Path) -> None:
     assert tags.count("script") == 1
     assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
     assert {str(attributes.get("data-value")) for tag, attributes in page.elements if tag == "td"} >= {hostile}
+
+
+def write_line(sweep: Path, betas: Sequence[float], bend: float, latent_dim: int = 16) -> None:
+    """Runs whose distortion rises slowly up to `bend` and fast beyond it."""
+    for beta in betas:
+        kl = 60 / (1 + beta)
+        distortion = (
+            200 + (60 - kl) / 10 if beta <= bend else 200 + (60 - 60 / (1 + bend)) / 10 + 20 * (60 / (1 + bend) - kl)
+        )
+        scores = measured(-kl - distortion, distortion / 1000, kl) | {"test/active_units": round(kl / 4)}
+        overrides = [f"beta={beta}", f"model.latent_dim={latent_dim}"]
+        write_job(sweep, overrides, scores, beta=float(beta), model={"latent_dim": latent_dim})
+
+
+def test_the_first_sentence_says_where_the_curve_bends_and_what_beta_costs(tmp_path: Path) -> None:
+    write_line(tmp_path, (0.5, 1, 2, 4, 8), bend=2)
+    sweep = read_sweep(tmp_path)
+    first, second, *_ = summarise(sweep, make_table(sweep))
+    assert first == (
+        "Choosing β for ConvVAE, 16 latents (test split): the curve of rate and distortion bends at β = 2, with a rate "
+        "of 20 nats, a distortion of 204 nats, 5 active units. β = 0.5 has a rate of 40 nats, a distortion of "
+        "202 nats, 10 active units; β = 8 has a rate of 6.67 nats, a distortion of 470.7 nats, 2 active units."
+    )
+    assert second.startswith("Best ELBO")
+    assert second.endswith("it does not say which β suits a use.")
+
+
+@pytest.mark.parametrize(
+    ("rates", "distortions", "bend"),
+    [
+        ([9.0, 5.0, 1.0], [1.0, 2.0, 9.0], 1),
+        ([9.0, 5.0, 1.0], [1.0, 5.0, 9.0], None),  # straight
+        ([9.0, 5.0, 1.0], [1.0, 8.0, 9.0], None),  # bends to the worse side
+        ([9.0, 1.0], [1.0, 9.0], None),
+        ([1.0, 5.0, 9.0], [9.0, 2.0, 1.0], None),  # rate rises with beta: no trade-off
+        ([3.0, 3.0, 3.0], [2.0, 2.0, 2.0], None),
+    ],
+)
+def test_a_curve_bends_where_it_is_furthest_below_the_line_between_its_ends(
+    rates: list[float], distortions: list[float], bend: int | None
+) -> None:
+    assert find_bend(rates, distortions) == bend
+
+
+def test_the_table_says_what_is_wrong_only_where_something_is(tmp_path: Path) -> None:
+    write_line(tmp_path, (1, 4), bend=1)
+    table = make_table(read_sweep(tmp_path))
+    names = [name for name, _ in headings(table)]
+    assert names[:5] == ["beta", "status", "ELBO", "distortion", "rate (KL)"]
+    assert "what is wrong" not in names
+    assert all(len(cells(table, setting)) == len(names) for setting in table.settings)
+
+
+def test_a_sweep_in_which_everything_collapsed_has_no_best_run(tmp_path: Path) -> None:
+    for beta in (1, 4):
+        scores = measured(-500.0 - beta / 1000, 0.07681 + beta * 1e-6, 0.002) | {"test/active_units": 0}
+        write_job(tmp_path, [f"beta={beta}"], scores, beta=float(beta))
+    page = Page(write_report(tmp_path))
+    assert "Every posterior has collapsed: in all 2 measured settings" in page.text
+    assert "mse stays at 0.0768" in page.text
+    assert "Best ELBO" not in page.text
+    assert page.text.count("its posterior has collapsed") == 2  # under what is wrong
+    write_job(tmp_path, ["beta=0.1"], measured(-400.0, 0.02, 40.0) | {"test/active_units": 9}, beta=0.1)
+    text = Page(write_report(tmp_path)).text
+    assert "Every posterior" not in text
+    assert "Best ELBO: −400" in text
+
+
+@pytest.mark.parametrize("directions", [("minimize", "minimize"), ("maximize", "minimize")])
+def test_the_front_of_a_search_is_named(directions: tuple[str, str], tmp_path: Path) -> None:
+    sign = 1 if directions[0] == "minimize" else -1
+    found = {"0.7342837482374823": (10.0, 50.0), "4.123456789": (5.0, 70.0), "8.5": (6.0, 80.0), "9.5": (20.0, 49.0)}
+    for beta, (first, second) in found.items():
+        values = {"val/kl_nats": sign * first, "val/reconstruction_nats": second}
+        write_job(tmp_path, [f"beta={beta}"], measured(-100.0, 0.02) | values, beta=float(beta))
+    write_job(tmp_path, ["beta=16"])  # interrupted
+    goals = dict(zip(("val/kl_nats", "val/reconstruction_nats"), directions, strict=True))
+    (tmp_path / "sweep.json").write_text(json.dumps({"format": 1, "goals": goals, "jobs": [], "trials": 4}))
+    front = find_front(read_sweep(tmp_path))
+    assert front is not None
+    assert [job.beta for job in front.jobs] == [
+        4.123456789,
+        pytest.approx(0.73428374823748),
+        9.5,
+    ]  # 8.5 is worse in both
+    text = Page(write_report(tmp_path)).text
+    assert f"The Pareto front of val/kl_nats ({directions[0]}d) and val/reconstruction_nats (minimized): 3 of 4" in text
+    assert f"On the front: beta=0.7343 with val/kl_nats {sign * 10}, val/reconstruction_nats 50." in text
+    assert "0.73428" not in text
+
+
+def test_a_search_for_one_number_names_its_best_run(tmp_path: Path) -> None:
+    for beta, loss in ((1, 30.0), (2, 20.0)):
+        write_job(tmp_path, [f"beta={beta}"], measured(-100.0, 0.02) | {"val/loss": loss}, beta=float(beta))
+    (tmp_path / "sweep.json").write_text(json.dumps({"format": 1, "goals": {"val/loss": "minimize"}, "trials": 2}))
+    assert "best of 2 runs is beta=2 with val/loss 20." in Page(write_report(tmp_path)).text
+
+
+def test_many_lines_are_told_apart_by_the_swept_value() -> None:
+    lines = [{"beta": str(beta), "seed": str(seed)} for beta in (0.1, 1, 2, 4, 8, 16) for seed in range(3)]
+    styles = line_styles(lines, ["beta", "seed"])
+    assert (styles.key, len({*styles.colors}), len({*styles.dashes})) == ("beta", 6, 3)
+    words = line_styles([{"model": f"m{number % 3}", "x": f"w{number}"} for number in range(30)], ["model", "x"])
+    assert len({*words.dashes}) == 3
+    few = line_styles(lines[:8], ["beta", "seed"])
+    assert few.key == ""
+    assert len({*zip(few.colors, few.dashes, strict=True)}) == 8
+
+
+def test_labels_of_points_do_not_cover_each_other() -> None:
+    figure = Figure(figsize=(4, 3), dpi=100)
+    axis = figure.subplots()
+    places = [(x / 20, x / 20) for x in range(20)]
+    axis.plot(*zip(*places, strict=True), "o")
+    annotate_apart(figure, axis, [(*place, f"β={number}.123456", "black") for number, place in enumerate(places)])
+    boxes = [text.get_window_extent() for text in axis.texts]
+    assert 2 <= len(boxes) < 20
+    assert not any(one.overlaps(other) for number, one in enumerate(boxes) for other in boxes[:number])
+    assert axis.texts[0].get_text() == "β=0.123456"
+
+
+def test_of_many_runs_the_best_the_worst_and_others_over_the_sweep_are_shown(tmp_path: Path) -> None:
+    for beta in range(1, 41):
+        folder = write_job(tmp_path, [f"beta={beta}", "seed=0"], measured(-100.0 - (beta - 7) ** 2, 0.02), beta=beta)
+        (folder / "checkpoints").mkdir()
+        if beta != 11:
+            (folder / "checkpoints" / "best.ckpt").touch()
+    sweep = read_sweep(tmp_path)
+    selection = select_shown(sweep, make_table(sweep))
+    betas = [job.beta for job in selection.sweep.jobs]
+    assert len(betas) == 10
+    assert betas == sorted(betas)
+    assert {1, 7, 40} <= {*betas}  # 7 is the best, 40 the worst
+    assert max(np.diff(betas)) < 9
+    assert "10 of 40 runs" in selection.words
+    few = type(sweep)(tmp_path, sweep.jobs[:10])
+    assert select_shown(few, make_table(few)).sweep is few
+
+
+def test_a_large_picture_of_faces_is_compressed_on_the_page() -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (300, 2_000, 3), np.uint8)
+    png = io.BytesIO()
+    Image.fromarray(pixels).save(png, "png")
+    figure = PageFigure(png.getvalue(), "title", "caption", "alt")
+    kind, _, content = figure.source.partition(",")
+    assert kind == "data:image/webp;base64"
+    with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
+        assert picture.size == (1_600, 240)
+    assert PageFigure(png.getvalue(), "title", "caption", "alt", is_chart=True).source.startswith("data:image/png;")

@@ -25,6 +25,7 @@ DRAWN = (
     *("dci_completeness", "dci_informativeness", "factorvae_score", "modularity", "attribute_mig", "probe_mean_auc"),
 )
 PANELS_PER_ROW = 4
+MOST_COLUMNS = 8  # of a table that fits the page
 MOST_TICKS = 6  # of beta below a panel
 OF_THE_PROTOCOL = ("split", "count", "seed")
 
@@ -59,6 +60,14 @@ class Evaluations:
     def names(self) -> list[str]:
         """Of the settings."""
         return [name_of(setting) or "run" for setting in self.settings]
+
+    @property
+    def columns(self) -> list[int]:
+        """The settings that have a column on the page: of many some, from the best to the worst."""
+        last = len(self.settings) - 1
+        if last < MOST_COLUMNS:
+            return list(range(last + 1))
+        return [round(number * last / (MOST_COLUMNS - 1)) for number in range(MOST_COLUMNS)]
 
     def row(self, name: str) -> Row | None:
         return next((row for row in self.rows if row.value.name == name), None)

@@ -105,7 +105,7 @@ def _effect_of_beta(table: Table) -> list[str]:
             continue
         if len(points) > MOST_STEPS:
             continue
-        steps = " → ".join(f"{beta:g}" for beta in betas)
+        steps = " → ".join(f"{beta:.4g}" for beta in betas)
         effects = " and ".join(_course(points, key, word) for key, word in (("kl_nats", "KL"), ("mse", "mse")))
         sentences.append(f"{line}: over β = {steps}, {effects}.")
     return sentences

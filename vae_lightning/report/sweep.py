@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ class Sweep:
         others = [job for job in self.jobs if job.reads is None]
         return others if len(others) == len(self.jobs) or any(job.config for job in others) else []
 
-    @property
+    @cached_property
     def varied(self) -> list[str]:
         """Keys of the overrides that differ between jobs, in the order of the command line."""
         keys = list(dict.fromkeys(key for job in self.jobs for key in job.overrides))
