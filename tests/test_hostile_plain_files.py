@@ -22,7 +22,7 @@ MERGED = "a: &a {k0: 1}\n" + "".join(
     [
         ("bomb.yaml", LAUGHS),
         ("itself.yaml", "&a [*a]"),
-        ("deep.yaml", "[" * 1_000),
+        ("deep.yaml", "[" * 200_000),
         ("deep.json", "[" * 100_000),
         ("object.yaml", "!!python/object/apply:os.system ['true']"),
         ("number.json", "9" * 400),

@@ -132,7 +132,7 @@ def test_progress_counts_jobs_and_epochs(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         write_status(tmp_path / name, state)
     (tmp_path / "b" / "config.yaml").write_text(yaml.safe_dump({"trainer": {"max_epochs": 4}}))
-    (tmp_path / "b" / "metrics.csv").write_text("epoch,step,val/loss\n0,5,3\n1,10,2\n")
+    (tmp_path / "b" / "metrics.csv").write_text("epoch,step,val/loss\n1,5,3\n2,10,2\n")
     now = read_progress(tmp_path)
     assert str(now) == "1 done · 0 running · 1 failed · 2 to go"
     assert share_done(tmp_path / "b") == 0.5

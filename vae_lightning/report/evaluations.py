@@ -161,7 +161,7 @@ def draw_against_beta(table: Table, evaluations: Evaluations) -> Chart | None:
     for axis in axes[len(rows) :]:
         axis.set_axis_off()
     if styles.key:
-        styles.explain(figure, axes)
+        styles.explain(figure, list(axes))
         return figure_pixels(figure)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, map(verbatim, labels), loc="outside lower center", ncols=2, fontsize=9)

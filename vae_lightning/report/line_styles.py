@@ -30,7 +30,7 @@ class LineStyles:
     dashes: list[str]
     key: str = ""  # whose value is the colour; empty where each line has a name
     norm: Normalize | None = None  # of the values that are numbers
-    named: tuple[tuple[str, Any, str], ...] = ()  # value, colour and dashes, for a legend
+    named: tuple[tuple[str, Any, Any], ...] = ()  # value, colour and dashes, for a legend
 
     def explain(self, figure: Figure, axes: Sequence[Axes]) -> None:
         """Adds a scale of the colours and a legend of what else differs; nothing where each line has a name."""
@@ -63,13 +63,13 @@ def line_styles(lines: Sequence[Mapping[str, str]], keys: Sequence[str]) -> Line
     if of_numbers:
         numbers = [float(line[of_numbers[0]]) for line in lines]
         norm = _norm(numbers)
-        colors = [mpl.colormaps[COLORMAP](BRIGHTEST * float(norm(number))) for number in numbers]
+        colors: list[Any] = [mpl.colormaps[COLORMAP](BRIGHTEST * float(norm(number))) for number in numbers]
         return LineStyles(colors, dashes, of_numbers[0], norm, named)
     named_key = next((key for key in keys if key != dashed and 1 < len(values[key]) <= len(COLORS)), "")
     color = dict(zip(values.get(named_key, []), COLORS, strict=False))
-    colors = [color.get(line.get(named_key, ""), GRAY) for line in lines]
+    shown = [color.get(line.get(named_key, ""), GRAY) for line in lines]
     named += tuple((f"{named_key}={short_number(value)}", each, "-") for value, each in color.items())
-    return LineStyles(colors, dashes, named_key or "gray", None, named)
+    return LineStyles(shown, dashes, named_key or "gray", None, named)
 
 
 def _is_finite(value: str) -> bool:
