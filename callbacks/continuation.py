@@ -13,6 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.dashboard import begin_session, tensorboard_loggers
 from callbacks.loggers import MetricsCsv
+from vae_lightning.runs.checkpoints import read_checkpoint
 from vae_lightning.system.whole_files import write_bytes
 from vae_lightning.training.resuming import position_in
 
@@ -60,7 +61,7 @@ class Continuation(L.Callback):
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint as a whole: beside its place first, then renamed.
+    """Writes a checkpoint as a whole, beside its place first, then renamed; reads it as all of the package do.
 
     Lightning writes into the folder for temporary files. Where that is another file system, the move is a copy, and a
     killed process or a full disk leaves half a checkpoint in the place of a whole one.
@@ -71,6 +72,15 @@ class WholeCheckpoints(TorchCheckpointIO):
         torch.save(checkpoint, content)
         with content.getbuffer() as encoded:  # released at once: a view that is collected late keeps `content` open
             write_bytes(Path(path), encoded)
+
+    def load_checkpoint(
+        self, path: _PATH, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """
+        Raises:
+            RunError: the file is damaged; Lightning would pass on PyTorch's advice to read it unsafely.
+        """
+        return read_checkpoint(Path(path))
 
 
 class LastValidation(L.Callback):

@@ -15,13 +15,14 @@ import torch
 from PIL import Image
 from tiny_runs import checkpoint, fit_everything, write_exported, write_run
 
+from callbacks.continuation import WholeCheckpoints
 from vae_lightning import load_run
 from vae_lightning.evaluation.feature_networks import load_lpips
 from vae_lightning.evaluation.metric import EvaluationError
 from vae_lightning.losses.perceptual import load_vgg16_features
 from vae_lightning.recognition.load import load_recognizer
 from vae_lightning.recognition.network import load_weights
-from vae_lightning.runs.checkpoints import EXPORT_FORMAT, build_reconstruction, read_checkpoint
+from vae_lightning.runs.checkpoints import EXPORT_FORMAT, build_reconstruction, checkpoint_to_resume, read_checkpoint
 from vae_lightning.runs.data_record import data_settings
 from vae_lightning.runs.fitted import direction_file, prior_file, statistics_file
 from vae_lightning.runs.layout import RECORD_KEY, RunError
@@ -316,3 +317,50 @@ def test_a_model_with_weights_that_are_no_numbers_is_loaded_with_a_word(
     change(run, lambda content: content["state_dict"]["model.encoder.0.weight"].fill_(torch.nan))
     assert load_run(run).encode(Image.new("RGB", (200, 300))).mean.isnan().all()
     assert "its weights hold nan or inf" in caplog.text
+
+
+def half(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+@pytest.mark.parametrize("name", ["best", "last"])
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda content: b"", "it is empty"),
+        (lambda content: bytes(len(content)), "begins with zeros, as after a power failure"),
+        (half, "its end is missing, as after a full disk"),
+        (lambda content: half(content) + bytes(len(content) // 2), "its end is missing"),
+        (lambda content: b"hello", "not a PyTorch file, or a damaged one"),
+        (lambda content: pickle.dumps({"state_dict": {}}), "not a PyTorch file"),
+        (lambda content: foreign(), "does not say how its model is built"),
+    ],
+)
+def test_a_damaged_checkpoint_names_what_to_take_instead(
+    damage: Callable[[bytes], bytes], reason: str, name: str, run: Path
+) -> None:
+    best = checkpoint(run)
+    last = best.with_name("last.ckpt")
+    last.write_bytes(best.read_bytes())
+    damaged = best if name == "best" else last
+    damaged.write_bytes(damage(damaged.read_bytes()))
+    with pytest.raises(RunError, match=reason) as caught:
+        load_run(run, name)
+    words = str(caught.value)
+    assert ("--checkpoint last" if name == "best" else f"best epoch is in {best}") in words
+    assert words.isprintable()
+    assert not any(advice in words for advice in ("weights_only", "trust", "add_safe_globals", "torch.load"))
+    if name == "last":
+        with pytest.raises(RunError, match=rf"best epoch is in {best}.* copy it to {last} to resume"):
+            checkpoint_to_resume("last", run)
+        best.unlink()
+        with pytest.raises(RunError, match="or delete it: the command that started the run then starts it from the"):
+            checkpoint_to_resume("last", run)
+        with pytest.raises(RunError, match="last\\.ckpt"):
+            WholeCheckpoints().load_checkpoint(last)
+
+
+def foreign() -> bytes:
+    written = io.BytesIO()
+    torch.save({"state_dict": {}, "pytorch-lightning_version": "2.0"}, written)
+    return written.getvalue()

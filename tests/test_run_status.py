@@ -1,8 +1,10 @@
 """How a run ended, who works on it, what has changed since: read from its folder. How far a sweep is."""
 
+import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from multiprocessing.synchronize import Event
@@ -27,6 +29,7 @@ from vae_lightning.runs.status import (
     state_of,
 )
 from vae_lightning.runs.versions import changes_since, made_with
+from vae_lightning.system.whole_files import storage_error, write_json
 
 
 def hold(folder: Path, held: Event, release: Event) -> None:
@@ -172,3 +175,44 @@ def test_only_a_person_keeps_a_stopped_job_out_of_the_queue(
     requeue()
     signal.signal(signal.SIGUSR2, before)
     assert queued_again == ([] if is_cancelled else [signal.SIGUSR2])
+
+
+@pytest.mark.parametrize("how", ["renamed", "deleted", "below another name"])
+def test_a_folder_that_moves_while_its_run_trains_ends_it_and_is_not_made_anew(how: str, tmp_path: Path) -> None:
+    folder = tmp_path / "outputs" / "run"
+    new = tmp_path / ("kept" if how == "below another name" else "outputs/renamed")
+
+    def train() -> None:
+        with claimed(folder), recorded(folder, "identity", "session", {}):
+            write_json(folder / "images" / "a.json", {})
+            if how == "deleted":
+                shutil.rmtree(folder)
+            else:
+                (folder.parent if how == "below another name" else folder).rename(new)
+            write_json(folder / "checkpoints" / "b.json", {})
+
+    with pytest.raises(RunError, match=rf"{folder} was renamed, moved or deleted .*ckpt_path=last hydra\.run\.dir="):
+        train()
+    assert not folder.exists()
+    with claimed(folder), recorded(folder, "identity", "session", {}):  # the next run there
+        write_json(folder / "metrics.json", {})
+    assert read_status(folder)["state"] == "done"
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="other"), claimed(tmp_path / "run"):
+        (tmp_path / "other").read_text()
+
+
+@pytest.mark.parametrize("locked", ["run", "run/checkpoints", "run/checkpoints/last.ckpt"])
+def test_what_may_not_be_read_is_named(locked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"")
+    allowed = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, how: allowed(path, how) and (how == os.F_OK or Path(path) != tmp_path / locked)
+    )
+    error = storage_error(PermissionError(errno.EACCES, "Permission denied", str(file)), Path())
+    assert str(error).startswith(f"{tmp_path / locked} cannot be read: no permission. Its owner can give it")
+    assert "written" not in str(error)

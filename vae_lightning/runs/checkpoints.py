@@ -79,11 +79,27 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     try:
         content = read_tensors(file)
     except TensorFileError as error:
-        raise RunError(f"{file} is not a checkpoint that can be read safely: {error}") from error
+        raise RunError(f"{file} is not a checkpoint that can be read safely: {error}{_instead_of(file)}") from error
     if not isinstance(content, dict) or RECORD_KEY not in content:
-        raise RunError(f"{file} is not a checkpoint of this framework: it does not say how its model is built")
+        raise RunError(
+            f"{file} is not a checkpoint of this framework: it does not say how its model is built{_instead_of(file)}"
+        )
     _check_content(file, content)
     return content
+
+
+def _instead_of(file: Path) -> str:
+    """What to do where a run's checkpoint cannot be read."""
+    best, last = (file.with_name(checkpoint_path(file, name).name) for name in ("best", "last"))
+    if file.name == best.name and last.is_file():
+        return (
+            f". The newest epoch is in {last}: name that file, or take --checkpoint last (in Python checkpoint='last')"
+        )
+    if file.name == last.name and best.is_file():
+        return f". The best epoch is in {best}: name that file, or copy it to {last} to resume from there"
+    if file.name == last.name:
+        return ". Copy it here again, or delete it: the command that started the run then starts it from the beginning"
+    return ". Copy it here again"
 
 
 def _read_exported(file: Path) -> dict[str, Any]:

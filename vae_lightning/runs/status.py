@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from vae_lightning.runs.layout import STATUS_JSON, SWEEP_JSON, RunError, checkpoint_path
 from vae_lightning.system.names import is_a_name
 from vae_lightning.system.plain_files import read_plain
-from vae_lightning.system.whole_files import write_json
+from vae_lightning.system.whole_files import has_moved, staying, write_json
 
 State = Literal["done", "running", "interrupted", "failed", "not started"]
 LOCK = ".lock"
@@ -110,6 +110,7 @@ def claimed(folder: Path) -> Iterator[None]:
 
     Raises:
         RunIsTakenError: another process is using the folder.
+        RunError: the block failed, and the folder was renamed, moved or deleted in the meantime.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
@@ -120,7 +121,17 @@ def claimed(folder: Path) -> Iterator[None]:
         who = f"process {status.get('process')} on {status.get('host')}" if status else "another process"
         raise RunIsTakenError(f"{folder} is in use by {who}") from None
     try:
-        yield
+        with staying(folder):
+            try:
+                yield
+            except Exception as error:
+                if has_moved(folder):
+                    raise RunError(
+                        f"{folder} was renamed, moved or deleted while its run was training, so the training ended and "
+                        "nothing was written to the old place. Resume the run where its folder is now: "
+                        "ckpt_path=last hydra.run.dir=…"
+                    ) from error
+                raise
     finally:
         lock.release()
 

@@ -45,7 +45,7 @@ class Storage(NamedTuple):
 
     key: str
     bytes_each: int
-    count: int
+    numel: int
 
 
 class Extent(NamedTuple):
@@ -73,10 +73,9 @@ def check_pickle(file: Any, may_repeat: bool) -> dict[str, int]:
     """
     steps = _Steps(may_repeat)
     try:
-        start = None
+        start = 0 if isinstance(file, bytes) else file.tell()
         for operation, argument, position in pickletools.genops(file):
-            start = position if start is None else start
-            if position - start > MOST_BYTES:
+            if (position or 0) - start > MOST_BYTES:
                 raise PickleError(f"its pickle has more than {MOST_BYTES:,} bytes")
             steps.take(operation.name, argument)
         steps.extent_of([*steps.stack, *steps.attributes])
@@ -181,11 +180,11 @@ class _Steps:
             raise PickleError("a tensor in it is not described as PyTorch describes dense tensors")
         count = math.prod(shape)
         last = _whole((offset,))[0] + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-        is_larger = count > storage.count and not self.may_repeat
-        if len(shape) > MOST_DIMENSIONS or (count and last >= storage.count) or is_larger:
+        is_larger = count > storage.numel and not self.may_repeat
+        if len(shape) > MOST_DIMENSIONS or (count and last >= storage.numel) or is_larger:
             raise PickleError(
                 f"a tensor of shape {shape[:MOST_DIMENSIONS]} claims {count * storage.bytes_each:,} bytes, and the "
-                f"file has {storage.count * storage.bytes_each:,} for it"
+                f"file has {storage.numel * storage.bytes_each:,} for it"
             )
 
     def open_storage(self, identifier: Any) -> None:
@@ -193,7 +192,7 @@ class _Steps:
         if kind != "storage" or numbers.name not in BYTES_OF or any(views) or not isinstance(key, str):
             raise PickleError("a tensor's storage in it is not described as PyTorch describes dense tensors")
         storage = Storage(key, BYTES_OF[numbers.name], _whole((count,))[0])
-        claimed = storage.bytes_each * storage.count
+        claimed = storage.bytes_each * storage.numel
         if self.storages.setdefault(key, claimed) != claimed:
             raise PickleError(f"its storage {key[:80]!r} has two sizes")
         self.stack.append(storage)

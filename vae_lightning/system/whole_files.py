@@ -20,22 +20,27 @@ REASONS = {
     errno.EACCES: f"no permission; {ANOTHER_PLACE}",
     errno.EPERM: f"not permitted; {ANOTHER_PLACE}",
 }
+_staying: dict[Path, int | None] = {}  # folders and their number on the disk
 PROBE_BYTES = 64 * 2**10  # about what a run writes before its training starts
 
 
 class StorageError(OSError):
-    """A file cannot be written; the message names the reason, the free space and what to do."""
+    """A file cannot be written, or read; the message names the reason, the free space and what to do."""
 
     def __init__(self, code: int, strerror: str, path: str) -> None:
         super().__init__(code, strerror, path)
-        self.words = f"{path} cannot be written: {REASONS[code].format(free=free_space(Path(path)))}"
+        locked = _locked(Path(path)) if code in (errno.EACCES, errno.EPERM) else None
+        if locked is not None:
+            self.words = f"{locked} cannot be read: no permission. Its owner can give it, with chmod -R a+rX {locked}"
+        else:
+            self.words = f"{path} cannot be written: {REASONS[code].format(free=free_space(Path(path)))}"
 
     def __str__(self) -> str:
         return self.words
 
 
 def storage_error(error: BaseException, place: Path) -> StorageError | None:
-    """The first error of a chain as a StorageError if the error says that a file cannot be written; else None.
+    """The first error of a chain as a StorageError if it says that a file cannot be written or read; else None.
 
     Args:
         error: with the chain of errors that were raised before it.
@@ -54,9 +59,18 @@ def storage_error(error: BaseException, place: Path) -> StorageError | None:
     return StorageError(first.errno or 0, first.strerror or "", name or str(place))
 
 
+def _locked(place: Path) -> Path | None:
+    """The first part of a path that this user may not read: a folder that may not be entered, or a file."""
+    for part in (*reversed(place.absolute().parents), place):
+        if os.access(part, os.F_OK) and not os.access(part, os.X_OK if part != place and part.is_dir() else os.R_OK):
+            return part
+    return None
+
+
 def free_space(place: Path) -> str:
     """Free space on the file system that holds a file or folder, or would hold it: `1,234.5 MB`."""
-    there = next((parent for parent in (place, *place.absolute().parents) if parent.exists()), Path("/"))
+    above = (place, *place.absolute().parents)
+    there = next((parent for parent in above if os.path.exists(parent)), Path("/"))  # noqa: PTH110 (never an error)
     return f"{shutil.disk_usage(there).free / 1e6:,.1f} MB"
 
 
@@ -125,12 +139,38 @@ def naming(place: Path) -> Iterator[None]:
 
 
 @contextmanager
+def staying(folder: Path) -> Iterator[None]:
+    """In the block, `replacing` refuses to make this folder anew after it was renamed, moved or deleted."""
+    _staying[folder] = _number_of(folder)
+    try:
+        yield
+    finally:
+        del _staying[folder]
+
+
+def has_moved(folder: Path) -> bool:
+    """Whether a folder that should be `staying` is no longer in its place."""
+    return _number_of(folder) != _staying[folder]
+
+
+def _number_of(folder: Path) -> int | None:
+    try:
+        return folder.stat().st_ino
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a path to write to; the file there becomes `path` when the block ends without an error.
 
     Raises:
         StorageError: no space or no permission; an earlier file at `path` is unchanged.
+        FileNotFoundError: a folder that should be `staying` has moved.
     """
+    gone = [folder for folder in _staying if path.is_relative_to(folder) and has_moved(folder)]
+    if gone:
+        raise FileNotFoundError(errno.ENOENT, "the folder was renamed, moved or deleted", str(gone[0]))
     with naming(path), written_aside(path) as unfinished:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished

@@ -257,7 +257,7 @@ def _say_what_changed(before: dict[str, str], now: dict[str, str], wanted: Wante
 
 def _no_space(where: Path, needed: int, free: int) -> DataError:
     return DataError(
-        f"no space left in {where} for the decoded images: {needed / 2**20:,.0f} MiB needed, "
-        f"{free / 2**20:,.0f} MiB free. Free some, put data.data_dir on another disk, or use fewer or "
-        "smaller images (data.train_size=…, data.image_size=…)."
+        f"no space left in {where} for the decoded images: {math.ceil(needed / 2**20):,} MiB needed and "
+        f"{SPARE_BYTES // 2**20} MiB kept free beside, {free // 2**20:,} MiB free. Free some, put data.data_dir on "
+        "another disk, or use fewer or smaller images (data.train_size=…, data.image_size=…)."
     )
