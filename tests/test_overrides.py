@@ -1,8 +1,12 @@
 """What a person types has the effect that it says, or is refused in one line before anything is written."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from processes import ROOT, SMALL
+from processes import train as train_process
 
 from vae_lightning.launch import train
 from vae_lightning.launch.command_line import prepare_command_line
@@ -178,3 +182,63 @@ def test_what_has_an_effect_is_accepted(line: str) -> None:
 @pytest.mark.parametrize("word", ["++ckpt_path=last", "+ckpt_path='last'", 'ckpt_path="last"'])
 def test_the_last_run_is_resumed_however_that_is_written(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no run with a checkpoint" in refusal([word], capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("model.norm=layer", "allowed are none, batch, group"),
+        ("hydra.run.dir=a/b/c model.norm=layer", "allowed are none, batch, group"),
+        ("data.root=/nowhere/at/all", "/nowhere/at/all is not a folder"),
+        ("ckpt_path=/nowhere.ckpt", "there is no file /nowhere.ckpt"),
+        ("++model.latent=64", "did you mean latent_dim?"),
+        ("~data.image_size", "data.image_size"),
+        ("-m beta=1,2 model.norm=layer", "allowed are none, batch, group"),
+        ("-m sweep=mine model=conv,convv", "model=convv (did you mean conv?)"),
+        ("-m hydra.sweep.dir=a/b model=conv,linear model.norm=group", "LinearVAE takes no such argument"),
+        ("-m hydra.verbose=true,false", "cannot be swept"),
+    ],
+)
+def test_a_refused_command_leaves_nothing(line: str, words: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), *line.split(), "trainer.accelerator=cpu"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode in (1, 2)
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert line.startswith("-m") or len(ended.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_refused_search_leaves_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "-m", "hparams_search=rate_distortion", "model.norm=layer"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 2
+    assert "allowed are none, batch, group" in ended.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_refused_command_leaves_an_earlier_run_as_it_was(tmp_path: Path) -> None:
+    run = ["hydra.run.dir=run", *SMALL, "data=faces", "data.faces_count=40", "trainer.max_epochs=1"]
+    train_process(*run, cwd=tmp_path)
+    earlier = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.suffix in (".yaml", ".json")}
+    assert {path.name for path in (tmp_path / "run" / ".hydra").iterdir()} == {
+        "config.yaml",
+        "hydra.yaml",
+        "overrides.yaml",
+    }
+    train_process(*run, "beta=3", cwd=tmp_path, expect=1)
+    train_process("hydra.run.dir=run", "ckpt_path=last", "model.norm=layer", cwd=tmp_path, expect=1)
+    train_process("hydra.run.dir=run", "ckpt_path=last", "data=celeba", "data.root=/nowhere", cwd=tmp_path, expect=1)
+    kept = {path: content for path, content in earlier.items() if path.name != "status.json"}
+    assert {path: path.read_bytes() for path in kept} == kept

@@ -16,10 +16,9 @@ from vae_lightning.launch import building, train
 from vae_lightning.launch.command_line import (
     choose_folder,
     is_sweep,
-    new_folder,
     prepare_command_line,
-    remove_unused_folder,
 )
+from vae_lightning.launch.folders import new_folder, no_empty_folder
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.launch.sweep import engines
 from vae_lightning.launch.sweep.composition import Composer
@@ -99,7 +98,8 @@ def test_commands_of_one_second_get_folders_of_their_own(tmp_path: Path, monkeyp
     assert all(folder.is_dir() for folder in folders)
     arguments = choose_folder(["beta=4"])
     assert arguments[-1].startswith("hydra.run.dir='outputs/")
-    remove_unused_folder(arguments, ["beta=4"])
+    with no_empty_folder(arguments, ["beta=4"]):
+        pass
     assert not (tmp_path / "outputs").exists()
     assert choose_folder(["--cfg", "job"]) == ["--cfg", "job"]
     assert not (tmp_path / "outputs").exists()
@@ -263,7 +263,7 @@ def test_what_is_no_number_of_devices_is_refused_with_its_key(devices: str) -> N
 def test_one_process_per_job_is_none_too_many() -> None:
     config = composed("trainer=ddp", "trainer.accelerator=cpu")
     engines.refuse_several_devices(config.trainer)
-    assert choose_engine(config, 3, []) == Engine("basic")
+    assert choose_engine(config, 3) == Engine("basic")
 
 
 def find_nothing(name: str) -> None:

@@ -1,7 +1,6 @@
 """Checks and completes the command line before Hydra parses it: unknown keys, run folders, resuming the last run."""
 
 import errno
-import itertools
 import os
 import re
 import shlex
@@ -10,7 +9,6 @@ import sys
 import unicodedata
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import fields
-from datetime import datetime
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -20,6 +18,7 @@ from omegaconf import OmegaConf
 
 from vae_lightning.launch.configuration import CONF_DIR, RootConfig
 from vae_lightning.launch.explanations import elsewhere, places
+from vae_lightning.launch.folders import MULTIRUN, OUTPUTS, new_folder
 from vae_lightning.launch.kept_settings import keep_settings
 from vae_lightning.launch.overrides import path_override, plainly_written, quote_paths, typed_path
 from vae_lightning.launch.signatures import ConfigError
@@ -97,9 +96,9 @@ def choose_folder(arguments: Sequence[str]) -> list[str]:
                 "hydra.run.dir=outputs/NAME"
             )
     if not is_sweep(arguments):
-        return [*arguments, f"hydra.run.dir='{new_folder(Path('outputs'))}'"]
+        return [*arguments, f"hydra.run.dir='{new_folder(OUTPUTS)}'"]
     if "sweep" not in values:
-        return [*arguments, f"sweep='{new_folder(Path('multirun')).name}'"]
+        return [*arguments, f"sweep='{new_folder(MULTIRUN).name}'"]
     name = str(typed_path(f"sweep={values['sweep']}"))
     if not re.fullmatch(r"\w[\w .+-]*", unicodedata.normalize("NFC", name)):  # accents may be characters of their own
         raise ConfigError(
@@ -119,33 +118,6 @@ def _check_folder_keys(arguments: Sequence[str], values: Mapping[str, str]) -> N
         for key in ("sweep", "hparams_search"):
             if key in values:
                 raise ConfigError(f"{key}={values[key]} needs a sweep of several jobs: add -m")
-
-
-def new_folder(parent: Path) -> Path:
-    """Makes a folder named by the time, with a number behind it if another process has just taken that name."""
-    parent.mkdir(parents=True, exist_ok=True)
-    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    for number in itertools.count(1):
-        folder = parent / (now if number == 1 else f"{now}_{number}")
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        return folder
-    raise AssertionError
-
-
-def remove_unused_folder(arguments: Sequence[str], typed: Sequence[str]) -> None:
-    """Removes the folder that `choose_folder` made, if nothing was written to it."""
-    named = {argument.partition("=")[0] for argument in typed}
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key in named:
-            continue
-        folder = {"sweep": Path("multirun"), "hydra.run.dir": Path()}.get(key, Path("/dev/null")) / value.strip("'")
-        for path in (folder, folder.parent):
-            if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
 
 
 def name_jobs_by_what_is_swept(arguments: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Composes the configuration of a command line before Hydra does, and refuses overrides that would have no effect."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -12,14 +13,15 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from vae_lightning.launch.configuration import LISTS, RootConfig
+from vae_lightning.launch.configuration import LISTS, RootConfig, resolved
 from vae_lightning.launch.explanations import explain, group_choices, unknown_key
 from vae_lightning.launch.signatures import ConfigError, takes
 
 OF_A_SWEEP = ("hydra.sweep", "hydra.sweeper", "hydra.launcher", "hydra/launcher", "hydra/sweeper")
+KEY_OF_A_PART = re.compile(r"(?!hydra\.)\w+(\.\w+)+")
 GONE = object()
 
 
@@ -48,6 +50,7 @@ def compose_command_line(words: Sequence[str], typed: Sequence[str], conf_dir: P
         check_alone(own, sweeps=sweeps)
         check_together(own)
         config, added = compose_words(line.config_name or "config", _of_first_job(overrides).values())
+        added += _of_swept_groups(own)
         said = [replace(each, input_line=word) for word, each in _of_first_job(own).items()]
         check_effects(config, said, sweeps=sweeps)
     return [f"++{word}" if word.partition("=")[0] in added else word for word in words]
@@ -79,18 +82,37 @@ def _of_first_job(overrides: Sequence[Override]) -> dict[str, Override]:
 
 def compose_words(config_name: str, overrides: Collection[Override]) -> tuple[Any, list[str]]:
     """The configuration, and the keys that had to be added because only a class knows them."""
-    words, added = [str(override.input_line) for override in overrides], []
+    words = [str(override.input_line) for override in overrides]
+    added: list[str] = []
     while True:
         try:
             return compose(config_name, words, return_hydra_config=True), added
         except (HydraException, ValueError) as error:
             key = unknown_key(error)
-            chosen = [word for word in words if _is_choice(parse_words([word])[0])]
-            base = compose(config_name, chosen, return_hydra_config=True) if key and chosen != words else None
-            if base is None or key in added or not takes(base, str(key)):
-                raise ConfigError(explain(error, overrides, base)) from error
-            added.append(str(key))
+            if key is None or key in added or not takes(_of_choices(config_name, words), key):
+                raise ConfigError(explained(error, config_name, words)) from error
+            added.append(key)
             words = [f"++{word}" if word.partition("=")[0] == key else word for word in words]
+
+
+def _of_swept_groups(overrides: Sequence[Override]) -> list[str]:
+    """The keys that a part of the first job may name in its YAML file, and a part of another job may not."""
+    swept = {each.key_or_group for each in overrides if each.is_sweep_override() and _is_choice(each)}
+    keys = [each.get_key_element() for each in overrides if not _is_choice(each)]
+    return [key for key in keys if KEY_OF_A_PART.fullmatch(key) and swept & {key.split(".")[0], "experiment"}]
+
+
+def explained(error: Exception, config_name: str, words: Sequence[str]) -> str:
+    """Why Hydra refuses to compose these overrides, in one line."""
+    base = _of_choices(config_name, words) if unknown_key(error) else None
+    return explain(error, parse_words(words), base)
+
+
+def _of_choices(config_name: str, words: Sequence[str]) -> Any:
+    """The configuration of the chosen groups, without other overrides."""
+    return compose(
+        config_name, [word for word in words if _is_choice(parse_words([word])[0])], return_hydra_config=True
+    )
 
 
 def check_alone(overrides: Sequence[Override], *, sweeps: bool) -> None:
@@ -174,6 +196,10 @@ def check_effects(config: Any, overrides: Sequence[Override], *, sweeps: bool) -
                 if OmegaConf.select(config, override.key_or_group) == "":
                     raise ConfigError(f"{override.input_line} is empty here; is its variable set?")
     _check_search(raw["hydra"]["sweeper"], overrides, sweeps=sweeps)
+    with open_dict(config):
+        del config["hydra"]
+        config.run_dir = ""
+    resolved(config)
 
 
 def _check_effect(raw: dict[Any, Any], override: Override) -> None:

@@ -100,7 +100,7 @@ def to_plain(config: Any, *, runs_here: bool = True) -> dict[str, Any]:
     Raises:
         ConfigError: a value that no run can use. This machine's devices are checked only if the run `runs_here`.
     """
-    plain = {str(name): value for name, value in (config if isinstance(config, dict) else _resolved(config)).items()}
+    plain = {str(name): value for name, value in (config if isinstance(config, dict) else resolved(config)).items()}
     check_groups(plain)
     plain = with_inherited(plain)
     if not 0 <= plain["seed"] <= LARGEST_SEED:
@@ -121,7 +121,12 @@ def to_plain(config: Any, *, runs_here: bool = True) -> dict[str, Any]:
     return plain
 
 
-def _resolved(config: Any) -> dict[Any, Any]:
+def resolved(config: Any) -> dict[Any, Any]:
+    """A composed configuration as dicts, lists and plain values.
+
+    Raises:
+        ConfigError: a missing value, or a reference to one.
+    """
     try:
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:

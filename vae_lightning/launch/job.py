@@ -2,8 +2,10 @@
 
 import gc
 import logging
+import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,18 @@ from vae_lightning.data import DataError
 from vae_lightning.data.sources.resolution import data_sources
 from vae_lightning.launch.command_line import resume_command
 from vae_lightning.launch.kept_settings import resolved
-from vae_lightning.runs.layout import CONFIG_YAML, DATA_JSON, METRICS_JSON, STATUS_JSON, RunError, checkpoint_path
+from vae_lightning.launch.signatures import ConfigError
+from vae_lightning.runs.layout import (
+    CONFIG_YAML,
+    DATA_JSON,
+    METRICS_JSON,
+    STATUS_JSON,
+    TRAIN_LOG,
+    RunError,
+    checkpoint_path,
+)
 from vae_lightning.runs.settings import differences, named, read_settings
-from vae_lightning.runs.status import read_plan, read_status
+from vae_lightning.runs.status import LOCK, read_plan, read_status
 from vae_lightning.runs.versions import changes_since
 from vae_lightning.system.plain_files import read_plain
 from vae_lightning.system.whole_files import write_json
@@ -69,6 +80,24 @@ def _what_differs(run_dir: Path, config: Any) -> str:
         return ""
     found = list(differences(read_settings(run_dir), resolved(config)))
     return f": {named(found)}" if found else f": it does not start from ckpt_path={config.ckpt_path}"
+
+
+@contextmanager
+def nothing_left_if_refused(run_dir: Path, in_sweep: bool) -> Iterator[None]:
+    """Empties a new run folder if the run is refused in the block; a sweep keeps the reasons of its jobs.
+
+    Args:
+        run_dir: claimed by this process.
+        in_sweep: whether the run is a job of a sweep.
+    """
+    is_new = not any(path.name not in (LOCK, TRAIN_LOG) for path in run_dir.iterdir())
+    try:
+        yield
+    except (ConfigError, DataError, RunError):
+        if is_new and not in_sweep and not has_checkpoint(run_dir):
+            for path in run_dir.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
 
 
 def release_memory() -> None:

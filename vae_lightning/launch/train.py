@@ -18,10 +18,10 @@ from vae_lightning.launch.command_line import (
     help_page,
     is_sweep,
     prepare_command_line,
-    remove_unused_folder,
     resume_command,
 )
 from vae_lightning.launch.configuration import CONF_DIR, first_cause, optimized_metrics, to_plain
+from vae_lightning.launch.folders import no_empty_folder
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.launch.training_run import is_own_checkpoint, run
 from vae_lightning.runs.identity import identity_of
@@ -44,8 +44,8 @@ def main(config: Any) -> Any:
     """Trains one run, or one job of a sweep. Returns the metrics that a searching sweep optimises.
 
     Raises:
-        CompactHydraException: a setting or the data cannot be used; Hydra prints the message without a traceback.
-            A job of a grid only logs it, because Hydra would end the sweep.
+        SystemExit: a setting or the data cannot be used; the message is one line. A job of a grid only logs it.
+        CompactHydraException: the same in a job of a search, which counts the job as failed.
     """
     from callbacks import NonFiniteLossError, quieten_event_writer
     from vae_lightning.data import DataError
@@ -80,7 +80,10 @@ def main(config: Any) -> Any:
         if stuck and "BasicLauncher" in hydra_config.launcher._target_:
             sys.exit(1)  # no other job could write there either
         return None
-    raise CompactHydraException(message)
+    if in_sweep:
+        raise CompactHydraException(message)
+    sys.stderr.write(f"{message}\n")
+    sys.exit(1)
 
 
 def train_unless_done(config: Any, in_sweep: bool) -> dict[str, Any]:
@@ -91,13 +94,19 @@ def train_unless_done(config: Any, in_sweep: bool) -> dict[str, Any]:
     """
     from lightning.pytorch.utilities import rank_zero_only
 
-    from vae_lightning.launch.job import finished_metrics, has_checkpoint, say_where_it_starts, session_of
+    from vae_lightning.launch.job import (
+        finished_metrics,
+        has_checkpoint,
+        nothing_left_if_refused,
+        say_where_it_starts,
+        session_of,
+    )
     from vae_lightning.runs.status import claimed, recorded
     from vae_lightning.runs.versions import made_with
 
     run_dir, identity = Path(config.run_dir), identity_of(config)
     is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # one of several processes writes the record
-    with claimed(run_dir) if is_first else nullcontext():
+    with claimed(run_dir) if is_first else nullcontext(), nothing_left_if_refused(run_dir, in_sweep):
         if in_sweep or not is_own_checkpoint(config.ckpt_path, run_dir):
             metrics = finished_metrics(run_dir, identity, config)
             if metrics is not None:
@@ -224,12 +233,10 @@ def run_command_line(typed: list[str]) -> int:
             sys.stderr.write(f"{error}\n")
             return 1
         return 0
-    if is_sweep(typed):
-        from vae_lightning.launch.sweep import run_sweep
+    with no_empty_folder(sys.argv[1:], typed):
+        if is_sweep(sys.argv[1:]):
+            from vae_lightning.launch.sweep import run_sweep
 
-        return run_sweep(sys.argv[1:], typed, CONF_DIR, check, main)
-    try:
+            return run_sweep(sys.argv[1:], typed, CONF_DIR, check, main)
         main()
-    finally:
-        remove_unused_folder(sys.argv[1:], typed)
     return 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from vae_lightning.launch.command_line import resume_command
 from vae_lightning.launch.configuration import swept_overrides
@@ -114,20 +115,40 @@ def open_data(
     """
     from callbacks import describe
     from vae_lightning.runs.layout import CONFIG_YAML, DATA_JSON
-    from vae_lightning.system.whole_files import replacing, write_json
+    from vae_lightning.system.whole_files import write_json
 
     run_dir = Path(config.run_dir)
-    if trainer.is_global_zero:
-        with replacing(run_dir / CONFIG_YAML) as unfinished:
-            unfinished.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    if trainer.is_global_zero and not (run_dir / CONFIG_YAML).is_file():
+        write_settings(run_dir, plain, config)
     if trainer.local_rank == 0:
         datamodule.prepare_data()  # may take a minute, or fail: so before Lightning announces the training
         if resume_from is not None:
             is_bound = config.ckpt_path == "last" or resume_from.position.batches is not None
             datamodule.check_unchanged(resume_from.data, resume_from.path, is_same_run=is_bound)
         describe(module, datamodule, trainer, run_dir)
-    if trainer.is_global_zero:
+    if trainer.is_global_zero:  # not before: a resumed run whose data cannot be used keeps its record
+        write_settings(run_dir, plain, config)
         write_json(run_dir / DATA_JSON, datamodule.record())
+
+
+def write_settings(run_dir: Path, plain: dict[str, Any], config: Any) -> None:
+    """Writes the resolved settings, and Hydra's own record of the run: config, overrides, and settings of Hydra.
+
+    Hydra would write its record before anybody knows whether the run can start, and over the one of an earlier run.
+    """
+    from vae_lightning.runs.layout import CONFIG_YAML, HYDRA
+    from vae_lightning.system.whole_files import replacing
+
+    with replacing(run_dir / CONFIG_YAML) as unfinished:
+        unfinished.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    if not HydraConfig.initialized():
+        return
+    hydra: Any = HydraConfig.get()
+    (run_dir / HYDRA).mkdir(exist_ok=True)
+    record = {"config": config, "hydra": {"hydra": hydra}, "overrides": hydra.overrides.task}
+    for name, content in record.items():
+        with replacing(run_dir / HYDRA / f"{name}.yaml") as unfinished:
+            unfinished.write_text(OmegaConf.to_yaml(content), encoding="utf-8")
 
 
 def check_not_asked_to_stop(trainer: "L.Trainer") -> None:

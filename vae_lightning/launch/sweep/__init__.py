@@ -6,14 +6,11 @@ from pathlib import Path
 
 from hydra.plugins.sweeper import Sweeper
 
-from vae_lightning.launch.command_line import remove_unused_folder
 from vae_lightning.launch.signatures import ConfigError
-from vae_lightning.launch.sweep.engines import check_extras
 from vae_lightning.launch.sweep.plan import Check, SweepPlan, plan_sweep
 from vae_lightning.launch.sweep.progress import progress_shown, read_progress
 from vae_lightning.runs.layout import TRAIN_LOG, RunError
 from vae_lightning.runs.status import read_status
-from vae_lightning.system.extras import MissingExtraError
 
 FAILED_EXIT_CODE = 1
 REFUSED_EXIT_CODE = 2
@@ -36,11 +33,9 @@ def run_sweep(
         The exit code, 0 if every job is done.
     """
     try:
-        check_extras(arguments)
         sweep = plan_sweep(arguments, typed, conf_dir, check)
-    except (ConfigError, MissingExtraError, RunError) as error:
+    except (ConfigError, RunError) as error:
         _say(str(error))
-        remove_unused_folder(arguments, typed)
         return REFUSED_EXIT_CODE
     now = read_progress(sweep.folder)
     _say(

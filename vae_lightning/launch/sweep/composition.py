@@ -12,6 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf, open_dict
 
+from vae_lightning.launch.composing import explained
+
 OF_HYDRA = "hydra"
 FOLDER = "${job_folder:${hydra.job.override_dirname}}"  # hydra.sweep.subdir in conf/config.yaml
 
@@ -59,6 +61,10 @@ class Composer:
         config.run_dir = ""
         _resolve_run_dir(config)
         return config
+
+    def explained(self, error: Exception, overrides: Sequence[str]) -> str:
+        """Why Hydra refuses to compose a job, in one line."""
+        return explained(error, self._config_name, [*self._of_hydra, *overrides])
 
     def named_by_overrides(self, overrides: Sequence[str], naming: Any) -> str:
         """`beta=4,seed=1`; `naming` is `hydra.job.config.override_dirname`."""

@@ -35,13 +35,12 @@ def check_extras(arguments: Sequence[str]) -> None:
             check_extra(extra, choice, f"hydra_plugins.{EXTRAS[extra]}")
 
 
-def choose_engine(base: Any, num_jobs: int | None, typed: Sequence[str]) -> Engine:
+def choose_engine(base: Any, num_jobs: int | None) -> Engine:
     """The engine that the configuration names.
 
     Args:
         base: composed configuration with Hydra's node, and with the defaults of swept keys.
         num_jobs: in the sweep; None for a search.
-        typed: the command line's overrides.
 
     Raises:
         ConfigError: the engine would hang, or use the wrong device.
@@ -60,11 +59,7 @@ def choose_engine(base: Any, num_jobs: int | None, typed: Sequence[str]) -> Engi
         )
     else:
         engine = Engine("basic" if target == "BasicLauncher" else target)
-    if not str(base.hydra.sweeper._target_).endswith("OptunaSweeper"):
-        return engine
-    from vae_lightning.launch.sweep.search import with_trials_left
-
-    return with_trials_left(engine, base.hydra, typed)
+    return engine
 
 
 def refuse_several_devices(trainer: Any) -> None:

@@ -95,10 +95,14 @@ def _plan(arguments: Sequence[str], typed: Sequence[str], conf_dir: Path, check:
         fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
         base = compose(config_name, fixed, return_hydra_config=True)
         own = _overrides_of_jobs(base, parsed, parser)
-        engine = choose_engine(base, len(own) if own is not None else None, line.overrides)
+        engine = choose_engine(base, len(own) if own is not None else None)
         of_hydra = [word for word in fixed if word.lstrip("+~").startswith("hydra")]
         candidates = own if own is not None else [[word for word in fixed if word not in of_hydra]]
         jobs = _check_all(Composer(config_name, of_hydra), candidates, base.hydra, check, engine)
+    if str(base.hydra.sweeper._target_).endswith("OptunaSweeper"):
+        from vae_lightning.launch.sweep.search import with_trials_left
+
+        engine = with_trials_left(engine, base.hydra, line.overrides)  # writes to the folder, so only after the checks
     folder = Path(base.hydra.sweep.dir)
     planned = tuple(jobs) if own is not None else ()
     _write_plan(folder, planned, engine, _goals(base) if own is None else {})
@@ -138,7 +142,8 @@ def _check_all(
                 jobs.setdefault(identity, PlannedJob(folders.name(own, identity), identity, own))
             except (ValueError, HydraException, OmegaConfBaseException) as error:
                 shown = " ".join(word for word in own if not word.startswith("sweep="))
-                refused.append(f"  {shown}\n    {_in_words(error)}")
+                reason = composer.explained(error, own) if isinstance(error, HydraException) else _in_words(error)
+                refused.append(f"  {shown}\n    {reason}")
     if refused:
         how = "Leave them out; several commands with one sweep=NAME fill one sweep." if jobs else ""
         more = [f"  and {len(refused) - MOST_REFUSALS} more"] if len(refused) > MOST_REFUSALS else []
