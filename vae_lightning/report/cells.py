@@ -65,7 +65,8 @@ def _number(setting: Setting, name: str) -> Cell:
     value = repr(estimate.mean) if math.isfinite(estimate.mean) else ""
     if name == "seconds" and value:
         return Cell(duration(estimate.mean), value)
-    return Cell(spread(estimate, DIGITS.get(name, 4)), value)
+    kind = "" if estimate.standard_error is None else "short"  # on two lines where the page is too narrow
+    return Cell(spread(estimate, DIGITS.get(name, 4)), value, kind)
 
 
 def duration(seconds: float) -> str:
