@@ -83,8 +83,8 @@ class FactorScores:
     @cached_property
     def literature_information(self) -> Information:
         """From bins of equal width, of all latents, without any correction."""
-        bins = (equal_widths(columns, self.bins) for columns in (self.whole.codes, self.whole.factors))
-        return measure_information(*bins, self.weights[: 1 + FEW_RESAMPLES], is_corrected=False)
+        code_bins, factor_bins = equal_widths(self.whole.codes, self.bins), equal_widths(self.whole.factors, self.bins)
+        return measure_information(code_bins, factor_bins, self.weights[: 1 + FEW_RESAMPLES], is_corrected=False)
 
     @cached_property
     def separability(self) -> Float[np.ndarray, "weightings factors latents"]:
