@@ -128,7 +128,7 @@ def test_what_a_folder_may_name_is_read_from_conf(tmp_path: Path) -> None:
     "target", ["os.system", "builtins.eval", "no.such.Class", "", "vae_lightning.data.sources.source.os"]
 )
 def test_what_is_no_class_is_refused_also_where_it_is_typed(target: str) -> None:
-    with pytest.raises(ConfigError, match=r"callbacks\.x\._target_=.*must be a class"):
+    with pytest.raises(ConfigError, match=r"callbacks\.x\._target_=.*must be the full name of a class"):
         check_arguments({"callbacks": {"x": {"_target_": target}}})
 
 

@@ -89,6 +89,7 @@ def twice(codec: str, times: int) -> Any:
 
 
 FILE_OF_TWO = {"data/0": struct.pack("<ff", 1, 2)}
+PAIRS: list[list[Any]] = [[str(number), number] for number in range(1_200)]
 HUGE: dict[str, Callable[[], Any]] = {
     "bytearray": lambda: Calls(bytearray, 3 * GIB),
     "bytes": lambda: Calls(bytes, 3 * GIB),
@@ -121,7 +122,6 @@ HUGE: dict[str, Callable[[], Any]] = {
     "copies": lambda: [Calls(collections.OrderedDict, PAIRS) for _ in range(900)],
     "colliding keys": lambda: {number * (2**61 - 1): 0 for number in range(2, 3_000)},
 }
-PAIRS = [[str(number), number] for number in range(1_200)]
 OPERATIONS = {
     "bytearray of protocol 5": b"\x80\x05\x96" + struct.pack("<Q", 3 * GIB),
     "bytes of protocol 4": b"\x80\x04\x8e" + struct.pack("<Q", 3 * GIB),
@@ -259,7 +259,7 @@ def test_all_that_training_writes_is_read(tmp_path: Path) -> None:
     optimizer = torch.optim.Adam(network.parameters())
     network(torch.randn(4, 3)).sum().backward()
     optimizer.step()
-    content = {
+    content: dict[str, Any] = {
         **tensors,
         "weights": network.state_dict(),
         "optimizer": optimizer.state_dict(),
