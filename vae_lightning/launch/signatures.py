@@ -73,8 +73,8 @@ def taken_by(node: Mapping[str, Any], path: str = "") -> tuple[type | None, list
 def takes(config: Any, key: str) -> bool:
     """Whether the class of the node at a dotted key takes its last part as an argument."""
     place, _, name = key.rpartition(".")
-    node = OmegaConf.select(config, place) if place else None
-    return OmegaConf.is_dict(node) and "_target_" in node and name in taken_by(node)[1]
+    node: Any = OmegaConf.select(config, place) if place else None
+    return isinstance(node, Mapping) and "_target_" in node and name in taken_by(node)[1]
 
 
 def _class_of(node: Mapping[str, Any], path: str) -> type:
