@@ -80,7 +80,7 @@ def test_attributes_move_as_in_python_and_the_known_come_first(tmp_path: Path) -
     assert contents["first_attributes"] == 2
     for one in contents["attributes"]:
         shift = directions().direction(one["name"]).shift(1.5)
-        assert torch.tensor(one["vector"]) * 1.5 * one["class_gap"] == pytest.approx(shift, rel=1e-4, abs=1e-5)
+        assert torch.tensor(one["vector"]) * 1.5 * one["spread"] == pytest.approx(shift, rel=1e-4, abs=1e-5)
 
 
 def test_priors_keep_their_densities(tmp_path: Path) -> None:

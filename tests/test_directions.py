@@ -300,7 +300,7 @@ def test_directions_are_compared_on_one_face() -> None:
     subject = two_number_subject()
     left, right = (Direction("Bright", "means", (), vector, 1.0, 1.0) for vector in torch.eye(2))
     face = subject.pixels("test", np.arange(1))
-    outcome = compare_directions(subject, face, [left, right], [0.0, 1.0])
+    outcome = compare_directions(subject, face, [left, right], [0.0, 1.0], "class")
     found = halves(outcome.pictures["Bright_directions"], 2, 3)
     np.testing.assert_allclose(found[0, :2], found[1, :2])
     assert (found[0, 2] > found[0, 1] + [10, -1]).all()

@@ -169,7 +169,7 @@ def test_an_edit_of_before_is_kept(workshop: Path) -> None:
         (["attribute", "{vae}", "Attribute_03", "--strengths", "1,x"], "--strengths 1,x: numbers by comma"),
         (["attribute", "{vae}", "Attribute_03", "--unit", "meters"], "class, std"),
         (["attribute", "{vae}", "Attribute_03", "--method", "one_laten"], "did you mean one_latent"),
-        (["attribute", "{vae}", "Attribute_03", "--method", "one_latent", "--unit", "std"], "are for means, probe"),
+        (["attribute", "{vae}", "Attribute_03", "--method", "one_latent", "--unit", "class"], "are for means, probe"),
         (["attribute", "{vae}", "Attribute_03", "{vae}/config.yaml"], "config.yaml"),
         (["amplify", "{vae}", "--dimensions", "6"], "latents 0 to 5"),
         (["amplify", "{vae}", "--by", "size"], "allowed are variance, kl, correlation"),

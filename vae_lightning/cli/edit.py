@@ -31,6 +31,9 @@ Folder = Annotated[
     Path | None, typer.Option(file_okay=False, help="Folder for the result. Default: edits/… in the run's.")
 ]
 Split = Annotated[str, typer.Option(help="Whose faces: train, val or test.")]
+Unit = Annotated[
+    str, typer.Option(help="std: 1 is one standard deviation of the latents; class: 1 reaches the class mean.")
+]
 Remove = Annotated[bool, typer.Option("--remove", help="Remove it from faces that have it.")]
 
 
@@ -112,8 +115,8 @@ def attribute(
         typer.Option(help="means (of the classes), probe (a linear one), or another edit: one_latent."),
     ] = "means",
     orthogonal_to: Annotated[str, typer.Option(help="Attributes that shall stay, by comma.")] = "",
-    strengths: Annotated[str, typer.Option(help="By comma; 0 is the reconstruction.")] = "-2,-1,-0.5,0,0.5,1,1.5,2",
-    unit: Annotated[str, typer.Option(help="class: 1 reaches the mean of the class; std: of the latents.")] = "class",
+    strengths: Annotated[str, typer.Option(help="By comma; 0 is the reconstruction.")] = "-3,-2,-1,0,1,2,3",
+    unit: Unit = "std",
     images_per_class: Annotated[
         int | None, typer.Option(min=1, help="Means of so many random images. Default: all.")
     ] = None,
@@ -133,7 +136,7 @@ def attribute(
 
     steps, others = numbers("strengths", strengths), split_by_comma(orthogonal_to)
     edit = None if method in METHODS else attribute_edit(method, METHODS)
-    if edit and (others or unit != "class" or images_per_class):
+    if edit and (others or unit != "std" or images_per_class):
         raise ValueError(
             f"--method {method}: --orthogonal-to, --unit and --images-per-class are for {', '.join(METHODS)}"
         )

@@ -127,7 +127,6 @@ def _attributes(vae: Run) -> list[dict[str, Any]]:
         {
             "name": one.attribute,
             "vector": _plain(one.vector),
-            "class_gap": _rounded(one.class_gap),
             "spread": _rounded(one.spread),
         }
         for one in found

@@ -43,7 +43,7 @@ class Direction:
     cosines: Mapping[str, float] = field(default_factory=dict)
     images_per_class: int | None = None
 
-    def shift(self, strength: float, unit: str = "class") -> Float[Tensor, " latent"]:
+    def shift(self, strength: float, unit: str = "std") -> Float[Tensor, " latent"]:
         """The vector to add to latents; a negative strength takes the attribute away.
 
         Args:

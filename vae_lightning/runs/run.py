@@ -191,7 +191,7 @@ class Run(ImageCodec):
         strength: float = 1.0,
         method: str = "means",
         orthogonal_to: Sequence[str] = (),
-        unit: str = "class",
+        unit: str = "std",
         *,
         as_pil: bool = False,
     ) -> Pictures:
@@ -200,10 +200,11 @@ class Run(ImageCodec):
         Args:
             images: of people.
             attribute: its name in the data: Smiling, Eyeglasses, …
-            strength: 1 moves by the difference of the class means, with unit="std" by one standard deviation.
+            strength: 1 moves by one standard deviation of the training latents along the direction, as in `vae edit`,
+                the explorer and the demo; with unit="class" by the difference of the class means.
             method: "means", the difference of the class means, or "probe", the normal of a linear probe.
             orthogonal_to: attributes that should not change.
-            unit: of the strength, "class" or "std".
+            unit: of the strength, "std" or "class".
             as_pil: PIL images instead of a tensor.
 
         Raises:

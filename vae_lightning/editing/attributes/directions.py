@@ -185,7 +185,7 @@ def edit_attribute(
     face_labels: Sequence[str],
     direction: Direction,
     strengths: Sequence[float],
-    unit: str = "class",
+    unit: str = "std",
 ) -> Result:
     """A row per face: the original, then decoded from z + strength x direction.
 
@@ -203,7 +203,7 @@ def compare_directions(
     face: Faces,
     directions: Sequence[Direction],
     strengths: Sequence[float],
-    unit: str = "class",
+    unit: str = "std",
 ) -> Result:
     """A row per direction, all of the same attribute, from one face.
 

@@ -10,7 +10,7 @@ from vae_lightning.system.names import not_allowed
 
 
 class OneLatent(AttributeEdit):
-    """z_j + strength, with the sign that adds the attribute; 1 is one standard deviation of the latent's prior."""
+    """z_j + strength, with the sign that adds the attribute; 1 is one standard deviation of the training latents."""
 
     def __init__(self, subject: Subject, attribute: str) -> None:
         found, names = subject_correlations(subject, MOST_FITTED), subject.data.attribute_names
@@ -19,7 +19,8 @@ class OneLatent(AttributeEdit):
         correlation = found[names.index(attribute)]
         best = int(np.abs(correlation).argmax())
         self.shift = torch.zeros(len(correlation))
-        self.shift[best] = float(np.sign(correlation[best]))
+        spread = float(subject.posterior("train", MOST_FITTED).mean[:, best].std(correction=0))
+        self.shift[best] = float(np.sign(correlation[best])) * spread
 
     def __call__(self, latents: Latents, strength: float) -> Latents:
         return latents + strength * self.shift

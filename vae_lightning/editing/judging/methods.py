@@ -24,8 +24,8 @@ def methods_for(
 ) -> dict[str, Method]:
     """By name: those in files of `editing/attributes/`, directions, and guidance where there is a classifier.
 
-    Strength 1 is one standard deviation of the training latents along a direction; for a single latent that of its
-    prior; for guidance, where it ends.
+    Strength 1 is one standard deviation of the training latents along a direction or of a single latent; for guidance,
+    where it ends.
 
     Raises:
         ValueError: no such attribute, or no direction can be fitted to it.

@@ -6,7 +6,7 @@
 import { LARGEST_SEED, sampleLatents } from "./sampling.js";
 
 export const LATENT_RANGE = 3; // in units of demo.latents.unit, around the mean
-export const STRENGTH_RANGE = 2;
+export const STRENGTH_RANGE = 3; // in standard deviations of faces along the direction
 export const LARGEST_TEMPERATURE = 1.5;
 
 export function newFace(demo, seed) {
@@ -23,12 +23,12 @@ export function unmovedLatents(demo, face) {
   return latents;
 }
 
-/** Adds each attribute's direction times its strength; strength 1 is the way between the class means. */
+/** Adds each attribute's direction times its strength; strength 1 is one standard deviation of faces along it. */
 export function latentsOfFace(demo, face) {
   const latents = unmovedLatents(demo, face);
-  for (const { name, vector, class_gap: gap } of demo.attributes) {
+  for (const { name, vector, spread } of demo.attributes) {
     const strength = face.attributes[name] ?? 0;
-    if (strength) vector.forEach((value, latent) => (latents[latent] += strength * gap * value));
+    if (strength) vector.forEach((value, latent) => (latents[latent] += strength * spread * value));
   }
   return latents;
 }
