@@ -68,8 +68,10 @@ def amplify(
         rank_dimensions,
     )
 
-    settings = {"edit": "amplify", "by": by, "attribute": attribute, "range": limit, "steps": steps, "images": images}
-    settings["photographs"] = [*map(str, photographs or [])]
+    settings = {
+        **{"edit": "amplify", "by": by, "attribute": attribute, "range": limit, "steps": steps, "images": images},
+        "photographs": [*map(str, photographs or [])],
+    }
     named = whole_numbers("dimensions", dimensions)
     with opened(run, checkpoint, device, split=split, out=out) as workplace:
         subject = workplace.subject

@@ -42,12 +42,14 @@ def show_evaluation(run: str, request: Request, checkpoint: str, out: Path | Non
             f"--out {out}: {run} is a sweep, whose runs keep their cards in their own folders; leave it out"
         )
     sweep = read_sweep(path)
-    replaced = sum((job.folder / EVALUATION / CARD_JSON).is_file() for job in sweep.jobs)
+    num_replaced = sum((job.folder / EVALUATION / CARD_JSON).is_file() for job in sweep.jobs)
     with progress() as observer:
         cards, problems = evaluate_sweep(sweep, request, checkpoint, observer)
     console.print(comparison(cards))
-    if replaced:
-        console.print(f"{replaced} cards were there and are replaced; their numbers are still in evaluation/measured/.")
+    if num_replaced:
+        console.print(
+            f"{num_replaced} cards were there and are replaced; their numbers are still in evaluation/measured/."
+        )
     for line in (*problems, write_report(path)):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     if not cards:

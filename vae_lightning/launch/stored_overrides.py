@@ -151,7 +151,9 @@ def _place(key: str) -> str:
 @cache
 def offer_of(conf_dir: Path) -> Offer:
     """Reads all files of conf/ but Hydra's own."""
-    texts, of_the_run, classes = set(), {"run_dir"}, set()
+    texts: set[str] = set()
+    of_the_run = {"run_dir"}
+    classes: set[tuple[str, str]] = set()
     for path in conf_dir.rglob("*.yaml"):
         group = path.parent.relative_to(conf_dir).as_posix()
         if group.split("/")[0] in OF_HYDRA:
