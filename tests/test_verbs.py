@@ -232,6 +232,21 @@ def test_each_verb_reads_the_checkpoint_once(words: str, tmp_path: Path, monkeyp
     assert [file.resolve() for file in reads] == [run / "checkpoints" / "best.ckpt"]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sample", ""],
+        ["sample", "last", "--out="],
+        ["reconstruct", "last", "a.png", " "],
+        ["evaluate", "x", "--metrics", ""],
+    ],
+)
+def test_an_empty_shell_variable_is_not_the_working_folder(words: list[str]) -> None:
+    result = typed(*words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "if a shell variable stands there, is it set?" in result.stderr
+
+
 def test_long_names_of_photographs_are_cut(tmp_path: Path) -> None:
     write_run(tmp_path)
     photographs = [tmp_path / f"{'ü' * 110}{number}.png" for number in range(3)]

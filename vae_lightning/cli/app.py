@@ -10,6 +10,7 @@ import typer
 from vae_lightning.cli.arguments import (
     Device,
     RunOrSweep,
+    Verbs,
     Which,
     complete_override,
     complete_sweep,
@@ -28,6 +29,7 @@ from vae_lightning.cli.score import score
 from vae_lightning.evaluation import METRIC_NAMES
 
 app = typer.Typer(
+    cls=Verbs,
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
     help="Get data ready, train, and use trained runs. RUN is a run folder (outputs/…, multirun/<sweep>/beta=4), "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
 import typer
+from typer.core import TyperGroup
 from typer.models import ArgumentInfo, OptionInfo
 
 from vae_lightning.cli.places import check_free
@@ -99,6 +100,21 @@ Photographs = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 Count = Annotated[int, typer.Option("--count", "-n", min=1, help="How many faces.")]
+
+
+class Verbs(TyperGroup):
+    """The verbs of `vae`. An empty word is refused: as a path it would be the working folder."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for before, word in zip(["vae", *args], args, strict=False):
+            if not word.strip() or (word.startswith("--") and word.endswith("=")):
+                typer.secho(
+                    f"{word or repr(word)} after {before} is empty; if a shell variable stands there, is it set?",
+                    fg="red",
+                    err=True,
+                )
+                raise typer.Exit(2)
+        return super().parse_args(ctx, args)
 
 
 def example(line: str) -> str:
