@@ -255,8 +255,8 @@ def test_checksums_are_compared_with_torchvisions(tiny_celeba: Celeba, monkeypat
         (("--count", "30"), "--count and --seed are for --faces"),
         (("--faces", "--image-size", "64,big"), "--image-size 64,big"),
         (("--faces", "--image-size", "9999"), "expected 8 to 1024"),
-        (("--faces", "--color", "red"), "data.color=red"),
-        (("--faces", "--crop", "[1,2"), "data.crop"),
+        (("--faces", "--color", "red"), "--color red"),
+        (("--faces", "--crop", "[1,2"), "--crop [1,2"),
     ],
 )
 def test_misuse_is_refused_before_anything_happens(arguments: tuple[str, ...], message: str) -> None:

@@ -110,7 +110,7 @@ def test_what_has_changed_since_is_said(tmp_path: Path, caplog: pytest.LogCaptur
     write_status(tmp_path, "done", identity="i", made_with=then)
     (tmp_path / "metrics.json").write_text('{"val/loss": 3.0}')
     (tmp_path / "data.json").write_text('{"source": "celeba", "root": "/faces", "content": {"val": "then"}}')
-    assert finished_metrics(tmp_path, "i") == {"val/loss": 3.0}
+    assert finished_metrics(tmp_path, "i", {}) == {"val/loss": 3.0}
     warn_of_changes(tmp_path, lambda: {"content": {"val": "now"}})
     assert len(read_status(tmp_path)["changed"]) == 3
     for words in ("torch 2.0 then", "losses/kl.py", "images of /faces have changed"):
@@ -120,7 +120,7 @@ def test_what_has_changed_since_is_said(tmp_path: Path, caplog: pytest.LogCaptur
 def test_another_run_in_a_jobs_folder_is_left_alone(tmp_path: Path) -> None:
     write_status(tmp_path, "done", identity="another")
     with pytest.raises(RunError, match="other settings"):
-        finished_metrics(tmp_path, "i")
+        finished_metrics(tmp_path, "i", {})
 
 
 # ---- progress

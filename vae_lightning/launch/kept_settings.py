@@ -28,13 +28,13 @@ class Composer:
     def __init__(self, run_dir: Path, arguments: Sequence[str]) -> None:
         line = get_args_parser().parse_args(list(arguments))
         self.typed = [str(word) for word in line.overrides]
-        self._run_dir = str(run_dir)
+        self.run_dir = run_dir
         self._name = line.config_name or "config"
         self._more = [f"hydra.searchpath=[file://{Path(line.config_dir).absolute()}]"] if line.config_dir else []
 
     def __call__(self, overrides: Sequence[str]) -> Any:
         config, _ = compose_words(self._name, parse_words([*overrides, *self._more]))
-        config.run_dir = self._run_dir
+        config.run_dir = str(self.run_dir)
         return OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
 
     def usable(self, overrides: Sequence[str]) -> list[str]:
@@ -78,21 +78,25 @@ def keep_settings(run_dir: Path, kept: Sequence[str], arguments: Sequence[str], 
             usable = composer.usable(stored)
             before, kept = composer(usable), [override for override in kept if override in usable]
         try:
-            found = _to_restore(own, before, kept, composer)
+            found = _to_restore(own, before, kept, composer, conf_dir)
         except REFUSED:
             return list(kept)  # the same is composed again with what is typed, and refused in words
-    restored = [_as_override(each) for each in found]
-    check_offered(restored, run_dir / CONFIG_YAML, conf_dir)
     if found:
         sys.stderr.write(
             f"ckpt_path=last: {run_dir} keeps its own settings where defaults or presets have changed since it was "
             f"started: {named(found)}. Type a setting to change it\n"
         )
-    return [*_without(kept, found), *restored]
+    return [*_without(kept, found), *map(_as_override, found)]
 
 
-def _to_restore(own: Mapping[str, Any], before: Any, kept: Sequence[str], composer: Composer) -> list[Difference]:
-    """The settings that neither the run nor what is typed has; first those that others follow."""
+def _to_restore(
+    own: Mapping[str, Any], before: Any, kept: Sequence[str], composer: Composer, conf_dir: Path
+) -> list[Difference]:
+    """The settings that neither the run nor what is typed has; first those that others follow.
+
+    Raises:
+        RunError: one of them must be typed; nothing is composed with it.
+    """
     found: list[Difference] = []
     now = composer([*kept, *composer.typed])
     changed = [each.path for each in differences(resolved(before), resolved(now))]
@@ -104,7 +108,9 @@ def _to_restore(own: Mapping[str, Any], before: Any, kept: Sequence[str], compos
                 found.append(each)
         if not found:
             break
-        now = composer([*_without(kept, found), *map(_as_override, found), *composer.typed])
+        restored = [_as_override(each) for each in found]
+        check_offered(restored, composer.run_dir / CONFIG_YAML, conf_dir)
+        now = composer([*_without(kept, found), *restored, *composer.typed])
     return found
 
 
