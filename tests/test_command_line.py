@@ -38,10 +38,10 @@ def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
     ("argument", "words"),
     [
         ("bata=1", "did you mean beta?"),
-        ("beta=abc", "beta=abc: must be a number"),
-        ("model=convv", "conv"),
-        ("seed=x", "seed=x: must be a whole number"),
-        ("model.latent_dm=3", "latent_dm"),
+        pytest.param("beta=abc", "beta=abc: must be a number", marks=pytest.mark.slow),
+        pytest.param("model=convv", "conv", marks=pytest.mark.slow),
+        pytest.param("seed=x", "seed=x: must be a whole number", marks=pytest.mark.slow),
+        pytest.param("model.latent_dm=3", "latent_dm", marks=pytest.mark.slow),
     ],
 )
 def test_misspelt_overrides_end_at_once(argument: str, words: str, tmp_path: Path) -> None:

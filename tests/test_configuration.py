@@ -338,6 +338,7 @@ def test_presets_are_what_their_sources_say(overrides: list[str], key: str, valu
     assert OmegaConf.select(composed(*overrides), key) == value
 
 
+@pytest.mark.slow  # draws the parameters of ten thousand faces
 @pytest.mark.parametrize("overrides", [*([f"experiment={choice}"] for choice in EXPERIMENTS), ["debug=smoke"]])
 def test_presets_ask_for_no_more_faces_than_are_rendered(overrides: list[str]) -> None:
     """Without CelebA a preset trains on rendered faces: its subsets have to fit into them."""
