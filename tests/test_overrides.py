@@ -80,7 +80,7 @@ REFUSED_AS_TYPED = [
     ("beta=1,4", "needs -m"),
     ("beta=range(1,4)", "needs -m"),
     ("beta=[1", "cannot read this"),
-    ("hydra/launcher=local_gpus", "add -m"),
+    ("hydra/launcher=basic", "add -m"),
     ("hydra.sweep.dir=x", "add -m"),
     ("hydra.sweeper.n_trials=3", "add -m"),
     ("-m beta=1,4 hydra.run.dir=x", "hydra.sweep.dir=…"),
