@@ -29,8 +29,15 @@ FLAGS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def browser(chromium: Chrome) -> Iterator[Chrome]:
+    """Chromium; the last page of a file does not go on working while other files are tested."""
+    yield chromium
+    chromium.get("about:blank")
+
+
 @pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     """1600x1200 pixels; tells what it asked for over the network with `browser.get_log("performance")`."""
     profile = tmp_path_factory.mktemp("chromium")
     options = ChromeOptions()

@@ -19,7 +19,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
-from chromium import browser  # noqa: F401 (a fixture)
+from chromium import browser, chromium  # noqa: F401 (fixtures)
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
