@@ -405,7 +405,9 @@ def test_a_sweep_in_which_everything_collapsed_has_no_best_run(tmp_path: Path) -
     for beta in (1, 4):
         scores = measured(-500.0 - beta / 1000, 0.07681 + beta * 1e-6, 0.002) | {"test/active_units": 0}
         write_job(tmp_path, [f"beta={beta}"], scores, beta=float(beta))
-    page = Page(write_report(tmp_path))
+    report = write_report(tmp_path)
+    assert '<tr class="best">' not in report.read_text()
+    page = Page(report)
     assert "Every posterior has collapsed: in all 2 measured settings" in page.text
     assert "mse stays at 0.0768" in page.text
     assert "Best ELBO" not in page.text

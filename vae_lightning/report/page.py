@@ -15,7 +15,7 @@ from vae_lightning.report.cells import cells, headings
 from vae_lightning.report.evaluations import Evaluations
 from vae_lightning.report.summary import called
 from vae_lightning.report.sweep import Sweep
-from vae_lightning.report.table import Table
+from vae_lightning.report.table import Setting, Table
 from vae_lightning.system.templates import html_template
 
 LARGEST_PNG = 250_000  # bytes
@@ -79,7 +79,7 @@ def page_html(
         data=data_used(sweep),
         explanation=_explanation(table),
         headings=headings(table),
-        rows=[(setting is table.best(setting.reads), cells(table, setting)) for setting in table.settings],
+        rows=[(_is_marked(table, setting), cells(table, setting)) for setting in table.settings],
         evaluations=evaluations or Evaluations([]),
         notes={"Faces": selected},
         sections={
@@ -89,6 +89,11 @@ def page_html(
         asides=[figure for figure in figures if figure.is_aside],
         problems=problems,
     )
+
+
+def _is_marked(table: Table, setting: Setting) -> bool:
+    """Whether it is the best one; a collapsed one is the best at nothing."""
+    return setting is table.best(setting.reads) and not all(job.is_collapsed for job in setting.jobs)
 
 
 def data_used(sweep: Sweep) -> list[str]:
