@@ -130,6 +130,9 @@ def log_hyperparameters(
     shown = READ_METRICS if plain["recognizer"] else SHOWN_METRICS
     final = {f"{split}/{name}": metrics[f"{split}/{name}"] for name in shown if f"{split}/{name}" in metrics}
     for logger in tensorboard_loggers(trainer.loggers):
-        for summary in hparams({**usual, **others}, final):  # the metrics themselves have been logged already
+        known = {
+            name: value for name, value in {**usual, **others}.items() if value is not None
+        }  # a ladder's latent_dim
+        for summary in hparams(known, final):  # the metrics themselves have been logged already
             logger.experiment._get_file_writer().add_summary(summary)
         logger.finalize("success")

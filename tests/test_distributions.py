@@ -38,12 +38,12 @@ def test_kl_is_zero_for_the_prior_and_positive_elsewhere() -> None:
 def test_sample_is_the_mean_plus_sigma_times_the_noise() -> None:
     """Not minus, which has the same law: a sample belongs to its noise."""
     posterior = DiagonalGaussian(torch.tensor([[1.0, -2.0]]), torch.tensor([[math.log(4.0), math.log(0.25)]]))
-    assert posterior.sample(torch.tensor([[0.5, 2.0]])).tolist() == [[pytest.approx(2.0), pytest.approx(-1.0)]]
+    assert posterior.draw(torch.tensor([[0.5, 2.0]])).latents.tolist() == [[pytest.approx(2.0), pytest.approx(-1.0)]]
 
 
 def test_sample_has_the_posterior_moments() -> None:
     posterior = DiagonalGaussian(torch.full((200_000, 1), 2.0), torch.full((200_000, 1), math.log(0.25)))
-    samples = posterior.sample(torch.randn(200_000, 1, generator=torch.Generator().manual_seed(0)))
+    samples = posterior.draw(torch.randn(200_000, 1, generator=torch.Generator().manual_seed(0))).latents
     assert samples.mean().item() == pytest.approx(2.0, abs=0.01)
     assert samples.std().item() == pytest.approx(0.5, abs=0.01)
 

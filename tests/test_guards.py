@@ -191,7 +191,7 @@ def spoil_training_step(monkeypatch: pytest.MonkeyPatch, at_call: int) -> None:
             return terms
         calls[0] += 1
         bad = terms.loss * float("nan") if calls[0] == at_call else terms.loss
-        return ObjectiveTerms(bad, terms.reconstruction_nats, terms.kl_per_latent)
+        return ObjectiveTerms(bad, terms.reconstruction_nats)
 
     monkeypatch.setattr(Objective, "forward", spoiled)
 

@@ -92,7 +92,7 @@ def test_elbo_terms_are_those_of_the_objective(small: LinearVAE) -> None:
     found = values_of(Likelihood(), subject)
     images = subject.model_input(subject.pixels("test", subject.rows("test")))
     posterior = small.encode(images)
-    prediction = small.decode(posterior.sample(subject.noise(40, "elbo")))
+    prediction = small.decode(posterior.draw(subject.noise(40, "elbo")).latents)
     squared = (prediction - images).square().sum((1, 2, 3)).mean()
     kl = kl_divergence(Normal(posterior.mean, posterior.logvar.mul(0.5).exp()), Normal(0.0, 1.0)).sum(1).mean()
     assert found["reconstruction_nats"] == pytest.approx(float(squared), rel=1e-5)
@@ -166,7 +166,7 @@ def test_iwae_rises_to_the_exact_likelihood_and_the_elbo_lies_below(
     subject = subject_of(
         LinearVAE(image_size=8, color="gray", latent_dim=2, hidden_dim=4), noise_images(60), batch_size=17
     )
-    log_weights = importance_weights(subject, proposal, log_likelihood, 4096)
+    log_weights = importance_weights(subject, 60, proposal.draw, log_likelihood, 4096)
     truth = float(exact.mean())
     bounds = [float(importance_bound(log_weights[:, :count]).mean()) for count in (1, 8, 64, 4096)]
     assert bounds == sorted(bounds)
@@ -188,7 +188,8 @@ def test_the_exact_posterior_as_proposal_needs_one_sample(small: LinearVAE) -> N
     model = LinearVAE(image_size=8, color="gray", latent_dim=2, hidden_dim=4)
     log_weights = importance_weights(
         subject_of(model, noise_images(30)),
-        proposal,
+        30,
+        proposal.draw,
         lambda part, latents: Normal(latents[:, 0], math.sqrt(variance)).log_prob(observed[part]),
         3,
     )
@@ -246,7 +247,8 @@ def test_a_narrower_proposal_is_chosen_where_sigma_was_calibrated_and_the_bound_
     values = {value.name: value.value for value in found.values}
     plain = importance_weights(
         subject,
-        subject.posterior(),
+        len(subject.rows("test")),
+        subject.draw,
         log_likelihood_of(subject, PixelLikelihood(subject), "test", subject.rows("test")),
         16,
     )

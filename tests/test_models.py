@@ -170,7 +170,7 @@ def test_every_option_is_every_models(model: type[Autoencoder], posterior: str, 
     encoded = built.encode(images)
     assert isinstance(encoded, Deterministic if posterior == "deterministic" else DiagonalGaussian)
     assert encoded.mean.shape == (2, 4)
-    prediction = built.predict_pixels(encoded.sample(torch.randn(2, 4)))
+    prediction = built.predict_pixels(encoded.draw(torch.randn(2, 4)).latents)
     assert prediction.mean.shape == images.shape
     assert (prediction.logvar is not None) == pixel_logvar
     (prediction.mean.sum() + (0 if prediction.logvar is None else prediction.logvar.sum())).backward()

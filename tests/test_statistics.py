@@ -21,13 +21,13 @@ def batch_of(rows: slice) -> tuple[ObjectiveTerms, DiagonalGaussian, torch.Tenso
     mean[:, 3:] *= 0.01  # three latents whose mean hardly moves
     posterior = DiagonalGaussian(mean[rows], torch.zeros_like(mean[rows]))
     nats = nats[rows].abs() * 100
-    terms = ObjectiveTerms((nats + 2 * posterior.kl_per_latent().sum(1)).mean(), nats, posterior.kl_per_latent())
+    terms = ObjectiveTerms((nats + 2 * posterior.kl_per_latent().sum(1)).mean(), nats)
     return terms, posterior, mse[rows].abs()
 
 
 def sums_of(rows: slice) -> BatchSums:
     terms, posterior, mse = batch_of(rows)
-    return batch_sums(terms, posterior.mean, mse)
+    return batch_sums(terms, posterior.kl_per_latent(), posterior.mean, mse)
 
 
 @pytest.mark.parametrize("batch_size", [7, 33, 100])
@@ -35,7 +35,7 @@ def test_means_do_not_depend_on_how_images_are_batched(batch_size: int) -> None:
     statistics = ObjectiveStatistics(latent_dim=6, num_pixels=10)
     for start in range(0, 100, batch_size):
         statistics.update(sums_of(slice(start, start + batch_size)))
-        statistics.update_likelihood(torch.ones(1))
+        statistics.update_likelihood(torch.tensor(1.0), torch.tensor(1.0))
     values = statistics.compute()
     terms, posterior, mse = batch_of(slice(0, 100))
     kl_nats = posterior.kl_per_latent().sum(1).mean()
@@ -50,16 +50,16 @@ def test_means_do_not_depend_on_how_images_are_batched(batch_size: int) -> None:
 def test_active_units_counts_latents_that_say_something() -> None:
     statistics = ObjectiveStatistics(latent_dim=6, num_pixels=10)
     statistics.update(sums_of(slice(0, 100)))
-    statistics.update_likelihood(torch.ones(1))
+    statistics.update_likelihood(torch.tensor(1.0), torch.tensor(1.0))
     assert statistics.compute()["active_units"] == 3
 
 
 def test_bits_per_dim_adds_the_kl() -> None:
     statistics = ObjectiveStatistics(latent_dim=2, num_pixels=10)
     posterior = DiagonalGaussian(torch.ones(4, 2), torch.zeros(4, 2))
-    terms = ObjectiveTerms(torch.tensor(1.0), torch.ones(4), posterior.kl_per_latent())
-    statistics.update(batch_sums(terms, posterior.mean, torch.ones(4)))
-    statistics.update_likelihood(torch.full((4,), 5.0))
+    terms = ObjectiveTerms(torch.tensor(1.0), torch.ones(4))
+    statistics.update(batch_sums(terms, posterior.kl_per_latent(), posterior.mean, torch.ones(4)))
+    statistics.update_likelihood(torch.tensor(4.0), torch.tensor(20.0))
     assert statistics.compute()["bits_per_dim"].item() == pytest.approx((5.0 + 1.0) / (10 * 0.693147), rel=1e-5)
 
 

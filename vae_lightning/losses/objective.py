@@ -11,7 +11,7 @@ from vae_lightning.losses.kl import AnalyticKL, KLTerm
 from vae_lightning.losses.perceptual import PerceptualTerm
 from vae_lightning.losses.process_means import mean_over_processes
 from vae_lightning.losses.reconstruction import ReconstructionLoss
-from vae_lightning.models.distributions import Deterministic, PixelPrediction, Posterior
+from vae_lightning.models.distributions import PixelPrediction
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,6 @@ class ObjectiveTerms:
 
     loss: Float[Tensor, ""]  # averaged over the batch
     reconstruction_nats: Float[Tensor, " batch"]  # summed over pixels
-    kl_per_latent: Float[Tensor, "batch latent"]  # nats
     perceptual: Float[Tensor, " batch"] | None = None  # before its weight
 
 
@@ -88,14 +87,13 @@ class Objective(nn.Module):
         self,
         images: Float[Tensor, "batch channels height width"],
         prediction: PixelPrediction,
-        posterior: Posterior,
+        kl_per_latent: Float[Tensor, "batch latent"] | None,
         weight: KLWeight,
     ) -> ObjectiveTerms:
-        """The terms of a batch of `images`, which are in the model's pixel range."""
+        """The terms of a batch of `images`, which are in the model's pixel range; a plain autoencoder has no KL."""
         reconstruction_nats = self.reconstruction(prediction, images)  # (batch,)
         loss = reconstruction_nats.mean()
-        kl_per_latent = posterior.kl_per_latent()  # (batch, latent)
-        if not isinstance(posterior, Deterministic):
+        if kl_per_latent is not None:
             kl_nats = self.kl(kl_per_latent)  # summed over latents, averaged over the batch
             if self.has_capacity:
                 kl_nats = (mean_over_processes(kl_nats) - weight.capacity_nats).abs()
@@ -104,4 +102,4 @@ class Objective(nn.Module):
         if self.perceptual is not None:
             perceptual = self.perceptual(prediction, images)  # (batch,)
             loss = loss + self.perceptual.weight * perceptual.mean()
-        return ObjectiveTerms(loss, reconstruction_nats, kl_per_latent, perceptual)
+        return ObjectiveTerms(loss, reconstruction_nats, perceptual)

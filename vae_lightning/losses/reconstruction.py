@@ -16,7 +16,8 @@ from vae_lightning.models.distributions import (
     floored_logvar,
     gaussian_nll,
 )
-from vae_lightning.models.pixels import PixelRange
+from vae_lightning.models.logistic import LogisticPrediction
+from vae_lightning.models.pixels import NUM_LEVELS, PixelRange, as_level
 from vae_lightning.system.names import not_allowed
 
 Images = Float[Tensor, "batch channels height width"]
@@ -25,19 +26,32 @@ Images = Float[Tensor, "batch channels height width"]
 class ReconstructionLoss(nn.Module, ABC):
     """-log p(x|z) per image, for some terms up to a constant.
 
-    `uses_pixel_logvar` says whether the term reads the log-variance of each pixel from the decoder. `words` is what a
-    model card says that training minimised; without it the card has the name of the class.
+    `uses_pixel_logvar` says whether the term reads the log-variance of each pixel from the decoder, `uses_logistic`
+    whether it reads logistic distributions. `has_probability` says that it is -log of a probability over 256 levels,
+    so that bits per dimension are exactly those of the training. `words` is what a model card says that training
+    minimised; without it the card has the name of the class.
     """
 
     uses_pixel_logvar = False
+    uses_logistic = False
+    has_probability = False
     words: ClassVar[str] = ""
 
-    def check_model(self, pixel_range: PixelRange, pixel_logvar: bool) -> None:
+    def check_model(self, pixel_range: PixelRange, pixel_logvar: bool, logistic_components: int = 0) -> None:
         """Refuses a model whose pixels this term cannot measure; called before any data is read.
 
         Raises:
-            ValueError: range or log-variances do not fit the term.
+            ValueError: range, log-variances or logistic distributions do not fit the term.
         """
+        if self.uses_logistic != bool(logistic_components):
+            raise ValueError(
+                f"model.logistic_components={logistic_components} does not fit reconstruction={type(self).__name__}: "
+                + (
+                    "it reads at least 1; reconstruction=logistic or logistic_mixture sets it"
+                    if self.uses_logistic
+                    else "set it to 0, or reconstruction=logistic, which reads the distributions"
+                )
+            )
         if self.uses_pixel_logvar and not pixel_logvar:
             raise ValueError(
                 f"reconstruction={type(self).__name__} reads a log-variance per pixel, and the decoder gives none: "
@@ -101,8 +115,8 @@ class BinaryCrossEntropy(ReconstructionLoss):
             raise ValueError(f"reconstruction.clamp={clamp}: must lie between 0 and 0.5, for example 1e-6")
         self.clamp = clamp
 
-    def check_model(self, pixel_range: PixelRange, pixel_logvar: bool) -> None:
-        super().check_model(pixel_range, pixel_logvar)
+    def check_model(self, pixel_range: PixelRange, pixel_logvar: bool, logistic_components: int = 0) -> None:
+        super().check_model(pixel_range, pixel_logvar, logistic_components)
         if pixel_range != (0.0, 1.0):
             raise ValueError(
                 f"reconstruction=bce reads pixels as probabilities in [0, 1], the model's are in {list(pixel_range)}: "
@@ -130,6 +144,40 @@ class GaussianPerPixel(ReconstructionLoss):
     def pixel_variance(self, prediction: PixelPrediction) -> Float[Tensor, "..."]:
         assert prediction.logvar is not None
         return prediction.logvar.exp()
+
+
+class GaussianDiscretised(GaussianPerPixel):
+    """-log of the Gaussian's mass in each pixel's bin: a probability of the 256 levels, never negative."""
+
+    words = "the probability of each pixel's level under a Gaussian that the decoder gives pixel by pixel"
+    has_probability = True
+
+    def forward(self, prediction: PixelPrediction, images: Images) -> Float[Tensor, " batch"]:
+        """The numbers of `discretised_gaussian_nll`, with a gradient wherever the level lies."""
+        assert prediction.logvar is not None  # by check_model
+        low, high = prediction.pixel_range
+        level, bin_width = as_level(images, prediction.pixel_range), (high - low) / (NUM_LEVELS - 1)
+        precision = torch.exp(-0.5 * prediction.logvar)
+        distance = (images - prediction.mean).abs()  # by symmetry the bin may lie above the mean
+        near, far = (torch.special.log_ndtr((-distance + side) * precision) for side in (bin_width / 2, -bin_width / 2))
+        is_open = (level == 0) | (level == NUM_LEVELS - 1)  # on its far side, since the mean is inside the range
+        log_mass = near + torch.log1p(-torch.exp(far - near).clamp_max(1 - 1e-7)).masked_fill(is_open, 0.0)
+        return -log_mass.sum(dim=(1, 2, 3))
+
+
+class Logistic(ReconstructionLoss):
+    """-log of the probability of each pixel's level under the decoder's logistic distributions, one or a mixture.
+
+    Source: Salimans et al. 2017, section 2.1 and 2.2, arXiv:1701.05517.
+    """
+
+    words = "the probability of each pixel's level under logistic distributions that the decoder gives pixel by pixel"
+    uses_logistic = True
+    has_probability = True
+
+    def forward(self, prediction: PixelPrediction, images: Images) -> Float[Tensor, " batch"]:
+        assert isinstance(prediction, LogisticPrediction)  # by check_model
+        return prediction.nll(images)
 
 
 class GaussianShared(ReconstructionLoss):

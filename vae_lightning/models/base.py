@@ -12,8 +12,11 @@ from vae_lightning.models.distributions import (
     DiagonalGaussian,
     PixelPrediction,
     Posterior,
+    PosteriorDraw,
     floored_logvar,
 )
+from vae_lightning.models.levels import LatentLevel
+from vae_lightning.models.logistic import LogisticPrediction, num_logistic_maps
 from vae_lightning.models.pixels import PixelRange
 
 CHANNELS: dict[str, int] = {"rgb": 3, "gray": 1}
@@ -21,6 +24,7 @@ RANGE_OF_ACTIVATION: dict[str, PixelRange] = {"sigmoid": (0.0, 1.0), "tanh": (-1
 LARGEST_IMAGE = 4096  # side in pixels
 # Outputs of the encoder's head per latent
 PARAMETERS_PER_LATENT: dict[str, int] = {"gaussian": 2, "deterministic": 1}
+MOST_COMPONENTS = 100  # of a mixture
 
 
 class Autoencoder(nn.Module, ABC):
@@ -37,6 +41,8 @@ class Autoencoder(nn.Module, ABC):
         output_activation: last layer of the decoder, "sigmoid" for [0, 1] or "tanh" for [-1, 1].
         pixel_range: range of the pixels that the model reads and writes; None takes the activation's own.
         pixel_logvar: whether the decoder also predicts the log-variance of every pixel.
+        logistic_components: logistic distributions per pixel that the decoder predicts in place of a mean, which then
+            has no activation: 1, or more for a mixture; 0 predicts means.
         logvar_clamp: (low, high) that the posterior's log-variance is clamped to; None does not clamp.
 
     Raises:
@@ -52,6 +58,7 @@ class Autoencoder(nn.Module, ABC):
         output_activation: str = "sigmoid",
         pixel_range: Sequence[float] | None = None,
         pixel_logvar: bool = False,
+        logistic_components: int = 0,
         logvar_clamp: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
@@ -63,6 +70,12 @@ class Autoencoder(nn.Module, ABC):
             raise ValueError(f"model.color={color!r}: allowed are {', '.join(CHANNELS)}")
         if posterior not in PARAMETERS_PER_LATENT:
             raise ValueError(f"posterior={posterior!r}: allowed are {', '.join(PARAMETERS_PER_LATENT)}")
+        if not 0 <= logistic_components <= MOST_COMPONENTS or (logistic_components and pixel_logvar):
+            raise ValueError(
+                f"model.logistic_components={logistic_components} with model.pixel_logvar={str(pixel_logvar).lower()}: "
+                f"allowed are 0 to {MOST_COMPONENTS}, and more than 0 without log-variances; "
+                "reconstruction=logistic sets both"
+            )
         self.image_size = image_size
         self.channels = CHANNELS[color]
         self.latent_dim = latent_dim
@@ -70,6 +83,7 @@ class Autoencoder(nn.Module, ABC):
         self.pixel_range = matching_pixel_range(output_activation, pixel_range)
         self.output_activation = output_activation
         self.pixel_logvar = pixel_logvar
+        self.logistic_components = logistic_components
         self.logvar_clamp = checked_logvar_clamp(logvar_clamp, posterior)
 
     @property
@@ -84,13 +98,25 @@ class Autoencoder(nn.Module, ABC):
 
     @property
     def num_pixel_maps(self) -> int:
-        """Channels of the decoder's last layer: means, and log-variances with `pixel_logvar`."""
+        """Channels of the decoder's last layer: means, log-variances with `pixel_logvar`, or logistic parameters."""
+        if self.logistic_components:
+            return num_logistic_maps(self.channels, self.logistic_components)
         return self.channels * (2 if self.pixel_logvar else 1)
 
     @property
     def has_prior(self) -> bool:
         """Whether latents can be sampled from N(0, I); nothing draws a plain autoencoder's codes to it."""
         return self.posterior != "deterministic"
+
+    @property
+    def latent_levels(self) -> list[LatentLevel]:
+        """How `latents` are divided, coarse first: one level for a flat model."""
+        return [LatentLevel("latents", self.latent_dim, 1, 1)]
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the latents are independent given the image; otherwise each level depends on those above."""
+        return len(self.latent_levels) == 1
 
     @abstractmethod
     def posterior_parameters(
@@ -113,10 +139,31 @@ class Autoencoder(nn.Module, ABC):
             logvar = logvar.clamp(*self.logvar_clamp)
         return DiagonalGaussian(mean, logvar)
 
+    def draw(
+        self, images: Float[Tensor, "batch channels height width"], noise: Float[Tensor, "batch latent"]
+    ) -> PosteriorDraw:
+        """A draw from q(z|x) for images in `pixel_range` and standard normal noise: all models draw by this alone."""
+        posterior = self.encode(images)
+        assert isinstance(posterior, DiagonalGaussian | Deterministic), "a hierarchical model draws level by level"
+        return posterior.draw(noise)
+
+    def draw_and_predict(
+        self, images: Float[Tensor, "batch channels height width"], noise: Float[Tensor, "batch latent"]
+    ) -> tuple[PosteriorDraw, PixelPrediction]:
+        """A draw and p(x|z) there, as a training step needs both; `predict_pixels` of the draw gives the same."""
+        draw = self.draw(images, noise)
+        return draw, self.predict_pixels(draw.latents)
+
     def predict_pixels(self, latents: Float[Tensor, "batch latent"]) -> PixelPrediction:
         """Latents -> p(x|z) in `pixel_range`, in float32 also under autocast."""
+        return self._prediction(self.pixel_parameters(latents))
+
+    def _prediction(self, maps: Float[Tensor, "batch maps height width"]) -> PixelPrediction:
+        """What the decoder's last maps say about the pixels."""
         # float32 first: a bfloat16 sigmoid has only 1/256 of resolution near 1
-        maps = self.pixel_parameters(latents).float()
+        maps = maps.float()
+        if self.logistic_components:
+            return LogisticPrediction.from_maps(maps, self.channels, self.logistic_components, self.pixel_range)
         activation = torch.sigmoid if self.output_activation == "sigmoid" else torch.tanh
         if not self.pixel_logvar:
             return PixelPrediction(activation(maps), None, self.pixel_range)

@@ -19,14 +19,28 @@ SMALLEST_MASS = 1e-30  # below, differences of float32's erfc lose their digits
 
 
 @dataclass(frozen=True)
+class PosteriorDraw:
+    """One draw of latents for each image, and what it costs."""
+
+    latents: Float[Tensor, "batch latent"]
+    kl_per_latent: Float[Tensor, "batch latent"]  # nats; of a hierarchical posterior: given what was drawn above
+    log_ratio: Float[Tensor, " batch"]  # log q(z|x) - log p(z) at these latents, nats
+    mean: Float[Tensor, "batch latent"] | None = None  # of q(z|x); None where a draw does not come across it
+
+    def detach(self) -> "PosteriorDraw":
+        mean = None if self.mean is None else self.mean.detach()
+        return PosteriorDraw(self.latents.detach(), self.kl_per_latent.detach(), self.log_ratio.detach(), mean)
+
+
+@dataclass(frozen=True)
 class Deterministic:
     """The code of a plain autoencoder: q(z|x) is one point, so there is no KL and no prior to sample from."""
 
     mean: Float[Tensor, "batch latent"]
 
-    def sample(self, noise: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
-        """The point itself, whatever the noise."""
-        return self.mean
+    def draw(self, noise: Float[Tensor, "batch latent"]) -> PosteriorDraw:
+        """The point itself, whatever the noise; it costs nothing, see `kl_per_latent`."""
+        return PosteriorDraw(self.mean, self.kl_per_latent(), self.mean.new_zeros(len(self.mean)), self.mean)
 
     def kl_per_latent(self) -> Float[Tensor, "batch latent"]:
         """Zeros, because an autoencoder's objective has no KL term. (The KL of a point is infinite.)"""
@@ -43,28 +57,60 @@ class DiagonalGaussian:
     mean: Float[Tensor, "batch latent"]
     logvar: Float[Tensor, "batch latent"]
 
-    def sample(self, noise: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
+    def draw(self, noise: Float[Tensor, "batch latent"]) -> PosteriorDraw:
         """z = mean + sigma * noise, the reparametrised sample for standard normal `noise`.
 
         The noise comes from outside so that a training step is a function of its inputs: the caller decides
         which generator draws it, and a resumed run draws the same.
         Source: Kingma & Welling 2014, section 2.4, arXiv:1312.6114.
         """
-        return self.mean + torch.exp(0.5 * self.logvar) * noise
+        latents = self.mean + torch.exp(0.5 * self.logvar) * noise
+        return PosteriorDraw(latents, self.kl_per_latent(), gaussian_log_ratio(latents, noise, self.logvar), self.mean)
 
     def kl_per_latent(self) -> Float[Tensor, "batch latent"]:
         """KL(q(z_j|x) || N(0, 1)) in nats, one value per image and latent.
 
         Source: Kingma & Welling 2014, appendix B, arXiv:1312.6114.
         """
-        # expm1(logvar) - logvar: exact near logvar = 0, where exp(logvar) - 1 - logvar loses all digits
-        return 0.5 * (self.mean.square() + torch.expm1(self.logvar) - self.logvar)
+        return gaussian_kl_per_latent(self.mean, self.logvar)
 
     def detach(self) -> "DiagonalGaussian":
         return DiagonalGaussian(self.mean.detach(), self.logvar.detach())
 
 
-Posterior = DiagonalGaussian | Deterministic
+@dataclass(frozen=True)
+class HierarchicalGaussian:
+    """q(z|x) of a model whose levels depend on what was drawn above, seen along the path of the means.
+
+    Each level's Gaussian is that given the means above it. There is no joint log-variance, and a draw of all levels
+    is no draw from these Gaussians: `Autoencoder.draw` makes one.
+    """
+
+    mean: Float[Tensor, "batch latent"]
+    logvar_given_means: Float[Tensor, "batch latent"]
+
+    def kl_per_latent(self) -> Float[Tensor, "batch latent"]:
+        """The KL to N(0, 1) of each latent given the means above, in nats. Its sum is not the KL of the posterior."""
+        return gaussian_kl_per_latent(self.mean, self.logvar_given_means)
+
+    def detach(self) -> "HierarchicalGaussian":
+        return HierarchicalGaussian(self.mean.detach(), self.logvar_given_means.detach())
+
+
+Posterior = DiagonalGaussian | HierarchicalGaussian | Deterministic
+
+
+def gaussian_kl_per_latent(mean: Float[Tensor, "*shape"], logvar: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """KL(N(mean, exp(logvar)) || N(0, 1)) in nats."""
+    # expm1(logvar) - logvar: exact near logvar = 0, where exp(logvar) - 1 - logvar loses all digits
+    return 0.5 * (mean.square() + torch.expm1(logvar) - logvar)
+
+
+def gaussian_log_ratio(
+    latents: Float[Tensor, "batch latent"], noise: Float[Tensor, "batch latent"], logvar: Float[Tensor, "batch latent"]
+) -> Float[Tensor, " batch"]:
+    """log N(z; mean, exp(logvar)) - log N(z; 0, I) at z = mean + sigma * noise: the constants cancel. Nats."""
+    return 0.5 * (latents.square() - noise.square() - logvar).sum(1)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -14,7 +15,13 @@ from vae_lightning.latents.priors import Prior, StandardNormal, fit_prior
 from vae_lightning.latents.priors.file import PriorFile
 from vae_lightning.losses.reconstruction import ReconstructionLoss
 from vae_lightning.models import Autoencoder
-from vae_lightning.models.distributions import Deterministic, DiagonalGaussian, PixelPrediction, Posterior
+from vae_lightning.models.distributions import (
+    Deterministic,
+    DiagonalGaussian,
+    PixelPrediction,
+    Posterior,
+    PosteriorDraw,
+)
 from vae_lightning.models.pixels import to_pixel_range, to_uint8, to_unit_range
 from vae_lightning.runs.run import Run
 from vae_lightning.system.progress import Track, untracked
@@ -100,10 +107,30 @@ class Subject:
                 self.model.encode(self.model_input(self.pixels(split, rows[part])))
                 for part in self.batches(len(rows), f"Encoding {split} images")
             ]
-            mean = torch.cat([part.mean.cpu() for part in parts])
-            logvars = [part.logvar.cpu() for part in parts if isinstance(part, DiagonalGaussian)]
-            self._posteriors[key] = DiagonalGaussian(mean, torch.cat(logvars)) if logvars else Deterministic(mean)
+            kind, names = type(parts[0]), [one.name for one in fields(parts[0])]
+            self._posteriors[key] = kind(*(torch.cat([getattr(part, name).cpu() for part in parts]) for name in names))
         return self._posteriors[key]
+
+    @torch.inference_mode()
+    def draw(
+        self, noise: Float[Tensor, "rows latent"], split: Split | None = None, at_most: int | None = None
+    ) -> PosteriorDraw:
+        """A draw from q(z|x) for each of `rows(split, at_most)`, on the CPU.
+
+        A flat posterior is encoded once for all draws; a hierarchical one has to see the images in each.
+        """
+        if self.model.is_flat:
+            posterior = self.posterior(split, at_most)
+            assert isinstance(posterior, DiagonalGaussian | Deterministic)
+            return posterior.draw(noise)
+        split = split or self.split
+        rows = self.rows(split, at_most)
+        parts = []
+        for part in self.batches(len(rows), f"Drawing latents of {split} images"):
+            images = self.model_input(self.pixels(split, rows[part]))
+            parts.append(self.model.draw(images, noise[part].to(self.device)))
+        names = ("latents", "kl_per_latent", "log_ratio")
+        return PosteriorDraw(*(torch.cat([getattr(part, name).cpu() for part in parts]) for name in names))
 
     def noise(self, count: int, purpose: str, *numbers: int) -> Float[Tensor, "count latent"]:
         """Standard normal noise on the CPU; it depends on the seed, the purpose and the numbers only."""
@@ -132,9 +159,10 @@ class Subject:
 
         It does not depend on `seed`, so that a checkpoint has one set of fitted priors.
         """
-        posterior = self.posterior("train", MOST_FITTED)
         generator = torch.Generator().manual_seed(PRIOR_SEED)
-        return posterior.sample(torch.randn(posterior.mean.shape, generator=generator))
+        count = len(self.rows("train", MOST_FITTED))
+        noise = torch.randn(count, self.model.latent_dim, generator=generator)
+        return self.draw(noise, "train", MOST_FITTED).latents
 
     def prior(self, name: str) -> Prior:
         """A prior over the latents, fitted if it is not yet.

@@ -31,6 +31,11 @@ class BatchSums:
     per_latent: Float[Tensor, "3 latent"]  # KL, posterior mean, its square
 
     @property
+    def likelihood(self) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Images, and the nats of their reconstruction term."""
+        return self.scalars[0], self.scalars[2]
+
+    @property
     def mse(self) -> Float[Tensor, ""]:
         """Mean over the batch."""
         return self.scalars[3] / self.scalars[0]
@@ -39,14 +44,16 @@ class BatchSums:
 @torch.no_grad()
 def batch_sums(
     terms: ObjectiveTerms,
-    posterior_mean: Float[Tensor, "batch latent"],
+    kl_per_latent: Float[Tensor, "batch latent"],
+    posterior_mean: Float[Tensor, "batch latent"] | None,
     mse: Float[Tensor, " batch"],
 ) -> BatchSums:
     count = torch.full_like(terms.loss, len(mse))
     perceptual = torch.zeros_like(count) if terms.perceptual is None else terms.perceptual.sum()
     scalars = (count, terms.loss * count, terms.reconstruction_nats.sum(), mse.sum(), perceptual)
-    per_latent = (terms.kl_per_latent.sum(0), posterior_mean.sum(0), posterior_mean.square().sum(0))
-    return BatchSums(torch.stack(scalars), torch.stack(per_latent))
+    kl = kl_per_latent.sum(0)
+    mean = torch.zeros_like(kl_per_latent) if posterior_mean is None else posterior_mean
+    return BatchSums(torch.stack(scalars), torch.stack([kl, mean.sum(0), mean.square().sum(0)]))
 
 
 class ObjectiveStatistics(Metric):
@@ -61,6 +68,7 @@ class ObjectiveStatistics(Metric):
         num_pixels: dimensions of one image.
         has_kl: whether the posterior has a KL; without it there is neither ELBO nor likelihood.
         has_perceptual: whether the objective has a perceptual term.
+        has_means: whether posterior means are known, which active units need.
     """
 
     full_state_update = False
@@ -74,12 +82,14 @@ class ObjectiveStatistics(Metric):
         num_pixels: int,
         has_kl: bool = True,
         has_perceptual: bool = False,
+        has_means: bool = True,
         **metric_arguments: Any,
     ) -> None:
         super().__init__(**metric_arguments)
         self.num_pixels = num_pixels
         self.has_kl = has_kl
         self.has_perceptual = has_perceptual
+        self.has_means = has_means
         for name, shape in (("scalars", (5,)), ("per_latent", (3, latent_dim)), ("likelihood", (2,))):
             self.add_state(name, torch.zeros(shape), dist_reduce_fx="sum")
 
@@ -87,23 +97,20 @@ class ObjectiveStatistics(Metric):
         self.scalars += sums.scalars
         self.per_latent += sums.per_latent
 
-    def update_likelihood(self, nll: Float[Tensor, " batch"]) -> None:
-        """Takes the 256-level likelihood, which is slow, of the images of `update` or of a part of them."""
-        self.likelihood[0] += len(nll)
-        self.likelihood[1] += nll.sum()
+    def update_likelihood(self, num_images: Float[Tensor, ""], nll: Float[Tensor, ""]) -> None:
+        """Takes the summed 256-level nats, which are slow, of the images of `update` or of a part of them."""
+        self.likelihood[0] += num_images
+        self.likelihood[1] += nll
 
     def compute(self) -> dict[str, Tensor]:
         """Means over the images seen, nan where there were none; `kl_nats_per_latent` alone is a vector."""
         count, *sums = self.scalars.unbind()
         loss, reconstruction_nats, mse, perceptual = (total / count for total in sums)
         kl_nats_per_latent, mean, mean_squared = self.per_latent / count
-        is_active = mean_squared - mean.square() > ACTIVE_VARIANCE
-        values = {
-            "loss": loss,
-            "reconstruction_nats": reconstruction_nats,
-            "mse": mse,
-            "active_units": is_active.sum().float(),
-        }
+        variance = mean_squared - mean.square()
+        values = {"loss": loss, "reconstruction_nats": reconstruction_nats, "mse": mse}
+        if self.has_means:
+            values["active_units"] = (variance > ACTIVE_VARIANCE).sum().float()
         if self.has_kl:
             kl_nats = kl_nats_per_latent.sum()
             values["kl_nats"] = kl_nats

@@ -20,9 +20,10 @@ from vae_lightning.models.distributions import (
     RUNNING_WEIGHT,
     UNIFORM_PIXEL_VARIANCE,
     PixelPrediction,
-    Posterior,
+    PosteriorDraw,
     discretised_gaussian_nll,
 )
+from vae_lightning.models.levels import level_slices
 from vae_lightning.models.pixels import mean_squared_error, to_pixel_range
 from vae_lightning.training.lr_schedule import LRSchedule
 from vae_lightning.training.noise import noise_of_rows, seeded_noise
@@ -40,8 +41,8 @@ class Evaluated:
     loss: Float[Tensor, ""]
     sums: BatchSums
     pixels: Float[Tensor, "batch channels height width"]  # in the model's pixel_range
-    posterior: Posterior
-    prediction: PixelPrediction  # from a sample of the posterior
+    draw: PosteriorDraw
+    prediction: PixelPrediction  # of the draw
 
 
 class VAEModule(RunModule):
@@ -72,7 +73,8 @@ class VAEModule(RunModule):
         lr_schedule: LRSchedule | None = None,
     ) -> None:
         super().__init__(optimizer, record, compile, lr_schedule)
-        objective.reconstruction.check_model(model.pixel_range, model.pixel_logvar)
+        objective.reconstruction.check_model(model.pixel_range, model.pixel_logvar, model.logistic_components)
+        objective.kl.check_levels(model.latent_levels)
         self.model = model.to(memory_format=torch.channels_last) if channels_last else model
         self.objective = objective
         self.seed = seed
@@ -89,6 +91,7 @@ class VAEModule(RunModule):
                     model.num_pixels,
                     has_kl=model.has_prior,
                     has_perceptual=objective.perceptual is not None,
+                    has_means=model.is_flat or stage != "fit",
                 )
                 for stage in ("fit", "val", "test")
             }
@@ -117,11 +120,19 @@ class VAEModule(RunModule):
     ) -> Evaluated:
         """Model and objective on one batch: a function of tensors, so that it can be compiled."""
         pixels = to_pixel_range(images, self.model.pixel_range)  # uint8 [0, 255] -> float32 in pixel_range
-        posterior = self.model.encode(pixels)  # q(z|x)
-        prediction = self.model.predict_pixels(posterior.sample(noise))  # p(x|z)
-        terms = self.objective(pixels, prediction, posterior, weight)
-        sums = batch_sums(terms, posterior.mean, self._mse(terms, prediction, pixels))
-        return Evaluated(terms.loss, sums, pixels, posterior.detach(), prediction.detach())
+        draw, prediction = self.model.draw_and_predict(pixels, noise)  # from q(z|x), p(x|z)
+        terms = self.objective(pixels, prediction, draw.kl_per_latent if self.model.has_prior else None, weight)
+        sums = batch_sums(terms, draw.kl_per_latent, self._mean(pixels, draw), self._mse(terms, prediction, pixels))
+        return Evaluated(terms.loss, sums, pixels, draw.detach(), prediction.detach())
+
+    @torch.no_grad()
+    def _mean(
+        self, pixels: Float[Tensor, "batch channels height width"], draw: PosteriorDraw
+    ) -> Float[Tensor, "batch latent"] | None:
+        """The posterior means; those of a hierarchical posterior take a second pass, which training leaves out."""
+        if draw.mean is not None or self.training:
+            return draw.mean
+        return self.model.encode(pixels).mean
 
     @torch.no_grad()
     def _mse(
@@ -194,10 +205,12 @@ class VAEModule(RunModule):
         self.evaluated = evaluated
         statistics, prediction = self._statistics(stage), evaluated.prediction
         statistics.update(evaluated.sums)
-        if with_likelihood and self.model.has_prior:
+        if self.objective.reconstruction.has_probability and self.model.has_prior:
+            statistics.update_likelihood(*evaluated.sums.likelihood)
+        elif with_likelihood and self.model.has_prior:
             variance = self._variance_in_unit_range(prediction)
             nll = discretised_gaussian_nll(prediction.mean, evaluated.pixels, variance, self.model.pixel_range)
-            statistics.update_likelihood(nll)
+            statistics.update_likelihood(nll.new_tensor(len(nll)), nll.sum())
 
     def _variance_in_unit_range(self, prediction: PixelPrediction) -> Float[Tensor, "..."]:
         """Of pixels in [0, 1]: the objective's own variance where it has one, else `pixel_variance`."""
@@ -219,6 +232,9 @@ class VAEModule(RunModule):
         kl_nats_per_latent = values.pop("kl_nats_per_latent").reshape(self.model.latent_dim)
         if stage != "fit":
             self.kl_nats_per_latent = kl_nats_per_latent
+        if not self.model.is_flat:
+            for level, part in zip(self.model.latent_levels, level_slices(self.model.latent_levels), strict=True):
+                values[f"kl_nats_{level.name}"] = kl_nats_per_latent[part].sum()
         if self.model.has_prior:
             values["beta"] = torch.as_tensor(weight.beta)
         if self.model.has_prior and self.objective.has_capacity:

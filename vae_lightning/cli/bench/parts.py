@@ -69,9 +69,9 @@ def bare_loop_speed(benched: Benched, seconds: float, *, as_pytorch_comes: bool 
         pixels = to_pixel_range(levels, model.pixel_range)
         pixels = pixels if channels_last else pixels.contiguous()
         with precision:
-            posterior = model.encode(pixels)
-            reconstruction = model.decode(posterior.sample(torch.randn_like(posterior.mean)))
-        kl = posterior.kl_per_latent().sum()
+            draw = model.draw(pixels, torch.randn(len(pixels), model.latent_dim, device=pixels.device))
+            reconstruction = model.decode(draw.latents)
+        kl = draw.kl_per_latent.sum()
         loss = (F.mse_loss(reconstruction, pixels, reduction="sum") + kl) / len(pixels)
         loss.backward()
         optimizer.step()

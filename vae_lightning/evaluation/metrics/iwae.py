@@ -13,7 +13,7 @@ from torch import Tensor
 from vae_lightning.data.sources.source import Split
 from vae_lightning.evaluation.metric import EvaluationError, Metric
 from vae_lightning.evaluation.metrics.likelihood import NO_ELBO, PixelLikelihood
-from vae_lightning.models.distributions import DiagonalGaussian
+from vae_lightning.models.distributions import DiagonalGaussian, PosteriorDraw
 from vae_lightning.pictures.charts import Chart, draw_lines
 from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.resampling import bootstrap_interval
@@ -25,6 +25,7 @@ SCALES = tuple(2 ** (-power / 2) for power in range(13))  # of the proposal's wi
 SCALED_IMAGES = 256  # training images on which one of them is chosen
 
 LogLikelihood = Callable[[slice, Tensor], Tensor]  # part of the images, latents -> nats
+Proposal = Callable[[Tensor], PosteriorDraw]  # noise of all images -> one draw for each
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,18 @@ class ImportanceWeighted(Metric):
             )
 
     def measure(self, subject: Subject) -> Result:
-        posterior = subject.posterior()
-        if not isinstance(posterior, DiagonalGaussian):
+        if not subject.model.has_prior:
             return Result([Value.missing(name, NO_ELBO) for name in NAMES])
         likelihood = PixelLikelihood(subject)
-        scale = choose_scale(subject, likelihood) if likelihood.is_calibrated else 1.0
+        scale = choose_scale(subject, likelihood) if likelihood.is_calibrated and subject.model.is_flat else 1.0
+        count = len(subject.rows(subject.split))
         log_likelihood = log_likelihood_of(subject, likelihood, subject.split, subject.rows(subject.split))
-        log_weights = importance_weights(subject, scaled(posterior, scale), log_likelihood, self.importance_samples)
+        log_weights = importance_weights(
+            subject, count, proposal_of(subject, scale), log_likelihood, self.importance_samples
+        )
         elbo = log_weights.mean(1)
         if scale != 1:  # the ELBO is that of the encoder without the factor
-            elbo = importance_weights(subject, posterior, log_likelihood, 1)[:, 0]
+            elbo = importance_weights(subject, count, proposal_of(subject), log_likelihood, 1)[:, 0]
         proposal = "the encoder's posterior" if scale == 1 else f"the encoder's posterior, {scale:.3g} times as wide"
         protocol = {
             "pixel_variance": likelihood.source,
@@ -123,19 +126,27 @@ def log_likelihood_of(
     return log_likelihood
 
 
-def scaled(posterior: DiagonalGaussian, scale: float) -> DiagonalGaussian:
-    return DiagonalGaussian(posterior.mean, posterior.logvar + 2 * math.log(scale))
+def proposal_of(
+    subject: Subject, scale: float = 1.0, split: Split | None = None, at_most: int | None = None
+) -> Proposal:
+    """Draws from q(z|x) of the rows of a split; a flat posterior may be `scale` times as wide."""
+    if not subject.model.is_flat:
+        return lambda noise: subject.draw(noise, split, at_most)
+    posterior = subject.posterior(split, at_most)
+    assert isinstance(posterior, DiagonalGaussian)
+    return DiagonalGaussian(posterior.mean, posterior.logvar + 2 * math.log(scale)).draw
 
 
 def choose_scale(subject: Subject, likelihood: PixelLikelihood) -> float:
     """The factor on the posterior's width under which training images have the highest ELBO."""
-    posterior = subject.posterior("train", SCALED_IMAGES)
-    assert isinstance(posterior, DiagonalGaussian)
-    log_likelihood = log_likelihood_of(subject, likelihood, "train", subject.rows("train", SCALED_IMAGES))
-    elbos = {
-        scale: float(importance_weights(subject, scaled(posterior, scale), log_likelihood, 1).mean())
-        for scale in SCALES
-    }
+    rows = subject.rows("train", SCALED_IMAGES)
+    count, log_likelihood = len(rows), log_likelihood_of(subject, likelihood, "train", rows)
+
+    def elbo(scale: float) -> float:
+        proposal = proposal_of(subject, scale, "train", SCALED_IMAGES)
+        return float(importance_weights(subject, count, proposal, log_likelihood, 1).mean())
+
+    elbos = {scale: elbo(scale) for scale in SCALES}
     return max(elbos, key=lambda scale: elbos[scale])
 
 
@@ -148,7 +159,8 @@ def draw_bound(counts: list[int], curve: list[float]) -> Chart:
 @torch.inference_mode()
 def importance_weights(
     subject: Subject,
-    posterior: DiagonalGaussian,
+    count: int,
+    proposal: Proposal,
     log_likelihood: LogLikelihood,
     num_samples: int,
 ) -> Float[np.ndarray, "images samples"]:
@@ -157,20 +169,17 @@ def importance_weights(
     One draw for all images at a time, so memory does not grow with K. `log_likelihood(part, latents)` is that of the
     images of a part of the split; nats.
     """
-    count = len(posterior.mean)
     log_weights = np.empty((count, num_samples))
-    sigma = torch.exp(0.5 * posterior.logvar)
     steps = [(sample, first) for sample in range(num_samples) for first in range(0, count, subject.batch_size)]
-    noise = torch.empty(0)
+    draw = None
     for step in subject.track(range(len(steps)), "Importance samples", len(steps)):
         sample, first = steps[step]
         if first == 0:
-            noise = subject.noise(count, "importance", sample)
+            draw = proposal(subject.noise(count, "importance", sample))
+        assert draw is not None
         part = slice(first, min(first + subject.batch_size, count))
-        latents = posterior.mean[part] + sigma[part] * noise[part]
-        # log N(z; 0, I) - log N(z; mean, sigma^2): the constants cancel
-        ratio = 0.5 * (noise[part].square() - latents.square() + posterior.logvar[part]).double().sum(1)
-        log_weights[part, sample] = (log_likelihood(part, latents).cpu().double() + ratio).numpy()
+        log_weight = log_likelihood(part, draw.latents[part]).cpu().double() - draw.log_ratio[part]
+        log_weights[part, sample] = log_weight.numpy()
     return log_weights
 
 

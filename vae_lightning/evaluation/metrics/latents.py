@@ -71,7 +71,7 @@ class LatentSpace(Metric):
             {"kl_per_latent": rows},
             {
                 "kl_per_latent": draw_kl_per_latent(kl_per_latent.float().numpy(), f"{subject.split} split"),
-                "aggregate_posterior": draw_aggregate(compared.sample(noise), kl_per_latent),
+                "aggregate_posterior": draw_aggregate(compared.draw(noise).latents, kl_per_latent),
             },
         )
 
@@ -215,7 +215,7 @@ def decompose_kl(posterior: DiagonalGaussian, noise: Float[Tensor, "images laten
 
     Source: Chen et al. 2018 (beta-TCVAE), equation 2, arXiv:1802.04942.
     """
-    latents = posterior.sample(noise)
+    latents = posterior.draw(noise).latents
     count = len(latents)
     samples_at_once = max(1, CELLS_AT_ONCE // (count * latents.shape[1]))
     joint, marginals = torch.empty(count, dtype=torch.float64), torch.empty(count, dtype=torch.float64)

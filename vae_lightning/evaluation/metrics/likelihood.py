@@ -57,7 +57,8 @@ class Likelihood(Metric):
 
 
 class PixelLikelihood:
-    """A Gaussian's mass in each pixel's bin, with the model's own variance where its pixel term has one.
+    """The model's own probability of each pixel's level where its pixel term is one; else a Gaussian's mass in each
+    pixel's bin, with the model's own variance where its pixel term has one.
 
     A model of squared errors says nothing about the variance: it gets the one that makes its reconstructions of
     training images most likely, their mean squared error (Rybkin et al. 2021, equation 6, arXiv:2006.13202).
@@ -69,7 +70,9 @@ class PixelLikelihood:
         self.source = "the model's own variance"
         self._calibrated: Tensor | None = None
         probe = subject.predict(torch.zeros(1, subject.model.latent_dim))
-        if self.reconstruction.pixel_variance(probe) is None:
+        if self.reconstruction.has_probability:
+            self.source = "the model's own probabilities of the levels"
+        elif self.reconstruction.pixel_variance(probe) is None:
             mse, count = calibrate(subject)
             self._calibrated = torch.tensor(mse, device=subject.device)
             self.source = f"one σ = {mse**0.5:.4f} of pixels in [0, 1], calibrated on {count:,} training images"
@@ -81,6 +84,9 @@ class PixelLikelihood:
 
     def nll(self, prediction: PixelPrediction, images: Images) -> Float[Tensor, " batch"]:
         """Nats, summed over pixels; `images` hold the 256 levels in the model's range."""
+        if self.reconstruction.has_probability:
+            nats: Tensor = self.reconstruction(prediction, images)
+            return nats
         return discretised_gaussian_nll(prediction.mean, images, self._variance(prediction), self.pixel_range)
 
     def _variance(self, prediction: PixelPrediction) -> Float[Tensor, "..."]:
@@ -95,10 +101,9 @@ class PixelLikelihood:
 @torch.inference_mode()
 def per_image(subject: Subject, likelihood: PixelLikelihood | None) -> dict[str, Float[np.ndarray, " images"]]:
     """All terms of the ELBO for every image of the split, in float64."""
-    posterior = subject.posterior()
-    latents = posterior.sample(subject.noise(len(posterior.mean), "elbo"))
-    kl_nats = posterior.kl_per_latent().sum(1)
     rows = subject.rows(subject.split)
+    draw = subject.draw(subject.noise(len(rows), "elbo"))
+    latents, kl_nats = draw.latents, draw.kl_per_latent.sum(1)
     low, high = subject.model.pixel_range
     parts: dict[str, list[Tensor]] = defaultdict(list)
     for part in subject.batches(len(rows), "Likelihood"):
@@ -146,7 +151,7 @@ def calibrate(subject: Subject) -> tuple[float, int]:
     total = 0.0
     for part in subject.batches(len(rows), "Calibrating σ on training images"):
         images = subject.model_input(subject.pixels("train", rows[part]))
-        latents = subject.model.encode(images).sample(noise[part].to(subject.device))
+        latents = subject.model.draw(images, noise[part].to(subject.device)).latents
         mse = mean_squared_error(subject.model.decode(latents), images, subject.model.pixel_range)
         total += float(mse.sum())
     return max(total / len(rows), 1e-8), len(rows)

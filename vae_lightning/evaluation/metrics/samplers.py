@@ -3,18 +3,15 @@
 Sources: Ghosh et al. 2020, section 4, arXiv:1903.12436; Dai & Wipf 2019, section 3, arXiv:1903.05789.
 """
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
 
 from vae_lightning.evaluation.metric import EvaluationError, Metric
 from vae_lightning.latents.priors import PRIORS, Prior, PriorError, prior_class
-from vae_lightning.models.distributions import Deterministic, DiagonalGaussian
 from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.scores.resampling import bootstrap_interval
 from vae_lightning.scores.result import Direction, Result, Value
@@ -47,14 +44,14 @@ class Samplers(Metric):
                 raise EvaluationError(f"priors={self.priors}: {error}") from error
 
     def measure(self, subject: "Subject") -> Result:
-        posterior = subject.posterior()
-        noise = subject.noise(len(posterior.mean), "samplers")
-        latents = posterior.sample(noise)
-        fitted, problems = self._fit(subject, isinstance(posterior, Deterministic))
+        noise = subject.noise(len(subject.rows(subject.split)), "samplers")
+        draw, has_prior = subject.draw(noise), subject.model.has_prior
+        latents = draw.latents
+        fitted, problems = self._fit(subject, is_deterministic=not has_prior)
         log_probs = {name: prior.log_prob(latents).numpy() for name, prior in fitted.items()}
-        if isinstance(posterior, DiagonalGaussian):
-            log_posterior = posterior_log_prob(posterior, noise).numpy()
+        if has_prior:
             log_normal = subject.prior("normal").log_prob(latents).numpy()
+            log_posterior = draw.log_ratio.double().numpy() + log_normal
             values, remarks = _rates(log_posterior, log_probs, log_normal)
             values += [Value.missing(f"{name}_rate_nats", problem) for name, problem in problems.items()]
         else:
@@ -86,12 +83,6 @@ class Samplers(Metric):
             "priors": {name: prior.settings() for name, prior in fitted.items()},
             "fid": "of these samples: in the metric fidelity",
         }
-
-
-def posterior_log_prob(posterior: DiagonalGaussian, noise: Float[Tensor, "images latent"]) -> Float[Tensor, " images"]:
-    """log q(z|x) in nats at z = mean + sigma * noise, in float64."""
-    per_latent = noise.double().square() + posterior.logvar.double() + math.log(2 * math.pi)
-    return -0.5 * per_latent.sum(1)
 
 
 def _rates(
