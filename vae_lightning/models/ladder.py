@@ -32,7 +32,8 @@ Latents = Float[Tensor, "batch latent"]
 # of one group of latents, from what is known above it: standardised latents as a map
 Chooser = Callable[["LatentGroup", Maps], Maps]
 MOST_BLOCKS = 100  # per level
-LOG_SIGMA_LIMIT = 5.0  # of the priors; no gradient step throws them further
+LOG_SIGMA_LIMIT = 5.0  # of the priors
+LOGVAR_LIMIT = 6.0  # of the posteriors, in units of the priors; without it, a large step can make the KL infinite
 
 
 class LadderVAE(Autoencoder):
@@ -139,6 +140,7 @@ class LadderVAE(Autoencoder):
 
         def choose(group: LatentGroup, above: Maps) -> Maps:
             mean, logvar = group.posterior(torch.cat([above, seen[group.side]], dim=1)).float().chunk(2, dim=1)
+            logvar = _bounded(logvar, LOGVAR_LIMIT)
             if self.logvar_clamp is not None:
                 logvar = logvar.clamp(*self.logvar_clamp)
             latents = mean if parts is None else mean + torch.exp(0.5 * logvar) * parts[len(found)]
@@ -221,7 +223,7 @@ class LatentGroup(nn.Module):
     def forward(self, above: Maps, latents: Maps) -> Maps:
         """The map after latents in units of the prior: z = mean + sigma * latents enters it."""
         mean, log_sigma = self.prior(F.silu(above)).float().chunk(2, dim=1)
-        sigma = torch.exp(LOG_SIGMA_LIMIT * torch.tanh(log_sigma / LOG_SIGMA_LIMIT))
+        sigma = torch.exp(_bounded(log_sigma, LOG_SIGMA_LIMIT))
         maps: Maps = self.mix(above + self.project(mean + sigma * latents))
         return maps
 
@@ -238,6 +240,11 @@ class Residual(nn.Module):
     def forward(self, maps: Maps) -> Maps:
         changed: Maps = maps + self.last(F.silu(self.first(F.silu(maps))))
         return changed
+
+
+def _bounded(values: Maps, limit: float) -> Maps:
+    """Between -limit and limit, unchanged near 0."""
+    return limit * torch.tanh(values / limit)
 
 
 def _kernel(side: int) -> int:
