@@ -32,6 +32,7 @@ Latents = Float[Tensor, "batch latent"]
 # of one group of latents, from what is known above it: standardised latents as a map
 Chooser = Callable[["LatentGroup", Maps], Maps]
 MOST_BLOCKS = 100  # per level
+FIRST_POSTERIOR = 0.02  # standard deviation of the weights that give it; from 0, levels wake some hundred steps later
 LOG_SIGMA_LIMIT = 5.0  # of the priors
 LOGVAR_LIMIT = 6.0  # of the posteriors, in units of the priors; without it, a large step can make the KL infinite
 
@@ -101,16 +102,16 @@ class LadderVAE(Autoencoder):
         self._initialise()
 
     def _initialise(self) -> None:
-        """At first each KL is 0, and what a branch adds shrinks with the number of branches."""
+        """At first each prior is N(0, I), posteriors are near it, and the more branches, the less each of them adds."""
         depth = len(self.groups)
         for module in self.modules():
             if isinstance(module, Residual):
                 module.last.weight.data.mul_((2 * depth) ** -0.5)
             elif isinstance(module, LatentGroup):
                 module.project.weight.data.mul_(depth**-0.5)
-                for layer in (module.prior, module.posterior[-1]):
-                    for parameter in layer.parameters():
-                        nn.init.zeros_(parameter)
+                nn.init.normal_(module.posterior.get_parameter("3.weight"), std=FIRST_POSTERIOR)
+                for name in ("prior.weight", "prior.bias", "posterior.3.bias"):
+                    nn.init.zeros_(module.get_parameter(name))
 
     @property
     def latent_levels(self) -> list[LatentLevel]:
