@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_celeba
+from tiny_runs import awake
 from torch import Tensor, nn
 from torch_fidelity import feature_extractor_inceptionv3
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -18,7 +19,7 @@ from vae_lightning.data import FaceDataModule
 from vae_lightning.data.loading import SplitImages
 from vae_lightning.evaluation.feature_networks import ALEXNET, INCEPTION, FeatureNetwork
 from vae_lightning.losses import ReconstructionLoss, SquaredError
-from vae_lightning.models import Autoencoder, ConvVAE
+from vae_lightning.models import Autoencoder, ConvVAE, LadderVAE
 from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.result import Result, Value
 
@@ -107,6 +108,14 @@ def subject_of(
 
 def noise_images(count: int, size: int = 8, channels: int = 1) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, size, size, channels), dtype=np.uint8)
+
+
+def tiny_ladder(**arguments: Any) -> LadderVAE:
+    """Two levels, 2x2 with 8 latents and 4x4 with 16, whose posteriors are not the prior."""
+    settings = {"sides": (2, 4), "widths": (8, 8), "blocks": (1, 1), "latent_channels": (2, 1)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return awake(LadderVAE(**{"image_size": 8, "color": "gray", "logistic_components": 1} | settings | arguments))
 
 
 class FlatVAE(Autoencoder):

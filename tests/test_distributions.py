@@ -5,8 +5,10 @@ import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
 from vae_lightning.models.distributions import (
+    Deterministic,
     DiagonalGaussian,
     PixelPrediction,
+    PosteriorDraw,
     discretised_gaussian_nll,
     floored_logvar,
     nats_to_bits_per_dim,
@@ -46,6 +48,42 @@ def test_sample_has_the_posterior_moments() -> None:
     samples = posterior.draw(torch.randn(200_000, 1, generator=torch.Generator().manual_seed(0))).latents
     assert samples.mean().item() == pytest.approx(2.0, abs=0.01)
     assert samples.std().item() == pytest.approx(0.5, abs=0.01)
+
+
+def test_log_ratio_of_a_draw_is_that_of_torch_distributions() -> None:
+    posterior = random_posterior()
+    draw = posterior.draw(torch.randn(6, 5, generator=torch.Generator().manual_seed(0)))
+    q = Independent(Normal(posterior.mean, torch.exp(0.5 * posterior.logvar)), 1)
+    p = Independent(Normal(torch.zeros(5), torch.ones(5)), 1)
+    torch.testing.assert_close(draw.log_ratio, q.log_prob(draw.latents) - p.log_prob(draw.latents))
+    torch.testing.assert_close(draw.kl_per_latent.sum(1), kl_divergence(q, p))
+    assert draw.mean is posterior.mean
+
+
+def test_mean_log_ratio_of_many_draws_is_the_kl() -> None:
+    posterior, draws = DiagonalGaussian(torch.tensor([[0.7, -1.0]]), torch.tensor([[-1.0, 0.3]])), 50_000
+    many = DiagonalGaussian(posterior.mean.expand(draws, -1), posterior.logvar.expand(draws, -1))
+    ratio = many.draw(torch.randn(draws, 2, generator=torch.Generator().manual_seed(0))).log_ratio
+    error = ratio.std().item() / math.sqrt(draws)
+    assert ratio.mean().item() == pytest.approx(posterior.kl_per_latent().sum().item(), abs=4 * error)
+
+
+def test_a_code_is_drawn_as_it_is_and_costs_nothing() -> None:
+    code = torch.randn(3, 4)
+    draw = Deterministic(code).draw(torch.randn(3, 4))
+    assert draw.latents.equal(code)
+    assert not draw.kl_per_latent.any()
+    assert not draw.log_ratio.any()
+
+
+@pytest.mark.parametrize("has_mean", [True, False])
+def test_a_detached_draw_has_the_same_numbers_without_gradients(has_mean: bool) -> None:
+    latents, kl, mean = (torch.randn(2, 3, requires_grad=True) * 1 for _ in range(3))
+    draw = PosteriorDraw(latents, kl, kl.sum(1), mean if has_mean else None)
+    for name, tensor in vars(draw.detach()).items():
+        before = getattr(draw, name)
+        assert (tensor is None) == (before is None) == (name == "mean" and not has_mean)
+        assert tensor is None or (tensor.equal(before) and not tensor.requires_grad)
 
 
 def all_levels(pixel_range: tuple[float, float]) -> torch.Tensor:

@@ -13,15 +13,19 @@ from vae_lightning.losses import (
     BinaryCrossEntropy,
     Capacity,
     FreeBits,
+    GaussianDiscretised,
     GaussianPerPixel,
     GaussianShared,
     KLTerm,
     KLWeight,
+    Logistic,
     Objective,
+    PerLevelKL,
     ReconstructionLoss,
     SquaredError,
 )
-from vae_lightning.models.distributions import DiagonalGaussian, PixelPrediction
+from vae_lightning.models.distributions import DiagonalGaussian, PixelPrediction, discretised_gaussian_nll
+from vae_lightning.models.levels import LatentLevel
 
 NUM_PIXELS = 3 * 8 * 8
 TERMS: list[Callable[[], ReconstructionLoss]] = [
@@ -93,6 +97,54 @@ def test_gaussian_per_pixel_is_the_normal_density() -> None:
     oracle = -Independent(Normal(prediction.mean, torch.exp(0.5 * prediction.logvar)), 3).log_prob(images)
     torch.testing.assert_close(GaussianPerPixel()(prediction, images), oracle)
     torch.testing.assert_close(GaussianPerPixel().pixel_variance(prediction), prediction.logvar.exp())
+
+
+def levels_and_gaussians(
+    pixel_range: tuple[float, float], sigma: float, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, PixelPrediction]:
+    """Each of the 256 levels as an image of one pixel, under one Gaussian whose mean lies between two levels."""
+    low, high = pixel_range
+    images = torch.arange(256, dtype=dtype).reshape(256, 1, 1, 1) / 255 * (high - low) + low
+    mean = torch.full_like(images, low + 0.2987 * (high - low))
+    return images, PixelPrediction(mean, torch.full_like(images, 2 * math.log(sigma * (high - low))), pixel_range)
+
+
+@pytest.mark.parametrize("pixel_range", [(0.0, 1.0), (-1.0, 1.0)])
+@pytest.mark.parametrize("sigma", [1 / 255, 0.02, 0.3, 3.0])  # of pixels in [0, 1]
+def test_gaussian_discretised_is_the_likelihood_over_256_levels(pixel_range: tuple[float, float], sigma: float) -> None:
+    images, prediction = levels_and_gaussians(pixel_range, sigma)
+    nll = GaussianDiscretised()(prediction, images)
+    oracle = discretised_gaussian_nll(prediction.mean, images, torch.tensor(sigma**2), pixel_range)
+    torch.testing.assert_close(nll, oracle, rtol=1e-4, atol=1e-3)
+    assert (nll >= 0).all()
+    assert torch.exp(-nll.double()).sum().item() == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("sigma", [1 / 255, 0.05, 1.0])
+def test_gaussian_discretised_adds_up_to_one_and_has_the_gradient_of_finite_differences(sigma: float) -> None:
+    """In float64, for every level: from the mean to 180 standard deviations away."""
+    images, prediction = levels_and_gaussians((0.0, 1.0), sigma, torch.float64)
+    assert prediction.logvar is not None
+    nll = GaussianDiscretised()(prediction, images)
+    assert torch.exp(-nll).sum().item() == pytest.approx(1.0, abs=1e-6)
+
+    def nll_of(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
+        return GaussianDiscretised()(PixelPrediction(mean, logvar), images)
+
+    inputs = (prediction.mean.clone().requires_grad_(), prediction.logvar.clone().requires_grad_())
+    assert torch.autograd.gradcheck(nll_of, inputs, fast_mode=True)
+
+
+def test_gaussian_discretised_pulls_from_however_far_away() -> None:
+    """At the smallest sigma, an error of the whole range: the gradient is the density's, error / sigma^2."""
+    images = torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 2)
+    mean = (1 - images).requires_grad_()
+    logvar = torch.full_like(images, -2 * math.log(255)).requires_grad_()
+    GaussianDiscretised()(PixelPrediction(mean, logvar), images).sum().backward()
+    assert mean.grad is not None
+    assert logvar.grad is not None
+    assert mean.grad.flatten().tolist() == pytest.approx([255.0**2, -(255.0**2)], rel=0.01)
+    assert logvar.grad.flatten().tolist() == pytest.approx([-(255.0**2) / 2] * 2, rel=0.01)
 
 
 @pytest.mark.parametrize("pixel_range", [(0.0, 1.0), (-1.0, 1.0)])
@@ -191,7 +243,22 @@ def test_terms_refuse_models_whose_pixels_they_cannot_measure() -> None:
         GaussianShared("guessed")
 
 
+@pytest.mark.parametrize("term", [SquaredError(), GaussianPerPixel(), GaussianDiscretised(), GaussianShared()])
+def test_terms_refuse_logistic_distributions_that_they_do_not_read(term: ReconstructionLoss) -> None:
+    with pytest.raises(ValueError, match=r"model\.logistic_components=1 .* set it to 0, or reconstruction=logistic"):
+        term.check_model((0.0, 1.0), pixel_logvar=term.uses_pixel_logvar, logistic_components=1)
+    with pytest.raises(ValueError, match=r"model\.logistic_components=0 .* reconstruction=logistic"):
+        Logistic().check_model((0.0, 1.0), pixel_logvar=False)
+
+
+def test_what_is_a_probability_over_256_levels_says_so() -> None:
+    assert {term.has_probability for term in (Logistic, GaussianDiscretised)} == {True}
+    assert not any(term.has_probability for term in (SquaredError, GaussianPerPixel, GaussianShared))
+
+
 def test_terms_take_models_whose_pixels_they_measure() -> None:
+    Logistic().check_model((-1.0, 1.0), pixel_logvar=False, logistic_components=5)
+    GaussianDiscretised().check_model((0.0, 1.0), pixel_logvar=True)
     BinaryCrossEntropy().check_model((0.0, 1.0), pixel_logvar=False)
     GaussianPerPixel().check_model((-1.0, 1.0), pixel_logvar=True)
     SquaredError().check_model((-1.0, 1.0), pixel_logvar=False)
@@ -228,9 +295,73 @@ def test_free_bits_by_hand() -> None:
             FreeBits(allowance)
 
 
-@pytest.mark.parametrize("term", [AnalyticKL(), FreeBits()])
+TWO_LEVELS = [LatentLevel("1x1", 2, 1, 1), LatentLevel("1x3", 1, 1, 3)]
+
+
+def per_level(**settings: list[float]) -> PerLevelKL:
+    term = PerLevelKL(**settings)  # type: ignore[arg-type]
+    term.check_levels(TWO_LEVELS)
+    return term
+
+
+@pytest.mark.parametrize(
+    ("settings", "cost", "gradients"),
+    [
+        # the batch's mean KL is 3 on the first level and 1 on the second
+        ({}, 4.0, (0.5, 0.5)),
+        ({"weights": [1, 2]}, 5.0, (0.5, 1.0)),
+        ({"free_nats": [2, 2]}, 5.0, (0.5, 0.0)),
+        ({"free_nats": [3.5, 0.5]}, 4.5, (0.0, 0.5)),
+        ({"weights": [10, 0.1], "free_nats": [0, 2]}, 30.2, (5.0, 0.0)),
+        ({"weights": [0, 1]}, 1.0, (0.0, 0.5)),
+    ],
+)
+def test_per_level_kl_by_hand(settings: dict[str, list[float]], cost: float, gradients: tuple[float, float]) -> None:
+    """An image above the allowance makes up for one below it, and so does a latent for another of its level."""
+    kl_per_latent = torch.tensor([[0.0, 5.0, 0.0, 0.0, 0.1], [1.0, 0.0, 0.9, 1.0, 0.0]], requires_grad=True)
+    found = per_level(**settings)(kl_per_latent)
+    assert found.item() == pytest.approx(cost)
+    found.backward()
+    assert kl_per_latent.grad is not None
+    for row in kl_per_latent.grad.tolist():
+        assert row == pytest.approx([gradients[0]] * 2 + [gradients[1]] * 3)
+
+
+def test_per_level_kl_without_weights_and_allowance_is_the_kl() -> None:
+    kl_per_latent = some_posterior_of(16).kl_per_latent()
+    for term in (per_level(), per_level(weights=[1, 1]), per_level(free_nats=[0, 0])):
+        torch.testing.assert_close(term(kl_per_latent), AnalyticKL()(kl_per_latent))
+
+
+def test_per_level_kl_has_an_allowance_where_a_level_has_one() -> None:
+    assert not per_level().has_allowance
+    assert not per_level(weights=[1, 2], free_nats=[0, 0]).has_allowance
+    assert per_level(free_nats=[0, 1]).has_allowance
+    with pytest.raises(ValueError, match=r"kl=PerLevelKL and beta_schedule=capacity"):
+        Objective(SquaredError(), beta_schedule=Capacity(0.5), kl=per_level(free_nats=[0, 1]))
+    Objective(SquaredError(), beta_schedule=Capacity(0.5), kl=per_level(weights=[1, 2]))
+
+
+@pytest.mark.parametrize("name", ["weights", "free_nats"])
+@pytest.mark.parametrize("values", [[1, -1], [math.nan, 1], [1, math.inf]])
+def test_per_level_kl_refuses_values_without_sense(name: str, values: list[float]) -> None:
+    with pytest.raises(ValueError, match=rf"kl\.{name}=.*finite numbers, 0 or larger"):
+        PerLevelKL(**{name: values})
+
+
+def test_per_level_kl_refuses_levels_that_it_has_no_numbers_for() -> None:
+    with pytest.raises(ValueError, match=r"kl\.weights=\[1, 2, 3\]: 3 numbers for 2 levels; .* 1x1, 1x3"):
+        per_level(weights=[1, 2, 3])
+    with pytest.raises(ValueError, match=r"kl\.free_nats=\[1\]: 1 numbers for 2 levels"):
+        per_level(free_nats=[1])
+    with pytest.raises(ValueError, match=r"single level: set model=ladder, or kl=analytic"):
+        PerLevelKL().check_levels(TWO_LEVELS[:1])
+
+
+@pytest.mark.parametrize("term", [AnalyticKL(), FreeBits(), PerLevelKL(free_nats=[1.0, 1.0])])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_gradients_of_the_kl_are_finite_for_wide_and_narrow_posteriors(term: KLTerm, dtype: torch.dtype) -> None:
+    term.check_levels([LatentLevel("1x1", 1, 1, 1), LatentLevel("1x2", 1, 1, 2)])
     mean = torch.tensor([[0.0, 1e3, -30.0]], dtype=dtype).requires_grad_()
     logvar = torch.tensor([[-80.0, 0.0, 40.0]], dtype=dtype).requires_grad_()
     term(DiagonalGaussian(mean, logvar).kl_per_latent()).backward()

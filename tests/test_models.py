@@ -6,6 +6,9 @@ import torch
 from vae_lightning.models import Autoencoder, ConvVAE, LinearVAE, PatchVAE, ResidualVAE
 from vae_lightning.models.conv import widths_for
 from vae_lightning.models.distributions import Deterministic, DiagonalGaussian
+from vae_lightning.models.levels import LatentLevel
+from vae_lightning.models.logistic import LogisticPrediction
+from vae_lightning.models.pixels import to_pixel_range
 from vae_lightning.models.residual import ResidualBottleneck
 
 MODELS: list[type[Autoencoder]] = [ConvVAE, LinearVAE, PatchVAE, ResidualVAE]
@@ -180,6 +183,35 @@ def test_every_option_is_every_models(model: type[Autoencoder], posterior: str, 
 
 
 @pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("components", [1, 5])
+@pytest.mark.parametrize(("color", "output_activation"), [("rgb", "sigmoid"), ("gray", "tanh")])
+def test_every_model_predicts_logistic_distributions(
+    model: type[Autoencoder], components: int, color: str, output_activation: str
+) -> None:
+    built = small(model, color=color, output_activation=output_activation, logistic_components=components)
+    images = torch.randint(0, 256, (2, built.channels, 32, 32), dtype=torch.uint8)
+    pixels = to_pixel_range(images, built.pixel_range)
+    draw, prediction = built.draw_and_predict(pixels, torch.randn(2, 4))
+    assert isinstance(prediction, LogisticPrediction)
+    assert prediction.locations.shape == (2, components, built.channels, 32, 32)
+    assert prediction.mean.shape == pixels.shape
+    assert built.decode(draw.latents).equal(prediction.mean)
+    (prediction.nll(pixels).sum() + draw.kl_per_latent.sum()).backward()
+    assert not [name for name, parameter in built.named_parameters() if parameter.grad is None]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_flat_model_has_one_level(model: type[Autoencoder]) -> None:
+    built = small(model)
+    assert built.latent_levels == [LatentLevel("latents", 4, 1, 1)]
+    assert built.is_flat
+    images, noise = torch.rand(2, 3, 32, 32), torch.randn(2, 4)
+    posterior, draw = built.encode(images), built.draw(images, noise)
+    assert isinstance(posterior, DiagonalGaussian)
+    torch.testing.assert_close(draw.latents, posterior.mean + torch.exp(0.5 * posterior.logvar) * noise)
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_means_come_before_log_variances(model: type[Autoencoder]) -> None:
     """The first half of the head's bias moves means, the second log-variances; the same for the decoder's maps."""
     built = small(model, pixel_logvar=True)
@@ -248,6 +280,9 @@ def test_float32_leaves_the_model_under_autocast(model: type[Autoencoder]) -> No
         (ConvVAE, {"logvar_clamp": [4, -4]}, "low < high"),
         (ConvVAE, {"posterior": "categorical"}, "gaussian, deterministic"),
         (ConvVAE, {"posterior": "deterministic", "logvar_clamp": [-4, 4]}, "posterior=gaussian"),
+        (ConvVAE, {"logistic_components": -1}, r"logistic_components=-1 .* 0 to 100"),
+        (ConvVAE, {"logistic_components": 101}, r"logistic_components=101 .* 0 to 100"),
+        (ConvVAE, {"logistic_components": 1, "pixel_logvar": True}, "reconstruction=logistic sets both"),
         (LinearVAE, {"hidden_dim": 0}, "at least 1 hidden unit"),
         (ResidualVAE, {"image_size": 100}, r"model=residual knows its widths for \(32, 64, 128, 256\)"),
         (ResidualVAE, {"image_size": 36, "widths": [8] * 4}, "multiple of 8"),

@@ -107,6 +107,15 @@ def write_run(
     return folder
 
 
+def awake(model: Autoencoder) -> Autoencoder:
+    """A ladder begins with posteriors that are the prior; after this they are not. Other models stay as they are."""
+    if not model.is_flat:
+        with torch.no_grad():
+            for parameters in model.parameters():
+                parameters.add_(0.1 * torch.randn_like(parameters))
+    return model.eval()
+
+
 def run_of(model: Autoencoder, record: dict[str, Any], path: Path) -> Run:
     """A run whose checkpoint nobody wrote."""
     return Run(model, path, {RECORD_KEY: record, "epoch": 0, "state_dict": {}})

@@ -27,7 +27,7 @@ from vae_lightning.models.distributions import (
 from vae_lightning.models.levels import LatentLevel
 from vae_lightning.models.pixels import to_unit_range
 
-Maps = Float[Tensor, "batch channels height width"]
+Maps = Float[Tensor, "batch _channels _height _width"]  # of levels of different sizes in one function
 Latents = Float[Tensor, "batch latent"]
 # of one group of latents, from what is known above it: standardised latents as a map
 Chooser = Callable[["LatentGroup", Maps], Maps]
@@ -285,10 +285,11 @@ def _check(
                 f"model.{name}={list(values)}: give one whole number for each of model.sides={list(sides)}, at least 1"
                 + (f" and at most {most}" if most else "")
             )
-    grows = all(small < large and large % small == 0 for small, large in pairwise(sides))
-    if not sides or sides[0] < 1 or not grows:
+    grows = all(0 < small < large and large % small == 0 for small, large in pairwise(sides))
+    if len(sides) < 2 or not grows:
         raise ValueError(
-            f"model.sides={list(sides)}: give the sides of the maps, coarse first, each a multiple of the one before"
+            f"model.sides={list(sides)}: give the sides of two maps or more, coarse first, each a multiple of the one "
+            "before; model=conv has latents on one level"
         )
     if image_size % sides[-1]:
         raise ValueError(
