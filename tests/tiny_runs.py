@@ -33,6 +33,16 @@ MODEL = {
     "posterior": "gaussian",
     "widths": [8, 8],
 }
+# three levels: the first two are the coarse ones, the last has 1,024 latents of its own
+LADDER = {
+    "_target_": "vae_lightning.models.LadderVAE",
+    "latent_dim": None,
+    "sides": [4, 8, 32],
+    "widths": [8, 8, 8],
+    "blocks": [1, 1, 1],
+    "latent_channels": [2, 1, 1],
+    "logistic_components": 1,
+}
 # what is said of a machine that must not be seen elsewhere
 PRIVATE = "/home/somebody/secret"
 
@@ -61,7 +71,7 @@ def write_run(
     term = {"_target_": f"vae_lightning.losses.{reconstruction}", **(settings or {})}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        built = build_model(arguments)
+        built = awake(build_model(arguments))
         pixel_term = build_part(ReconstructionLoss, term)
     weights = {f"{MODEL_PREFIX}{name}": value for name, value in built.state_dict().items()}
     weights |= {f"{RECONSTRUCTION_PREFIX}{name}": value for name, value in pixel_term.state_dict().items()}

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -73,6 +74,10 @@ class ReconstructionLoss(nn.Module, ABC):
     def pixel_variance(self, prediction: PixelPrediction) -> Float[Tensor, "..."] | None:
         """The variance of pixels in this term, in the prediction's range; None where it has no variance."""
         return None
+
+    def distribution(self, prediction: PixelPrediction) -> PixelPrediction:
+        """The prediction with what the term itself knows of p(x|z)."""
+        return prediction
 
     def sigma(self, pixel_range: PixelRange) -> Float[Tensor, ""] | None:
         """The standard deviation that all pixels share, on the [0, 1] scale; None without one."""
@@ -223,6 +228,9 @@ class GaussianShared(ReconstructionLoss):
 
     def pixel_variance(self, prediction: PixelPrediction) -> Float[Tensor, "..."]:
         return floored_logvar(self.logvar.detach(), prediction.pixel_range).exp()
+
+    def distribution(self, prediction: PixelPrediction) -> PixelPrediction:
+        return replace(prediction, logvar=self.pixel_variance(prediction).log().expand_as(prediction.mean))
 
     def sigma(self, pixel_range: PixelRange) -> Float[Tensor, ""]:
         low, high = pixel_range

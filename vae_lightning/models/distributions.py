@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vae_lightning.models.pixels import NUM_LEVELS, PixelRange, as_level, to_unit_range
+from vae_lightning.models.pixels import NUM_LEVELS, PixelRange, as_level, to_pixel_range, to_uint8, to_unit_range
 
 SMALLEST_SIGMA = 1 / (NUM_LEVELS - 1)  # of a pixel in [0, 1]: one grey level; a narrower density models rounding
 UNIFORM_PIXEL_VARIANCE = 1 / 12  # of a pixel in [0, 1]: where a running variance starts
@@ -126,6 +126,36 @@ class PixelPrediction:
         return PixelPrediction(
             self.mean.detach(), None if self.logvar is None else self.logvar.detach(), self.pixel_range
         )
+
+    def sample(
+        self, generator: torch.Generator, temperature: float = 1.0
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Pixels on the 256 levels, in `pixel_range`.
+
+        Args:
+            generator: of the noise, which is drawn on its device.
+            temperature: factor on the spread of each pixel, above 0; 1 is p(x|z) itself.
+
+        Raises:
+            ValueError: the temperature is not above 0, or the prediction is a mean and no distribution.
+        """
+        if not 0 < temperature < math.inf:
+            raise ValueError(
+                f"pixel_temperature={temperature}: must be 0 (the mean of each pixel) or more; 1 is the model's own "
+                "distribution"
+            )
+        return self._sample(generator, temperature)
+
+    def _sample(self, generator: torch.Generator, temperature: float) -> Float[Tensor, "batch channels height width"]:
+        if self.logvar is None:
+            raise ValueError(
+                f"pixel_temperature={temperature}: this model predicts the mean of each pixel and no distribution to "
+                "draw it from: leave it at 0, or train with reconstruction=logistic, gaussian_discretised or "
+                "gaussian_shared"
+            )
+        noise = torch.randn(self.mean.shape, generator=generator, device=generator.device).to(self.mean.device)
+        pixels = self.mean + temperature * torch.exp(0.5 * self.logvar) * noise
+        return to_pixel_range(to_uint8(pixels, self.pixel_range), self.pixel_range)
 
 
 def floored_logvar(logvar: Float[Tensor, "*shape"], pixel_range: PixelRange) -> Float[Tensor, "*shape"]:

@@ -16,6 +16,7 @@ from vae_lightning.models.pixels import NUM_LEVELS, PixelRange, to_unit_range
 SMALLEST_LOG_SCALE = -7.0  # of pixels in [-1, 1]: the paper's; nearly all mass in one level
 INITIAL_LOG_SCALE = -2.0  # where the decoder's output is 0: about 17 levels
 HALF_BIN = 1 / (NUM_LEVELS - 1)  # of pixels in [-1, 1]
+SMALLEST_UNIFORM = 2.0**-24  # the resolution of float32's random numbers: keeps logarithms of 0 away
 
 
 def num_logistic_maps(channels: int, components: int) -> int:
@@ -91,19 +92,16 @@ class LogisticPrediction(PixelPrediction):
         blue = blue + second * off[:, :, 0] + third * off[:, :, 1]
         return torch.stack([red, green, blue], dim=2)
 
-    def sample(
-        self, generator: torch.Generator | None = None, temperature: float = 1.0
-    ) -> Float[Tensor, "batch channels height width"]:
-        """Pixels on the 256 levels, in `pixel_range`; `temperature` scales each logistic's spread."""
-        device = self.mean.device
-        generator = generator or torch.Generator(device)
+    def _sample(self, generator: torch.Generator, temperature: float) -> Float[Tensor, "batch channels height width"]:
+        """The temperature scales each logistic's spread, and the logarithm of a mixture's weights by its inverse."""
 
         def uniform(*shape: int) -> Tensor:
-            return torch.rand(shape, generator=generator, device=generator.device).to(device).clamp(1e-5, 1 - 1e-5)
+            drawn = torch.rand(shape, generator=generator, device=generator.device)
+            return drawn.to(self.mean.device).clamp(SMALLEST_UNIFORM, 1 - SMALLEST_UNIFORM)
 
         batch, _, channels, height, width = self.locations.shape
         gumbel = -torch.log(-torch.log(uniform(*self.log_weights.shape)))
-        chosen = (self.log_weights + gumbel).argmax(1)[:, None, None]
+        chosen = (self.log_weights / temperature + gumbel).argmax(1)[:, None, None]
         locations, log_scales, coefficients = (
             part.gather(1, chosen.expand(-1, 1, part.shape[2], -1, -1))[:, 0]
             for part in (self.locations, self.log_scales, self.coefficients)

@@ -9,13 +9,24 @@ from PIL import Image
 from torch import Tensor
 
 from vae_lightning.models import Autoencoder
-from vae_lightning.models.distributions import Posterior
+from vae_lightning.models.distributions import PixelPrediction, Posterior
 from vae_lightning.models.pixels import to_pil, to_pixel_range, to_unit_range
 from vae_lightning.runs.photographs import as_in_training
 
 Images = Shaped[Tensor, "*shape"] | Image.Image | Sequence[Image.Image]
 Latents = Float[Tensor, "batch latent"]
 Pictures = Any  # a tensor of floats in [0, 1], or with as_pil=True a list of PIL images
+OF_PIXELS = 0x70697865  # changes the seed of pixels, so that their noise is not that of the latents
+
+
+def generator_of(seed: int | None) -> torch.Generator:
+    """Random numbers on the CPU, where a seed means the same for every device; None: other ones each time."""
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    return generator
 
 
 class ImageCodec:
@@ -55,10 +66,31 @@ class ImageCodec:
         return self.model.encode(self._as_model_input(images))
 
     @torch.inference_mode()
-    def decode(self, latents: Latents, *, as_pil: bool = False) -> Pictures:
-        """The mean of p(x|z)."""
-        decoded = to_unit_range(self.model.decode(latents.to(self.device, self.dtype)), self.model.pixel_range)
+    def decode(
+        self, latents: Latents, *, pixel_temperature: float = 0.0, seed: int | None = None, as_pil: bool = False
+    ) -> Pictures:
+        """The mean of p(x|z), or a sample of it.
+
+        Args:
+            latents: one vector for each image.
+            pixel_temperature: factor on the spread of each pixel in a sample; 0 takes the mean, 1 is p(x|z) itself.
+            seed: of the pixels' noise, the same on every device; None draws new noise.
+            as_pil: PIL images instead of a tensor.
+
+        Raises:
+            ValueError: a pixel temperature below 0, or one above 0 for a model that predicts means alone.
+        """
+        prediction = self.model.predict_pixels(latents.to(self.device, self.dtype))
+        decoded = prediction.mean
+        if pixel_temperature != 0:
+            generator = generator_of(None if seed is None else seed ^ OF_PIXELS)
+            decoded = self._distribution(prediction).sample(generator, pixel_temperature)
+        decoded = to_unit_range(decoded, self.model.pixel_range)
         return to_pil(decoded) if as_pil else decoded
+
+    def _distribution(self, prediction: PixelPrediction) -> PixelPrediction:
+        """p(x|z) where something beside the model knows of it."""
+        return prediction
 
     def reconstruct(self, images: Images, *, as_pil: bool = False) -> Pictures:
         """Decoded posterior means."""

@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -15,13 +14,15 @@ from vae_lightning.latents.paths import latents_between
 from vae_lightning.latents.priors import Prior, StandardNormal
 from vae_lightning.latents.priors.file import PriorFile
 from vae_lightning.latents.statistics import LatentStatistics, LatentStatisticsFile, latent_statistics
+from vae_lightning.latents.temperature import Temperature, temperature_per_latent
 from vae_lightning.losses import ReconstructionLoss
 from vae_lightning.models import Autoencoder
+from vae_lightning.models.distributions import PixelPrediction
 from vae_lightning.models.pixels import to_pil
 from vae_lightning.runs.checkpoints import build_reconstruction
 from vae_lightning.runs.data_record import data_settings
 from vae_lightning.runs.fitted import direction_file, prior_file, statistics_file
-from vae_lightning.runs.image_codec import ImageCodec, Images, Pictures
+from vae_lightning.runs.image_codec import ImageCodec, Images, Pictures, generator_of
 from vae_lightning.runs.layout import RECONSTRUCTION_PREFIX, RECORD_KEY, RunError, run_folder
 from vae_lightning.system.progress import Track, untracked
 from vae_lightning.system.terminal import command
@@ -102,45 +103,44 @@ class Run(ImageCodec):
         return statistics_file(self.path, *self._marks)
 
     def sample_latents(
-        self, num_samples: int = 16, temperature: float = 1.0, seed: int | None = None, prior: str = "normal"
+        self, num_samples: int = 16, temperature: Temperature = 1.0, seed: int | None = None, prior: str = "normal"
     ) -> Float[Tensor, "samples latent"]:
         """Samples of a prior, on the CPU; arguments and errors as in `sample`."""
-        if temperature < 0 or num_samples < 1:
-            raise ValueError(
-                f"temperature={temperature}, num_samples={num_samples}: allowed are a temperature of 0 or "
-                "more and at least 1 sample"
-            )
-        generator = torch.Generator()
-        if seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(seed)
-        return self.prior(prior).sample(num_samples, generator, temperature)
+        scale = temperature_per_latent(temperature, self.model.latent_levels)
+        return self.prior(prior).sample(num_samples, generator_of(seed), scale)
 
     def sample(
         self,
         num_samples: int = 16,
-        temperature: float = 1.0,
+        temperature: Temperature = 1.0,
         seed: int | None = None,
         prior: str = "normal",
         *,
+        pixel_temperature: float = 0.0,
         as_pil: bool = False,
     ) -> Pictures:
         """Decoded samples of a prior.
 
         Args:
             num_samples: how many.
-            temperature: factor on the spread of the latents; 1 is the prior, less is closer to the average face.
+            temperature: factor on the spread of the latents; 1 is the prior, less is closer to the average face. For a
+                hierarchical model also by level: {"4x4": 1.0, "8x8": 0.6}, 1 for those that are not named. A fitted
+                prior scales the levels that it was fitted to together.
             seed: the same seed gives the same faces on every device; None draws new ones.
             prior: "normal", the prior of the training, or a fitted one: "gaussian", "gmm", "flow".
+            pixel_temperature: of the pixels given the latents, see `decode`.
             as_pil: PIL images instead of a tensor.
 
         Raises:
             RunError: the prior is not fitted yet, or it is "normal" and the run is a plain autoencoder.
-            ValueError: there is no prior of this name, a temperature below 0, or fewer than 1 sample.
+            ValueError: there is no prior or level of this name, a temperature below 0, levels of a fitted prior at
+                several temperatures, fewer than 1 sample, or no pixels to draw, see `decode`.
         """
         latents = self.sample_latents(num_samples, temperature, seed, prior)
-        return self.decode(latents, as_pil=as_pil)
+        return self.decode(latents, pixel_temperature=pixel_temperature, seed=seed, as_pil=as_pil)
+
+    def _distribution(self, prediction: PixelPrediction) -> PixelPrediction:
+        return self.reconstruction.distribution(prediction)
 
     def prior(self, name: str) -> Prior:
         """A density of the latents to sample from.

@@ -22,6 +22,7 @@ class Prior(ABC):
 
     name: ClassVar[str]
     fewest_latents: ClassVar[int]  # needed for a fit
+    scales_each_latent: ClassVar[bool] = False  # whether latents may differ in temperature: they are independent
 
     def __init__(self, latent_dim: int) -> None:
         self.latent_dim = latent_dim
@@ -36,25 +37,36 @@ class Prior(ABC):
         """
 
     def sample(
-        self, num_samples: int, generator: torch.Generator, temperature: float = 1.0
+        self, num_samples: int, generator: torch.Generator, temperature: float | Float[Tensor, " latent"] = 1.0
     ) -> Float[Tensor, "samples latent"]:
         """Draws latents: the same for the same state of `generator`, which is on the CPU.
 
         `temperature` scales the spread: 1 is the prior itself, 0 its centre (for a mixture: the components' centres).
+        It may differ by latent where they are independent.
 
         Raises:
-            PriorError: fewer than 1 sample, or a negative temperature.
+            PriorError: fewer than 1 sample, a negative temperature, or several for latents that depend on each other.
         """
         if num_samples < 1:
             raise PriorError(f"num_samples={num_samples}: must be at least 1")
-        if not 0 <= temperature < float("inf"):
+        least, most = torch.as_tensor(temperature, dtype=torch.float64).aminmax()
+        if not 0 <= least <= most < float("inf"):
             raise PriorError(f"temperature={temperature}: must be 0 (no spread) or more; 1 is the prior itself")
+        if isinstance(temperature, Tensor) and not self.scales_each_latent:
+            if least < most:
+                raise PriorError(
+                    "several temperatures: the levels that a prior was fitted to depend on each other in it, so that "
+                    "they have one together; give one number, or the same to all coarse levels. The prior 'normal' "
+                    "takes one for each level"
+                )
+            temperature = float(most)
         return self._sample(num_samples, generator, temperature).float()
 
     @abstractmethod
     def _sample(
-        self, num_samples: int, generator: torch.Generator, temperature: float
-    ) -> Float[Tensor, "samples latent"]: ...
+        self, num_samples: int, generator: torch.Generator, temperature: float | Float[Tensor, " latent"]
+    ) -> Float[Tensor, "samples latent"]:
+        """One temperature unless `scales_each_latent`."""
 
     @abstractmethod
     def log_prob(self, latents: Float[Tensor, "samples latent"]) -> Float[Tensor, " samples"]:

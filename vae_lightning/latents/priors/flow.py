@@ -157,7 +157,7 @@ class Flow(Prior):
 
     @torch.no_grad()
     def _sample(
-        self, num_samples: int, generator: torch.Generator, temperature: float
+        self, num_samples: int, generator: torch.Generator, temperature: float | Float[Tensor, " latent"]
     ) -> Float[Tensor, "samples latent"]:
         noise = temperature * draw_noise(num_samples, self.latent_dim, generator)
         return self.whitening.colour(self.couplings.inverse(noise))

@@ -27,13 +27,14 @@ class StandardNormal(Prior):
 
     name: ClassVar[str] = "normal"
     fewest_latents: ClassVar[int] = 0
+    scales_each_latent: ClassVar[bool] = True
 
     @classmethod
     def fit(cls, latents: Float[Tensor, "images latent"], seed: int, track: Track = untracked) -> "StandardNormal":
         return cls(latents.shape[1])
 
     def _sample(
-        self, num_samples: int, generator: torch.Generator, temperature: float
+        self, num_samples: int, generator: torch.Generator, temperature: float | Float[Tensor, " latent"]
     ) -> Float[Tensor, "samples latent"]:
         return temperature * draw_noise(num_samples, self.latent_dim, generator)
 
@@ -105,7 +106,7 @@ class FittedGaussian(Prior):
         return self.mean + noise.double() @ self.cholesky.T
 
     def _sample(
-        self, num_samples: int, generator: torch.Generator, temperature: float
+        self, num_samples: int, generator: torch.Generator, temperature: float | Float[Tensor, " latent"]
     ) -> Float[Tensor, "samples latent"]:
         return self.colour(temperature * draw_noise(num_samples, self.latent_dim, generator))
 

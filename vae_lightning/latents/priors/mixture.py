@@ -84,7 +84,7 @@ class GaussianMixture(Prior):
         return cls(weights, whole.colour(means), whole.cholesky @ torch.linalg.cholesky(covariances), settings)
 
     def _sample(
-        self, num_samples: int, generator: torch.Generator, temperature: float
+        self, num_samples: int, generator: torch.Generator, temperature: float | Float[Tensor, " latent"]
     ) -> Float[Tensor, "samples latent"]:
         chosen = torch.multinomial(self.weights, num_samples, replacement=True, generator=generator)
         noise = temperature * draw_noise(num_samples, self.latent_dim, generator)
