@@ -15,7 +15,14 @@ from callbacks.continuation import Continuation, LastValidation, WholeCheckpoint
 from callbacks.dashboard import event_folders, log_hyperparameters, tensorboard_command
 from callbacks.ema import EMA
 from callbacks.evaluation import Evaluation
-from callbacks.image_grids import ImageGrid, InterpolationGrid, ReconstructionGrid, TemperatureGrid, TraversalGrid
+from callbacks.image_grids import (
+    ImageGrid,
+    InterpolationGrid,
+    LevelsGrid,
+    ReconstructionGrid,
+    TemperatureGrid,
+    TraversalGrid,
+)
 from callbacks.kl_per_latent import KLPerLatent
 from callbacks.loggers import Events, MetricsCsv
 from callbacks.loss_curves import LossCurves
@@ -42,6 +49,7 @@ __all__ = [
     "KLPerLatent",
     "LastCheckpoint",
     "LastValidation",
+    "LevelsGrid",
     "LossCurves",
     "MetricsCsv",
     "NonFiniteLoss",

@@ -1,4 +1,4 @@
-"""Labelled grids of pictures in training and test: reconstructions, interpolations, traversals, temperatures."""
+"""Labelled grids in training and test: reconstructions, interpolations, traversals, temperatures, levels."""
 
 import math
 from abc import abstractmethod
@@ -19,7 +19,9 @@ from vae_lightning.models import Autoencoder
 from vae_lightning.models.pixels import to_pixel_range
 from vae_lightning.pictures.face_grids import (
     Grid,
+    check_has_levels,
     interpolation_grid,
+    levels_grid,
     reconstruction_grid,
     temperature_grid,
     traversal_grid,
@@ -112,6 +114,39 @@ class InterpolationGrid(ImageGrid):
         return interpolation_grid(model, faces, self.num_steps)
 
 
+class LevelsGrid(ImageGrid):
+    """Which level of a hierarchical model holds what: from row to row, one level more is drawn anew, the finest first.
+
+    Args:
+        run_dir: the run folder.
+        every_n_epochs: see `ImageGrid`.
+        num_faces: number of faces.
+        num_draws: of the finer levels, a column each.
+        temperature: standard deviation of what is drawn; 1 is the prior itself.
+    """
+
+    name = "levels"
+
+    def __init__(
+        self, run_dir: str, every_n_epochs: int = 5, num_faces: int = 4, num_draws: int = 2, temperature: float = 1.0
+    ) -> None:
+        super().__init__(run_dir, every_n_epochs)
+        if num_faces < 1 or num_draws < 1 or not 0 <= temperature < math.inf:
+            raise ValueError(
+                f"callbacks.{self.name}: num_faces={num_faces}, num_draws={num_draws}, temperature={temperature}: "
+                "at least 1 face, 1 draw and a temperature of 0 or more are needed"
+            )
+        self.num_faces = num_faces
+        self.num_draws = num_draws
+        self.temperature = temperature
+
+    def check_model(self, model: Autoencoder) -> None:
+        check_has_levels(model)
+
+    def draw(self, model: Autoencoder, faces: UInt8[Tensor, "faces channels height width"]) -> Grid:
+        return levels_grid(model, faces, self.num_draws, self.temperature)
+
+
 class ReconstructionGrid(ImageGrid):
     """Originals in the upper row, the decoder's mean at the posterior mean in the lower one.
 
@@ -135,6 +170,8 @@ class ReconstructionGrid(ImageGrid):
 
 class TemperatureGrid(ImageGrid):
     """One row per temperature t: decoded z = t * noise; a column has the same noise in every row, epoch and run.
+
+    A hierarchical model has further rows, whose coarsest level stays at 1 while finer ones fall.
 
     Args:
         run_dir: the run folder.

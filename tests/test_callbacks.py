@@ -11,18 +11,21 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from stand_ins import tiny_ladder
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from callbacks import (
     ImageGrid,
     InterpolationGrid,
+    LevelsGrid,
     MetricsCsv,
     ReconstructionGrid,
     TemperatureGrid,
     TraversalGrid,
     log_hyperparameters,
     say_where_to_look,
+    select_callbacks,
 )
 from callbacks.loss_curves import draw_loss_curves
 from vae_lightning.launch.sweep.progress import share_done
@@ -103,6 +106,43 @@ def test_temperature_rows_share_their_noise(model: ConvVAE) -> None:
     assert torch.equal(again.images[0], grid.images[1])
 
 
+def test_a_ladder_has_rows_of_falling_temperatures_too() -> None:
+    ladder = tiny_ladder()
+    grid = TemperatureGrid("run", temperatures=[0.5, 1.0], num_samples=3).draw(ladder, some_faces(1))
+    assert grid.row_labels == ["τ = 0.5", "τ = 1", "τ = 1 · 0.5", "τ = 1 · 0.1"]
+    noise = torch.randn(3, 24, generator=torch.Generator().manual_seed(0))
+    fallen = torch.cat([noise[:, :8], 0.1 * noise[:, 8:]], dim=1)
+    torch.testing.assert_close(grid.images[0], to_uint8(ladder.decode(0.5 * noise), ladder.pixel_range), atol=1, rtol=0)
+    torch.testing.assert_close(grid.images[3], to_uint8(ladder.decode(fallen), ladder.pixel_range), atol=1, rtol=0)
+    assert not torch.equal(grid.images[1], grid.images[3])
+
+
+@torch.inference_mode()
+def test_levels_are_drawn_anew_from_the_finest_on() -> None:
+    ladder, faces = tiny_ladder(), some_faces(2)[:, :1, :8, :8]
+    grid = LevelsGrid("run", num_draws=3, temperature=0.8).draw(ladder, faces)
+    mean = ladder.encode(to_pixel_range(faces, ladder.pixel_range)).mean.repeat_interleave(3, 0)
+    drawn = 0.8 * torch.randn(6, 24, generator=torch.Generator().manual_seed(0))
+    rows = [mean, torch.cat([mean[:, :8], drawn[:, 8:]], dim=1), drawn]
+    decoded = to_uint8(ladder.decode(torch.cat(rows)), ladder.pixel_range).unflatten(0, (3, 6))
+    assert torch.equal(grid.images[0], faces.repeat_interleave(3, 0))
+    torch.testing.assert_close(grid.images[1:], decoded, atol=1, rtol=0)
+    assert len(grid.images[2].unique(dim=0)) == 6
+    assert grid.row_labels == [
+        "original", "all levels kept\n(reconstruction)", "2x2 kept,\nfiner redrawn", "nothing kept"
+    ]  # fmt: skip
+    assert grid.column_labels[2:4] == ["face 1, draw 3", "face 2, draw 1"]
+    four = tiny_ladder(sides=(1, 2, 4, 8), widths=(4,) * 4, blocks=(1,) * 4, latent_channels=(1,) * 4)
+    labels = LevelsGrid("run", num_draws=1).draw(four, faces).row_labels[2:-1]
+    assert [label.partition(" kept")[0] for label in labels] == ["1x1 to 4x4", "1x1 to 2x2", "1x1"]
+
+
+def test_a_flat_model_has_no_levels_to_show(model: ConvVAE) -> None:
+    module = VAEModule(model, Objective(SquaredError()), torch.optim.Adam)
+    with pytest.raises(ValueError, match=r"`levels` .*model=ladder.* single level"):
+        select_callbacks({"levels": LevelsGrid("run")}, module)
+
+
 @pytest.mark.parametrize(
     ("grid", "of_test"),
     [
@@ -133,6 +173,9 @@ def test_titles_say_what_is_shown(
         (lambda: InterpolationGrid("run", num_steps=1), "num_steps=1"),
         (lambda: TraversalGrid("run", dimensions=[]), "dimensions=\\[\\]"),
         (lambda: TemperatureGrid("run", temperatures=[-1.0]), "-1.0"),
+        (lambda: LevelsGrid("run", num_faces=0), "num_faces=0"),
+        (lambda: LevelsGrid("run", num_draws=0), "num_draws=0"),
+        (lambda: LevelsGrid("run", temperature=math.nan), "temperature=nan"),
     ],
 )
 def test_grids_without_sense_are_refused(make: object, message: str) -> None:

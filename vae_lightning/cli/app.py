@@ -22,7 +22,7 @@ from vae_lightning.cli.arguments import (
 from vae_lightning.cli.edit import edit
 from vae_lightning.cli.explore import explore
 from vae_lightning.cli.export import export
-from vae_lightning.cli.faces import interpolate, reconstruct, sample, traverse
+from vae_lightning.cli.faces import interpolate, levels, reconstruct, sample, traverse
 from vae_lightning.cli.places import new_file
 from vae_lightning.cli.prepare import prepare
 from vae_lightning.cli.score import score
@@ -59,6 +59,7 @@ app.command(epilog=example("vae reconstruct last me.jpg you.png"))(reconstruct)
 app.command(epilog=example("vae sample last --temperature 0.7 --seed 1"))(sample)
 app.command(epilog=example("vae interpolate last me.jpg you.png --path spherical --mp4"))(interpolate)
 app.command(epilog=example("vae traverse last me.jpg --dimensions 8,25,68"))(traverse)
+app.command(epilog=example("vae levels last me.jpg --temperature 0.7"))(levels)
 app.command(epilog=example("vae explore multirun/beta --no-browser"))(explore)
 app.command(epilog=example("vae export last exported --onnx --demo"))(export)
 app.add_typer(edit, name="edit")

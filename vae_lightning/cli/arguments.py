@@ -227,6 +227,27 @@ def split_by_comma(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def temperature_of(text: str) -> float | dict[str, float]:
+    """`0.7` as a number, `4x4=1,8x8=0.6` by level.
+
+    Raises:
+        ValueError: other text, a level twice, or a number that is not 0 or more.
+    """
+    parts = [part.rpartition("=") for part in split_by_comma(text)]
+    try:
+        values = {name.strip(): float(value) for name, _, value in parts}
+        if not values or len(values) < len(parts) or ("" in values and len(values) > 1):
+            raise ValueError(text)
+        if not all(0 <= value < math.inf for value in values.values()):
+            raise ValueError(text)
+    except ValueError as error:
+        raise ValueError(
+            f"--temperature {text}: a finite number is expected, 0 or more, or one for each level of a hierarchical "
+            "model, as in --temperature 4x4=1,8x8=0.6"
+        ) from error
+    return values.get("", values)
+
+
 def whole_numbers(name: str, text: str) -> list[int]:
     """
     Raises:

@@ -1,4 +1,4 @@
-"""The verbs that draw faces: sample, reconstruct, traverse, interpolate."""
+"""The verbs that draw faces: sample, reconstruct, traverse, levels, interpolate."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +14,7 @@ from vae_lightning.cli.arguments import (
     Which,
     ends_with_one_line,
     split_by_comma,
+    temperature_of,
     whole_numbers,
 )
 from vae_lightning.cli.edit import Folder
@@ -27,6 +28,12 @@ if TYPE_CHECKING:  # torch is imported inside the verbs: --help and shell comple
 COLUMNS = 8
 MOST_STEPS = 1_000  # in a row of a picture
 MOST_NAMES = 3  # of photographs, in the name of a file
+OfLatents = Annotated[
+    str,
+    typer.Option(
+        "--temperature", help="Spread of the latents; 1 is the prior. Of a ladder also by level: 4x4=1,8x8=0.6."
+    ),
+]
 Out = Annotated[
     Path | None, typer.Option(dir_okay=False, help="Where the picture goes. Default: into the run's images folder.")
 ]
@@ -36,7 +43,10 @@ Out = Annotated[
 def sample(
     run: RunPath,
     count: Count = 16,
-    temperature: Annotated[float, typer.Option(min=0, help="Spread of the latents; 1 is the prior.")] = 1.0,
+    temperature: OfLatents = "1",
+    pixel_temperature: Annotated[
+        float, typer.Option(min=0, help="Spread of each pixel; 0: its mean, 1: the model's own distribution.")
+    ] = 0.0,
     prior: Annotated[
         str, typer.Option(help="normal, or one that `vae evaluate` fitted: gaussian, gmm, flow.")
     ] = "normal",
@@ -46,13 +56,21 @@ def sample(
     device: Device = "auto",
 ) -> None:
     """Decode samples from a prior into one picture."""
+    from vae_lightning.latents.temperature import temperature_in_words
+
+    spread = temperature_of(temperature)
     vae = _load(run, checkpoint, device)
-    faces = vae.sample(count, temperature, seed, prior)
+    faces = vae.sample(count, spread, seed, prior, pixel_temperature=pixel_temperature)
     columns = min(count, COLUMNS)
     rows = [faces[start : start + columns] for start in range(0, count, columns)]
-    which = "" if prior == "normal" else f"{prior}, "
-    name = f"sample_{'' if prior == 'normal' else prior + '_'}t={temperature:g}_seed={seed}"
-    _write_grid(rows, [f"{which}τ = {temperature:g}"] + [""] * (len(rows) - 1), vae, out, name)
+    levels = vae.model.latent_levels
+    words, names = [f"τ = {temperature_in_words(spread, levels)}"], [f"t={temperature_in_words(spread, levels, '-')}"]
+    if prior != "normal":
+        words, names = [f"{prior}, {words[0]}"], [prior, *names]
+    if pixel_temperature:
+        words, names = [*words, f"pixels {pixel_temperature:g}"], [*names, f"pixels={pixel_temperature:g}"]
+    name = "_".join(["sample", *names, f"seed={seed}"])
+    _write_grid(rows, ["\n".join(words)] + [""] * (len(rows) - 1), vae, out, name)
 
 
 @ends_with_one_line
@@ -70,9 +88,7 @@ def reconstruct(
     vae = _load(run, checkpoint, device)
     if photographs:
         originals = vae.preprocess(open_photographs(photographs))
-        rest = len(photographs) - MOST_NAMES
-        more = [f"and_{rest}_more"] if rest > 0 else []
-        name = "_".join(["reconstruct", *map(short_stem, photographs[:MOST_NAMES]), *more])
+        name = "_".join(["reconstruct", *_names(photographs)])
     else:
         originals = vae.held_out_faces("test", count)
         name = "reconstruct_test"
@@ -130,6 +146,37 @@ def traverse(
 
 
 @ends_with_one_line
+def levels(
+    run: RunPath,
+    photographs: Photographs = None,
+    split: Annotated[str, typer.Option(help="Whose faces: val or test.")] = "test",
+    count: Count = 4,
+    draws: Annotated[int, typer.Option(min=1, help="Of the finer levels, for each face.")] = 2,
+    temperature: OfLatents = "1",
+    out: Out = None,
+    checkpoint: Which = "best",
+    device: Device = "auto",
+) -> None:
+    """Which level of a ladder holds what: coarse levels kept, finer ones drawn anew, row by row."""
+    from vae_lightning.pictures.face_grids import check_has_levels, levels_grid
+    from vae_lightning.pictures.grids import labelled_grid
+    from vae_lightning.runs.layout import IMAGES, results_folder
+    from vae_lightning.runs.photographs import open_photographs
+    from vae_lightning.system.names import not_allowed
+
+    spread = temperature_of(temperature)
+    if split not in ("val", "test"):
+        raise ValueError(not_allowed("split", split, ("val", "test")))
+    vae = _load(run, checkpoint, device)
+    check_has_levels(vae.model)
+    faces = vae.preprocess(open_photographs(photographs)) if photographs else vae.held_out_faces(split, count)
+    grid = levels_grid(vae.model, faces.to(vae.device), draws, spread)
+    name = "_".join(["levels", *_names(photographs)] if photographs else ["levels", split])
+    path = out or results_folder(vae.path, IMAGES) / f"{name}.png"
+    typer.echo(write_new_picture(path, labelled_grid(grid.images, grid.row_labels, grid.column_labels, grid.title)))
+
+
+@ends_with_one_line
 def interpolate(
     run: RunPath,
     photographs: Photographs = None,
@@ -168,6 +215,11 @@ def interpolate(
         for suffix, write in writers.items():
             write(folder / f"{each}.{suffix}", pictures, fps)
             typer.echo(folder / f"{each}.{suffix}")
+
+
+def _names(photographs: list[Path]) -> list[str]:
+    rest = len(photographs) - MOST_NAMES
+    return [*map(short_stem, photographs[:MOST_NAMES]), *([f"and_{rest}_more"] if rest > 0 else [])]
 
 
 def _load(run: str, checkpoint: str, device: str) -> "Run":

@@ -1,4 +1,4 @@
-"""Grids of a model's reconstructions, interpolations, traversals and samples, for training, evaluation and reports."""
+"""Grids of a model's reconstructions, interpolations, traversals, levels and samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,14 @@ from torch import Tensor
 
 from vae_lightning.latents.paths import latents_between
 from vae_lightning.latents.statistics import LatentStatistics
+from vae_lightning.latents.temperature import (
+    Temperature,
+    falling_temperatures,
+    temperature_in_words,
+    temperature_per_latent,
+)
 from vae_lightning.models import Autoencoder
+from vae_lightning.models.levels import level_slices
 from vae_lightning.models.pixels import to_pixel_range, to_uint8
 
 NOISE_SEED = 0
@@ -99,13 +106,71 @@ def traversal_grid(
 
 
 def temperature_grid(model: Autoencoder, temperatures: Sequence[float], num_samples: int, device: torch.device) -> Grid:
-    """One row per temperature t: decoded z = t * noise; a column has the same noise in every row and run."""
-    generator = torch.Generator().manual_seed(NOISE_SEED)  # on the CPU, so that the noise is the same for every device
-    noise = torch.randn(num_samples, model.latent_dim, generator=generator).to(device)
-    scales = torch.tensor(list(temperatures), device=device)
+    """One row per temperature t: decoded z = t * noise; a column has the same noise in every row and run.
+
+    A hierarchical model has further rows, whose coarsest level stays at 1 while finer ones fall.
+    """
+    levels = model.latent_levels
+    rows = [*temperatures, *falling_temperatures(levels)]
+    noise = _noise(num_samples, model.latent_dim, device)
+    coarse_first = ", from the coarsest to the finest level" if len(rows) > len(temperatures) else ""
     return Grid(
-        images=decode_uint8(model, scales[:, None, None] * noise),
-        row_labels=[f"τ = {temperature:g}" for temperature in temperatures],
+        images=decode_uint8(model, torch.stack([_scale(model, row, device) * noise for row in rows])),
+        row_labels=[f"τ = {temperature_in_words(row, levels)}" for row in rows],
         column_labels=[f"sample {number}" for number in range(1, num_samples + 1)],
-        title="Samples from N(0, τ²), each column from one draw of the noise",
+        title=f"Samples from N(0, τ²){coarse_first}, each column from one draw of the noise",
     )
+
+
+def check_has_levels(model: Autoencoder) -> None:
+    """
+    Raises:
+        ValueError: a flat model.
+    """
+    if model.is_flat:
+        raise ValueError(
+            "the picture `levels` shows which level of a hierarchical model (model=ladder) holds what, and this model "
+            "has a single level of latents: nothing finer could be drawn anew"
+        )
+
+
+def levels_grid(model: Autoencoder, faces: Faces, num_draws: int = 2, temperature: Temperature = 1.0) -> Grid:
+    """Which level holds what: from row to row, one level more is drawn anew from N(0, temperature²), the finest first.
+
+    What is kept are posterior means. A column has the same noise in every row; each face has `num_draws` columns.
+
+    Raises:
+        ValueError: a flat model, or there is no such temperature.
+    """
+    check_has_levels(model)
+    levels = model.latent_levels
+    columns = faces.repeat_interleave(num_draws, dim=0)
+    mean = encode_mean(model, faces).repeat_interleave(num_draws, dim=0)
+    redrawn = _scale(model, temperature, faces.device) * _noise(len(columns), model.latent_dim, faces.device)
+    kept = [0, *(part.stop for part in level_slices(levels))][::-1]  # latents from the first, row by row
+    place = torch.arange(model.latent_dim, device=faces.device)
+    latents = torch.stack([torch.where(place < count, mean, redrawn) for count in kept])
+    names = [level.name for level in levels]
+    upto = [f"{names[0]} to {name}" if name != names[0] else name for name in names[-2::-1]]
+    draw = [f", draw {number}" for number in range(1, num_draws + 1)] if num_draws > 1 else [""]
+    return Grid(
+        images=torch.cat([columns[None], decode_uint8(model, latents)]),
+        row_labels=[
+            "original",
+            "all levels kept\n(reconstruction)",
+            *(f"{which} kept,\nfiner redrawn" for which in upto),
+            "nothing kept",
+        ],
+        column_labels=[f"face {face}{each}" for face in range(1, len(faces) + 1) for each in draw],
+        title=f"Which level holds what: levels drawn anew at τ = {temperature_in_words(temperature, levels)}",
+    )
+
+
+def _noise(count: int, latent_dim: int, device: torch.device) -> Float[Tensor, "count latent"]:
+    generator = torch.Generator().manual_seed(NOISE_SEED)  # on the CPU, so that the noise is the same for every device
+    return torch.randn(count, latent_dim, generator=generator).to(device)
+
+
+def _scale(model: Autoencoder, temperature: Temperature, device: torch.device) -> Float[Tensor, "..."]:
+    values = temperature_per_latent(temperature, model.latent_levels)
+    return torch.as_tensor(values, dtype=torch.float32, device=device)

@@ -8,19 +8,26 @@ import torch
 from jaxtyping import UInt8
 
 from vae_lightning.evaluation.metric import Metric
-from vae_lightning.pictures.face_grids import Grid, interpolation_grid, reconstruction_grid, temperature_grid
+from vae_lightning.pictures.face_grids import (
+    Grid,
+    interpolation_grid,
+    levels_grid,
+    reconstruction_grid,
+    temperature_grid,
+)
 from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.result import Result
 
 NUM_FACES = 10
+NUM_FACES_OF_LEVELS = 5  # two draws each
 TEMPERATURES = (0.2, 0.5, 1.0, 1.5)
 SAMPLE_ROWS, SAMPLE_COLUMNS = 6, 10
 
 
 @dataclass(frozen=True)
 class Showcase(Metric):
-    """Four pictures of a run: reconstructions, temperatures, interpolations, random samples."""
+    """Pictures of a run: reconstructions, temperatures, interpolations, random samples, levels of a ladder."""
 
     title: ClassVar[str] = "Pictures"
     place: ClassVar[int] = 90
@@ -35,6 +42,8 @@ class Showcase(Metric):
         if subject.model.has_prior:
             grids["temperatures"] = temperature_grid(subject.model, TEMPERATURES, SAMPLE_COLUMNS, subject.device)
             grids["random_samples"] = _random_samples(subject)
+        if not subject.model.is_flat:
+            grids["levels"] = levels_grid(subject.model, faces[:NUM_FACES_OF_LEVELS])
         remarks = [] if subject.model.has_prior else ["A plain autoencoder has no prior: no samples of it are drawn."]
         pictures = {name: _draw(grid) for name, grid in grids.items()}
         return Result([], {"faces": f"{len(faces)} of the {subject.split} split, evenly spaced"}, remarks, {}, pictures)
