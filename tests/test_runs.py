@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import write_exported, write_run
+from tiny_runs import LADDER, write_exported, write_run
 
 from vae_lightning import load_run
-from vae_lightning.latents.statistics import LatentStatistics
+from vae_lightning.latents.statistics import LatentStatistics, latent_statistics
+from vae_lightning.models.levels import latent_name, num_coarse_latents
 from vae_lightning.models.pixels import to_pil
 from vae_lightning.runs import load, run
 from vae_lightning.runs.checkpoints import checkpoint_to_resume
@@ -35,6 +36,23 @@ def test_an_exported_folder_is_loaded_like_a_run(tmp_path: Path) -> None:
         assert load_run(path).sample(3, seed=0).equal(expected)
     with pytest.raises(RunError, match=r"checkpoint=last: .*only one model"):
         load_run(folder, "last")
+
+
+def test_a_ladders_latents_have_names_and_statistics_along_the_means(tmp_path: Path) -> None:
+    write_run(tmp_path, "Logistic", **LADDER)
+    vae = load_run(tmp_path)
+    levels = vae.model.latent_levels
+    assert [latent_name(levels, number) for number in (0, 31, 32 + 8 * 3 + 5, 96)] == [
+        "4x4 map 0 (0, 0)", "4x4 map 1 (3, 3)", "8x8 map 0 (3, 5)", "32x32 map 0 (0, 0)",
+    ]  # fmt: skip
+    assert latent_name(levels[:1], 3) == "latent 3"
+    assert num_coarse_latents(levels) == 32 + 64
+    posterior = vae.encode(torch.rand(5, 3, 32, 32))
+    statistics = latent_statistics([posterior])
+    assert statistics.kl_nats is not None
+    assert torch.allclose(statistics.kl_nats, posterior.kl_per_latent().mean(0))
+    coarse = statistics.most_active(5, 96)
+    assert coarse == statistics.kl_nats[:96].topk(5).indices.tolist() != statistics.most_active(5)
 
 
 def test_pictures_come_as_asked_for(tmp_path: Path) -> None:

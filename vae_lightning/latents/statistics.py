@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vae_lightning.latents.fitted_file import FittedFile
-from vae_lightning.models.distributions import DiagonalGaussian, Posterior
+from vae_lightning.models.distributions import Deterministic, Posterior
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,23 +19,29 @@ class LatentStatistics:
     Args:
         mean: of each latent.
         std: of each latent.
-        kl_nats: mean KL to the prior of each latent; None for a plain autoencoder.
+        kl_nats: mean KL to the prior of each latent, of a hierarchical model given the means above; None for a plain
+            autoencoder.
     """
 
     mean: Float[Tensor, " latent"]
     std: Float[Tensor, " latent"]
     kl_nats: Float[Tensor, " latent"] | None
 
-    def most_active(self, count: int) -> list[int]:
-        """Latents with the largest KL first; a plain autoencoder's with the largest standard deviation first."""
-        activity = self.std if self.kl_nats is None else self.kl_nats
+    def most_active(self, count: int, among: int | None = None) -> list[int]:
+        """Latents with the largest KL first; a plain autoencoder's with the largest standard deviation first.
+
+        Args:
+            count: at most so many.
+            among: the first so many latents, for example those of a hierarchical model's coarse levels; None: all.
+        """
+        activity = (self.std if self.kl_nats is None else self.kl_nats)[:among]
         return activity.topk(min(count, len(activity))).indices.tolist()
 
 
 def latent_statistics(posteriors: Sequence[Posterior]) -> LatentStatistics:
     """The statistics of batches of posteriors together."""
     mean = torch.cat([posterior.mean.cpu() for posterior in posteriors])
-    nats = [posterior.kl_per_latent().cpu() for posterior in posteriors if isinstance(posterior, DiagonalGaussian)]
+    nats = [posterior.kl_per_latent().cpu() for posterior in posteriors if not isinstance(posterior, Deterministic)]
     return LatentStatistics(mean.mean(0), mean.std(0, correction=0), torch.cat(nats).mean(0) if nats else None)
 
 

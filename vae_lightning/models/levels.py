@@ -33,3 +33,26 @@ def coarse_levels(levels: Sequence[LatentLevel], at_most: int = COARSE_LATENTS) 
     return [
         level for number, (level, end) in enumerate(zip(levels, ends, strict=True)) if number == 0 or end <= at_most
     ]
+
+
+def num_coarse_latents(levels: Sequence[LatentLevel]) -> int:
+    """How many latents `coarse_levels` have together: they stand first in the flat vector."""
+    return sum(level.size for level in coarse_levels(levels))
+
+
+def level_words(levels: Sequence[LatentLevel]) -> str:
+    """`128 latents`; `6,912 latents in 4 levels` of a hierarchical model."""
+    count = f"{sum(level.size for level in levels):,} latents"
+    return count if len(levels) == 1 else f"{count} in {len(levels)} levels"
+
+
+def latent_name(levels: Sequence[LatentLevel], number: int) -> str:
+    """`latent 12` of a flat model; `4x4 map 3 (1, 2)`, with row and column on the map, of a hierarchical one."""
+    if len(levels) == 1:
+        return f"latent {number}"
+    for level, part in zip(levels, level_slices(levels), strict=True):
+        if number < part.stop:
+            place, column = divmod(number - part.start, level.width)
+            channel, row = divmod(place, level.height)
+            return f"{level.name} map {channel} ({row}, {column})"
+    raise IndexError(number)

@@ -16,7 +16,7 @@ from vae_lightning.latents.temperature import (
     temperature_per_latent,
 )
 from vae_lightning.models import Autoencoder
-from vae_lightning.models.levels import level_slices
+from vae_lightning.models.levels import latent_name, level_slices
 from vae_lightning.models.pixels import to_pixel_range, to_uint8
 
 NOISE_SEED = 0
@@ -99,10 +99,15 @@ def traversal_grid(
     original = face.expand(len(dimensions), 1, *face.shape)
     return Grid(
         images=torch.cat([original, decode_uint8(model, latents)], dim=1),
-        row_labels=[f"z[{number}]\n{activity[number]:.2f} {unit}" for number in dimensions],
+        row_labels=[f"{latent_label(model, number)}\n{activity[number]:.2f} {unit}" for number in dimensions],
         column_labels=["original", *(f"{value:+.3g}{step}" if value else "0" for value in values.tolist())],
         title="Traversals of single latents",
     )
+
+
+def latent_label(model: Autoencoder, number: int) -> str:
+    """`z[12]`; of a hierarchical model its level and place."""
+    return f"z[{number}]" if model.is_flat else latent_name(model.latent_levels, number)
 
 
 def temperature_grid(model: Autoencoder, temperatures: Sequence[float], num_samples: int, device: torch.device) -> Grid:

@@ -23,7 +23,7 @@ from vae_lightning.models.distributions import (
     PosteriorDraw,
     discretised_gaussian_nll,
 )
-from vae_lightning.models.levels import level_slices
+from vae_lightning.models.levels import level_slices, level_words
 from vae_lightning.models.pixels import mean_squared_error, to_pixel_range
 from vae_lightning.training.lr_schedule import LRSchedule
 from vae_lightning.training.noise import noise_of_rows, seeded_noise
@@ -102,7 +102,8 @@ class VAEModule(RunModule):
     @property
     def summary(self) -> str:
         num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        return f"{type(self.model).__name__} ({num_parameters:,} parameters, {self.model.latent_dim} latents)"
+        latents = level_words(self.model.latent_levels)
+        return f"{type(self.model).__name__} ({num_parameters:,} parameters, {latents})"
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         images, step = batch["images"], self.trainer.fit_loop.epoch_loop.total_batch_idx
