@@ -106,6 +106,24 @@ def test_different_pixel_terms_are_ranked_by_bits(tmp_path: Path) -> None:
     assert "do not compare" in Page(path).text
 
 
+def test_the_levels_of_a_ladder_have_columns_and_its_latents_are_not_counted(tmp_path: Path) -> None:
+    ladder = {"_target_": "vae_lightning.models.LadderVAE", "latent_dim": None, "posterior": "gaussian"}
+    levels = {"test/kl_nats_4x4": 2.0, "test/kl_nats_8x8": 3.0}
+    for beta in (1, 4):
+        for model, config, more in (("ladder", ladder, levels), ("conv", {}, {})):
+            metrics = measured(-100.0 - beta, 0.01 * beta) | more
+            write_job(tmp_path, [f"beta={beta}", f"model={model}"], metrics, beta=float(beta), model=config)
+    page = Page(write_report(tmp_path))
+    rows = {(row["beta"], row["model"]): row for row in read_csv(tmp_path / "report.csv")}
+    assert rows["4", "ladder"]["kl_nats_8x8"] == "3.0"
+    assert rows["4", "conv"]["kl_nats_4x4"] == ""
+    table = make_table(read_sweep(tmp_path))
+    place = table.columns.index("active_units")
+    assert table.columns[place : place + 4] == ["active_units", "mse", "kl_nats_4x4", "kl_nats_8x8"]
+    assert "KL 8x8" in page.text
+    assert list(series(table)) == ["ConvVAE, 16 latents", "LadderVAE, 2 levels"]
+
+
 def test_beta_makes_one_line_per_architecture_and_latent_size(tmp_path: Path) -> None:
     for latent_dim, kls in ((16, (9.0, 4.0, 1.0)), (32, (12.0, 6.0, 3.0))):
         for beta, kl in zip((1, 4, 10), kls, strict=True):

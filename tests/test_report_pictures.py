@@ -9,9 +9,10 @@ import pytest
 import torch
 import yaml
 from conftest import train_tiny, write_celeba
+from explored_runs import write_explored_run
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from tiny_runs import run_of
+from tiny_runs import LADDER, run_of
 from torch import nn
 from typer.testing import CliRunner
 from written_sweeps import Page, measured, read_csv, write_job, write_recognizer
@@ -130,7 +131,36 @@ def test_runs_with_fewer_latents_are_left_out_by_index(trained: Path, monkeypatc
     for exhibit in exhibition.exhibits:
         run = load_run(exhibit.job.folder)
         there = [row is not None for row in exhibit.by_index]
-        assert there == [number < run.model.latent_dim for number in exhibition.latents]
+        assert there == [int(name[2:-1]) < run.model.latent_dim for name in exhibition.latents]
+
+
+def test_of_a_ladder_the_latents_of_coarse_levels_are_shown_by_name(tmp_path: Path) -> None:
+    root = write_celeba(tmp_path / "celeba", 60)
+    jobs = {
+        "model=ladder": LADDER,
+        "model=ladder,seed=1": LADDER,
+        "model=conv": {"latent_dim": 100, "posterior": "deterministic"},
+    }
+    for number, (name, model) in enumerate(jobs.items()):
+        run = write_explored_run(tmp_path / "sweep" / name, root, tmp_path / "data", seed=number, **model)
+        (run / ".hydra").mkdir()
+        (run / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(name.split(",")))
+        kept = {key: model.get(key) for key in ("_target_", "latent_dim", "posterior")}
+        (run / "config.yaml").write_text(yaml.safe_dump({"beta": 1.0, "model": kept}))
+    exhibition = exhibit_sweep(read_sweep(tmp_path / "sweep"))
+    assert exhibition.problems == {}
+    shown = {exhibit.job.name: exhibit for exhibit in exhibition.exhibits}
+    reference = shown.pop(exhibition.reference.name)  # type: ignore[union-attr]
+    assert [row.name for row in reference.matched] == exhibition.latents
+    of_ladders = {name: exhibit for name, exhibit in shown.items() if "ladder" in name}
+    for exhibit in of_ladders.values():
+        assert all(re.fullmatch(r"(4x4|8x8) map \d \(\d, \d\)", row.name) for row in exhibit.matched)
+    kinds = {name: [row is not None for row in exhibit.by_index] for name, exhibit in shown.items()}
+    same_kind = "ladder" in reference.job.name
+    assert all(set(there) == {("ladder" in name) == same_kind} for name, there in kinds.items())
+    write_report(tmp_path / "sweep")
+    pictures = list((tmp_path / "sweep" / "report").glob("traversal_*_matched.png"))
+    assert len(pictures) == len(exhibition.latents) > 0
 
 
 def test_damaged_jobs_do_not_stop_the_rest(sweep: Path) -> None:

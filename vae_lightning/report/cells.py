@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from vae_lightning.report.summary import spread
-from vae_lightning.report.sweep import as_number, short_number
+from vae_lightning.report.sweep import OF_LEVELS, as_number, short_number
 from vae_lightning.report.table import Setting, Table
 
 DIGITS = {"elbo_nats": 5, "bits_per_dim": 4, "mse": 3}  # significant ones; 4 elsewhere
@@ -33,7 +33,7 @@ class Cell:
 def headings(table: Table) -> list[tuple[str, str]]:
     """Name and class of each column; the status stands before the numbers, where a phone shows it."""
     runs = [("runs", "")] if table.has_seeds else []
-    numbers = [(HEADINGS.get(name, name), "") for name in table.columns]
+    numbers = [(HEADINGS.get(name, name.replace(OF_LEVELS, "KL ")), "") for name in table.columns]
     wrong = [("what is wrong", "words")] if has_problems(table) else []
     return [*((key, "words") for key in (*table.varied, "status")), *runs, *numbers, *wrong]
 

@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from vae_lightning.models.pixels import to_uint8
+from vae_lightning.pictures.face_grids import latent_label
 from vae_lightning.report.sweep import Job, Sweep
 from vae_lightning.report.traversals import Latents, Match, match_latents, measure_latents, traversal_row
 from vae_lightning.runs.data_record import data_settings
@@ -35,6 +36,7 @@ Faces = dict[str, Images]  # by the settings of the data
 class TraversalRow:
     """One latent of one run, moved over `traversals.VALUES`."""
 
+    name: str  # of the latent in its run
     match: Match
     images: Images
 
@@ -51,7 +53,7 @@ class Exhibit:
     reconstructions: Images | None = None
     interpolation: Images | None = None
     matched: list[TraversalRow] = field(default_factory=list)  # one per latent of the reference
-    by_index: list[TraversalRow | None] = field(default_factory=list)  # None: the run has fewer latents
+    by_index: list[TraversalRow | None] = field(default_factory=list)  # None: the run has no such latent
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Exhibition:
     exhibits: list[Exhibit]
     problems: dict[str, str]  # by the job's name
     reference: Job | None = None  # whose latents the others are matched to
-    latents: list[int] = field(default_factory=list)  # the reference's most active ones
+    latents: list[str] = field(default_factory=list)  # names of the reference's most active ones
     activities: list[float] = field(default_factory=list)
 
 
@@ -70,7 +72,7 @@ def exhibit_sweep(sweep: Sweep) -> Exhibition:
     faces: Faces = {}
     exhibits: dict[str, Exhibit] = {}
     problems: dict[str, str] = {}
-    reference: tuple[Job, Latents] | None = None
+    reference: tuple[Job, Latents, list[str]] | None = None
     # the reference comes first: a VAE where there is one, since an autoencoder's latents have no KL
     for job in sorted(sweep.vaes, key=lambda job: (not job.has_prior, job.is_collapsed)):
         try:
@@ -84,8 +86,9 @@ def exhibit_sweep(sweep: Sweep) -> Exhibition:
             latents = measure_latents(run, seen)
             exhibits[job.name] = exhibit
             if latents.is_active:
-                reference = reference or (job, latents)
-                exhibits[job.name] = show_traversals(run, exhibit, latents, reference[1])
+                numbers = latents.active[:NUM_LATENTS].tolist()
+                reference = reference or (job, latents, [latent_label(run.model, number) for number in numbers])
+                exhibits[job.name] = show_traversals(run, exhibit, latents, *reference[1:])
             else:
                 problems[job.name] = "no traversals: none of its latents says anything about a face"
         # ValueError: a damaged checkpoint (RunError), lost data (DataError), arguments that a model refuses
@@ -94,8 +97,8 @@ def exhibit_sweep(sweep: Sweep) -> Exhibition:
     shown = [exhibits[job.name] for job in sweep.jobs if job.name in exhibits]
     if reference is None:
         return Exhibition(shown, problems)
-    chosen = reference[1].active[:NUM_LATENTS]
-    return Exhibition(shown, problems, reference[0], chosen.tolist(), reference[1].activity[chosen].tolist())
+    job, latents, names = reference
+    return Exhibition(shown, problems, job, names, latents.activity[latents.active[:NUM_LATENTS]].tolist())
 
 
 def load(job: Job) -> Run | None:
@@ -139,21 +142,25 @@ def show_faces(run: Run, exhibit: Exhibit, faces: Images) -> Exhibit:
     )
 
 
-def show_traversals(run: Run, exhibit: Exhibit, latents: Latents, reference: Latents) -> Exhibit:
-    """The reference's most active latents: those that do the same here, and those of the same number."""
-    matches = match_latents(reference, latents, NUM_LATENTS)
-    matched = [TraversalRow(match, traversal_row(run, latents, match.latent, match.sign)) for match in matches]
-    numbers = reference.active[:NUM_LATENTS].tolist()
-    return replace(exhibit, matched=matched, by_index=rows_by_index(run, latents, numbers))
-
-
-def rows_by_index(run: Run, latents: Latents, numbers: Sequence[int]) -> list[TraversalRow | None]:
-    return [
-        TraversalRow(Match(number, 1, 1.0), traversal_row(run, latents, number, 1))
-        if number < run.model.latent_dim
-        else None
-        for number in numbers
+def show_traversals(run: Run, exhibit: Exhibit, latents: Latents, reference: Latents, names: Sequence[str]) -> Exhibit:
+    """The reference's most active latents: those that do the same here, and those of the same names."""
+    matched = [_moved(run, latents, match) for match in match_latents(reference, latents, NUM_LATENTS)]
+    numbers = reference.active[: len(names)].tolist()
+    by_index = [
+        _moved(run, latents, Match(number, 1, 1.0)) if has_latent(run, number, name) else None
+        for number, name in zip(numbers, names, strict=True)
     ]
+    return replace(exhibit, matched=matched, by_index=by_index)
+
+
+def has_latent(run: Run, number: int, name: str) -> bool:
+    """Whether the run has the latent; in a hierarchical model a number says nothing without level and place."""
+    return number < run.model.latent_dim and latent_label(run.model, number) == name
+
+
+def _moved(run: Run, latents: Latents, match: Match) -> TraversalRow:
+    row = traversal_row(run, latents, match.latent, match.sign)
+    return TraversalRow(latent_label(run.model, match.latent), match, row)
 
 
 def fit_to(images: Images, size: int, num_columns: int) -> Images:

@@ -137,10 +137,10 @@ def _traversal(sweep: Sweep, exhibition: Exhibition, number: int, by_index: bool
     return Picture(
         f"traversal_{number + 1}_{'by_index' if by_index else 'matched'}.png",
         grid(rows, [f"{value:+g}" if value else "0" for value in VALUES]),
-        f"Traversal {number + 1}: z[{latent}]" + (" by index" if by_index else ""),
+        f"Traversal {number + 1}: {latent}" + (" by index" if by_index else ""),
         _caption_by_index(exhibition, latent, len(rows)) if by_index else _caption_matched(sweep, exhibition, number),
         f"One face with one latent moved from {VALUES[0]:g} to {VALUES[-1]:g}, a row for each of {_runs(rows)}"
-        + (f", always latent {latent}." if by_index else ", latents matched by their effect."),
+        + (f", always {latent}." if by_index else ", latents matched by their effect."),
         is_aside=by_index,
     )
 
@@ -155,7 +155,7 @@ def _caption_matched(sweep: Sweep, exhibition: Exhibition, number: int) -> str:
     assert exhibition.reference is not None
     name = sweep.label(exhibition.reference, ", ")
     unit = "nats of KL" if exhibition.reference.has_prior else "standard deviation"
-    latent = f"z[{exhibition.latents[number]}] of {name} ({exhibition.activities[number]:.2f} {unit})"
+    latent = f"{exhibition.latents[number]} of {name} ({exhibition.activities[number]:.2f} {unit})"
     return (
         f"{latent}, and in each other run the latent whose effect on this face is most similar. cos is the "
         "similarity, 0 to 1; reversed: it works the other way round there and is shown mirrored."
@@ -163,16 +163,16 @@ def _caption_matched(sweep: Sweep, exhibition: Exhibition, number: int) -> str:
     )
 
 
-def _caption_by_index(exhibition: Exhibition, latent: int, num_rows: int) -> str:
+def _caption_by_index(exhibition: Exhibition, latent: str, num_rows: int) -> str:
     missing = sum(bool(exhibit.matched) for exhibit in exhibition.exhibits) - num_rows
-    fewer = f" Runs with fewer latents left out: {missing}." if missing else ""
-    return f"z[{latent}] in every run. Training permutes latents: the rows need not show the same thing.{fewer}"
+    fewer = f" Runs without such a latent left out: {missing}." if missing else ""
+    return f"{latent} in every run. Training permutes latents: the rows need not show the same thing.{fewer}"
 
 
 def _traversal_label(label: str, row: TraversalRow, by_index: bool, is_reference: bool) -> str:
     if by_index:
         return label
     if is_reference:
-        return f"{label}\nz[{row.match.latent}], reference"
+        return f"{label}\n{row.name}, reference"
     reversed_too = " reversed" if row.match.sign < 0 else ""
-    return f"{label}\nz[{row.match.latent}]{reversed_too}, cos {row.match.similarity:.2f}"
+    return f"{label}\n{row.name}{reversed_too}, cos {row.match.similarity:.2f}"

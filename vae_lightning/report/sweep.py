@@ -35,6 +35,7 @@ OF_THE_COMMAND = (
 MOST_LINES = 5  # of a label, beside an image of 128 pixels
 LONGEST_VALUE = 28  # characters of an override's value in a picture's label
 LONGEST_NUMBER = 7  # characters; a search draws numbers of sixteen digits
+OF_LEVELS = "kl_nats_"  # begins the names of the KL of a hierarchical model's levels
 COLLAPSED_KL_NATS = 1.0  # as callbacks.PosteriorCollapse has it
 COLLAPSED = "its posterior has collapsed: no latent is active, every face has the same latents"
 
@@ -102,10 +103,12 @@ class Job:
 
     @property
     def architecture(self) -> str:
-        """The model's class and number of latents, in words."""
+        """The model's class and number of latents, of a hierarchical one the number of levels, in words."""
         name = str(self.setting("model._target_") or "model").rpartition(".")[2]
         latents = self.setting("model.latent_dim")
-        words = name if latents is None else f"{name}, {latents} latents"
+        levels = {key.partition(f"/{OF_LEVELS}")[2] for key in self.metrics} - {""}
+        size = f", {latents} latents" if latents is not None else f", {len(levels)} levels" if levels else ""
+        words = name + size
         return words if self.has_prior else f"{words}, plain autoencoder"
 
 

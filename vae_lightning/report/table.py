@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Literal
 
-from vae_lightning.report.sweep import Job, Sweep
+from vae_lightning.report.sweep import OF_LEVELS, Job, Sweep
 from vae_lightning.system.whole_files import replacing
 
 OF_VAES = ("elbo_nats", "reconstruction_nats", "kl_nats", "bits_per_dim", "active_units", "mse")
@@ -79,10 +79,11 @@ class Table:
     @property
     def columns(self) -> list[str]:
         """All of VAEs where there are any, else those that were measured."""
-        known = {name for setting in self.settings for name in setting.values}
+        known = dict.fromkeys(name for setting in self.settings for name in setting.values)
         if None in self.kinds:
-            known |= {*OF_VAES, *OF_THE_RUN}
-        return [name for name in (*OF_VAES, *OF_RECOGNIZERS, *OF_THE_RUN) if name in known]
+            known |= dict.fromkeys((*OF_VAES, *OF_THE_RUN))
+        levels = [name for name in known if name.startswith(OF_LEVELS)]
+        return [name for name in (*OF_VAES, *levels, *OF_RECOGNIZERS, *OF_THE_RUN) if name in known]
 
     @property
     def has_seeds(self) -> bool:
@@ -136,7 +137,9 @@ def estimate(jobs: Sequence[Job], split: Split) -> dict[str, Estimate]:
     """Means over the finished jobs; over the others only where none has finished."""
     measured = [job for job in jobs if job.status == "done" and job.metrics] or [job for job in jobs if job.metrics]
     columns = OF_RECOGNIZERS if any(job.reads for job in jobs) else OF_VAES  # a VAE's loss is no column
-    names = {**{name: f"{split}/{name}" for name in columns}, **OF_THE_RUN}
+    every = (key for job in measured for key in job.metrics)
+    levels = [key.removeprefix(f"{split}/") for key in every if key.startswith(f"{split}/{OF_LEVELS}")]
+    names = {**{name: f"{split}/{name}" for name in (*columns, *levels)}, **OF_THE_RUN}
     samples = {name: [job.metrics[key] for job in measured if key in job.metrics] for name, key in names.items()}
     return {name: mean_and_standard_error(values) for name, values in samples.items() if values}
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from vae_lightning.models.levels import num_coarse_latents
 from vae_lightning.models.pixels import to_uint8
 from vae_lightning.runs.run import Run
 
@@ -20,7 +21,7 @@ CHUNK = 32  # latents decoded at once
 
 @dataclass(frozen=True)
 class Latents:
-    """One face's code in one run, and what its latents do.
+    """One face's code in one run, and what its latents do: of a hierarchical model those of its coarse levels.
 
     The codes of a plain autoencoder have no scale of their own: there a value of 1 is one standard deviation over
     held-out faces, around their mean.
@@ -29,7 +30,7 @@ class Latents:
     code: Float[Tensor, " latent"]
     centre: Float[Tensor, " latent"]
     scale: Float[Tensor, " latent"]
-    activity: Float[Tensor, " latent"]  # KL in nats; an autoencoder's standard deviation
+    activity: Float[Tensor, " coarse"]  # KL in nats; an autoencoder's standard deviation
     active: Int64[Tensor, " active"]  # those that say anything, most active first, MOST_ACTIVE at most; else all
     is_active: bool  # whether any says anything
     effects: Float[Tensor, "active channels height width"]  # pixels in [0, 1]: between -1 and 1
@@ -54,8 +55,8 @@ def measure_latents(run: Run, faces: UInt8[Tensor, "faces channels height width"
     if not posterior.mean.isfinite().all():
         raise ValueError("its latents are not finite (nan or inf), so there is nothing to traverse")
     if run.model.has_prior:
-        activity = posterior.kl_per_latent().mean(0)
-        centre, scale = torch.zeros_like(activity), torch.ones_like(activity)
+        activity = posterior.kl_per_latent().mean(0)[: num_coarse_latents(run.model.latent_levels)]
+        centre, scale = torch.zeros_like(posterior.mean[0]), torch.ones_like(posterior.mean[0])
         is_active = activity > SMALLEST_KL_NATS
     else:
         activity = scale = posterior.mean.std(0, correction=0)
