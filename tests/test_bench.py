@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from tiny_runs import LADDER
 from typer.testing import CliRunner
 
 from vae_lightning.cli.app import app
@@ -18,16 +19,18 @@ from vae_lightning.cli.bench.parts import bare_loop_speed, loader
 from vae_lightning.cli.bench.peer import PeerVAE
 from vae_lightning.data import FaceDataModule
 from vae_lightning.data.loading import BatchLoader, DeviceBatchLoader
+from vae_lightning.losses import Logistic
 
 
 @pytest.fixture
 def benched(tiny_celeba: Callable[..., Path], tmp_path: Path) -> Callable[..., Benched]:
-    def make(residence: str = "host", **model: Any) -> Benched:
+    def make(residence: str = "host", reconstruction: str = "SquaredError", **model: Any) -> Benched:
         data = FaceDataModule(root=str(tiny_celeba(30)), data_dir=str(tmp_path), image_size=32, residence=residence)
         data.prepare_data()
         model = {"_target_": "vae_lightning.models.ConvVAE", "image_size": 32, "latent_dim": 6, **model}
         config = {
             "model": model,
+            "reconstruction": {"_target_": f"vae_lightning.losses.{reconstruction}"},
             "data": {"batch_size": 8, "image_size": 32},
             "trainer": {"precision": "32-true"},
             "optimizer": {"lr": 1e-3},
@@ -53,7 +56,10 @@ def test_the_loader_is_the_one_that_training_uses(benched: Callable[..., Benched
     assert isinstance(loader(benched(residence="device")), DeviceBatchLoader)
 
 
-def test_the_bare_loop_trains(benched: Callable[..., Benched], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("model", [{}, {**LADDER, "reconstruction": "Logistic"}], ids=["conv", "ladder"])
+def test_the_bare_loop_trains_with_the_runs_pixel_term(
+    model: dict[str, Any], benched: Callable[..., Benched], monkeypatch: pytest.MonkeyPatch
+) -> None:
     models = []
     new_model = Benched.new_model
 
@@ -63,9 +69,13 @@ def test_the_bare_loop_trains(benched: Callable[..., Benched], monkeypatch: pyte
         return models[-2]
 
     monkeypatch.setattr(Benched, "new_model", remember)
-    assert bare_loop_speed(benched(), 0.01) > 0
-    model, before = models
-    assert not any(torch.equal(one, other) for one, other in zip(model.parameters(), before, strict=True))
+    measured = benched(**model)
+    assert bare_loop_speed(measured, 0.01) > 0
+    trained, before = models
+    assert not any(torch.equal(one, other) for one, other in zip(trained.parameters(), before, strict=True))
+    assert isinstance(measured.new_module().objective.reconstruction, Logistic) == bool(model)
+    flops = measured.count_flops()
+    assert 0 < flops["decoding"] < flops["forward"] < flops["training"]
 
 
 def test_the_peer_is_the_published_network() -> None:

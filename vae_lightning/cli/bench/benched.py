@@ -13,9 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vae_lightning.data import FaceDataModule
 from vae_lightning.launch.hardware import best_precision
-from vae_lightning.losses import KLWeight, Objective, SquaredError
+from vae_lightning.losses import KLWeight, Objective, ReconstructionLoss
 from vae_lightning.models import Autoencoder
 from vae_lightning.runs.checkpoints import build_model
+from vae_lightning.runs.parts import build_part
 from vae_lightning.system.repository import REPOSITORY
 from vae_lightning.training.vae_module import VAEModule
 
@@ -52,8 +53,11 @@ class Benched:
         return model.to(memory_format=torch.channels_last) if channels_last else model
 
     def new_module(self) -> VAEModule:
-        """A module with squared error and KL, whatever the run's objective is."""
-        return VAEModule(self.new_model(), Objective(SquaredError()), torch.optim.Adam).to(self.device)
+        """A module with the run's pixel term and the plain KL."""
+        return VAEModule(self.new_model(), Objective(self.new_term()), torch.optim.Adam).to(self.device)
+
+    def new_term(self) -> ReconstructionLoss:
+        return build_part(ReconstructionLoss, self.config["reconstruction"]).to(self.device)
 
     def count_flops(self) -> dict[str, float]:
         """Floating-point operations per image, as PyTorch counts them: in convolutions and matrix products."""
@@ -67,6 +71,7 @@ class Benched:
         with FlopCounterMode(display=False) as counter:
             loss.backward()
         flops["training"] = flops["forward"] + counter.get_total_flops()
+        module.model.requires_grad_(False)  # the counter asks parameters that a ladder expands for their gradient
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             module.model.decode(noise)
         flops["decoding"] = counter.get_total_flops()

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vae_lightning.cli.bench.benched import Benched
@@ -53,13 +52,13 @@ def loader_speed(benched: Benched, seconds: float) -> float:
 
 
 def bare_loop_speed(benched: Benched, seconds: float, *, as_pytorch_comes: bool = False) -> float:
-    """The model and nothing around it: gather, forward, backward, step; squared error + KL.
+    """The model and nothing around it: gather, forward, backward, step; pixel term + KL.
 
     The ten lines that one would write by hand, in the run's precision, channels_last and with a fused optimizer; with
     `as_pytorch_comes` in float32, NCHW and with Adam's defaults.
     """
     channels_last = not as_pytorch_comes
-    model = benched.new_model(channels_last=channels_last)
+    model, term = benched.new_model(channels_last=channels_last), benched.new_term()
     fused = None if as_pytorch_comes else True
     optimizer = torch.optim.Adam(model.parameters(), lr=float(benched.config["optimizer"]["lr"]), fused=fused)
     enabled = benched.dtype == torch.bfloat16 and not as_pytorch_comes
@@ -69,10 +68,9 @@ def bare_loop_speed(benched: Benched, seconds: float, *, as_pytorch_comes: bool 
         pixels = to_pixel_range(levels, model.pixel_range)
         pixels = pixels if channels_last else pixels.contiguous()
         with precision:
-            draw = model.draw(pixels, torch.randn(len(pixels), model.latent_dim, device=pixels.device))
-            reconstruction = model.decode(draw.latents)
-        kl = draw.kl_per_latent.sum()
-        loss = (F.mse_loss(reconstruction, pixels, reduction="sum") + kl) / len(pixels)
+            noise = torch.randn(len(pixels), model.latent_dim, device=pixels.device)
+            draw, prediction = model.draw_and_predict(pixels, noise)
+        loss = (term(prediction, pixels) + draw.kl_per_latent.sum(1)).mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
