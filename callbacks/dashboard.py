@@ -55,7 +55,9 @@ def begin_session(logger: TensorBoardLogger, step: int) -> None:
 def order_charts(loggers: Iterable[Logger], module: RunModule) -> None:
     """Lays out TensorBoard's custom scalars, rate and distortion first; to be called once per run."""
     if isinstance(module, VAEModule):
-        charts, measured = CHARTS_OF_VAES, _measured_by_vae(module)
+        levels = [] if module.model.is_flat else [f"kl_nats_{level.name}" for level in module.model.latent_levels]
+        charts = CHARTS_OF_VAES | ({"KL of each level": tuple(levels)} if levels else {})
+        measured = _measured_by_vae(module) | {*levels}
     else:
         assert isinstance(module, RecognizerModule)
         reads_factors = module.network.target == "factors"

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from callbacks.base import EveryNEpochs, datamodule_of
 from callbacks.dashboard import event_folders
+from vae_lightning.models.levels import coarse_levels, num_coarse_latents
 from vae_lightning.pictures.grids import write_picture
 from vae_lightning.runs.subject import Subject
 from vae_lightning.system.whole_files import replacing
@@ -31,7 +32,8 @@ class Projector(EveryNEpochs):
     """Shows the posterior means of validation faces in TensorBoard's projector when training ends.
 
     A sprite shows the faces, and a table the file, split, person and attributes, as far as the data have them. The
-    means are computed in float32, with the weights of validation. TensorBoard reads them only when it starts.
+    means are computed in float32, with the weights of validation; of a hierarchical model they are those of its coarse
+    levels. TensorBoard reads them only when it starts.
 
     Args:
         num_faces: evenly spaced over the split; all of them where there are fewer.
@@ -71,12 +73,16 @@ class Projector(EveryNEpochs):
         subject = Subject(
             module.model.eval(), datamodule_of(trainer), module.objective.reconstruction, device=module.device
         )
-        means = subject.posterior("val", self.num_faces).mean.numpy()
+        levels = [level.name for level in coarse_levels(module.model.latent_levels)]
+        count = num_coarse_latents(module.model.latent_levels)  # a browser would not show all of thousands
+        means = subject.posterior("val", self.num_faces).mean[:, :count].numpy()
         module.model.train(was_training)
+        which = "" if module.model.is_flat else f" of {', '.join(levels)}"
         for folder in folders:
             if self._written_at_step is None:
                 write_faces(folder, subject, self.num_faces)
-            write_latents(folder, means, trainer.global_step, sprite_pixels(len(means), module.model.image_size))
+            side = sprite_pixels(len(means), module.model.image_size)
+            write_latents(folder, means, trainer.global_step, side, which)
         if self._written_at_step is None:
             log.info(
                 f"TensorBoard's projector has the latents of {len(means):,} validation faces; start TensorBoard again "
@@ -120,8 +126,12 @@ def draw_sprite(faces: UInt8[Tensor, "faces channels size size"]) -> UInt8[np.nd
     return cells.reshape(across * size, across * size, 3).numpy()
 
 
-def write_latents(folder: Path, means: Float[np.ndarray, "faces latent"], step: int, face_pixels: int) -> None:
+def write_latents(
+    folder: Path, means: Float[np.ndarray, "faces latent"], step: int, face_pixels: int, which: str = ""
+) -> None:
     """The latents, and a list of all projections, the newest first; `write_faces` has been called before.
+
+    `which` latents they are stands in the projection's name: those of a hierarchical model's coarse levels.
 
     Not by SummaryWriter.add_embedding: after a run is resumed it forgets what was projected before, it writes a sprite
     and a table for every projection, and TensorBoard may read its files half-written.
@@ -130,7 +140,7 @@ def write_latents(folder: Path, means: Float[np.ndarray, "faces latent"], step: 
     with replacing(folder / path) as unfinished:
         np.savetxt(unfinished, means, fmt="%.9g", delimiter="\t")
     newest = EmbeddingInfo(
-        tensor_name=f"posterior means, step {step}",
+        tensor_name=f"posterior means{which}, step {step}",
         tensor_shape=means.shape,
         tensor_path=path,
         metadata_path=METADATA_PATH,

@@ -183,6 +183,25 @@ def test_runs_that_differ_share_their_charts(logdir: Path) -> None:
     ]
 
 
+def test_a_ladder_shows_its_coarse_latents_and_charts_of_its_levels(logdir: Path, tmp_path: Path) -> None:
+    root = logdir.parent / "celeba"
+    lists = ["sides=[4,32]", "widths=[8,8]", "blocks=[1,1]", "latent_channels=[2,1]"]
+    ladder = [
+        "model=ladder",
+        "kl=per_level",
+        "reconstruction=logistic",
+        *(f"model.{each}" for each in lists),
+        "model.latent_dim=null",
+    ]
+    settings = [*ladder, "callbacks=[loss_curves,projector]", WATCHED, "trainer.max_epochs=1"]
+    run_dir = train_tiny(root, logdir.parent / "data", tmp_path / "ladder", *settings)
+    assert layout_of(run_dir)["KL of each level"] == ["kl_nats_4x4", "kl_nats_32x32"]
+    config = (run_dir / "projector_config.pbtxt").read_text()
+    assert "posterior means of 4x4, step" in config
+    (latents,) = (run_dir / "projector").glob("step=*.tsv")
+    assert np.loadtxt(latents, delimiter="\t").shape[1] == 32
+
+
 def test_a_network_that_reads_faces_has_charts_of_its_own(tmp_path: Path) -> None:
     logger = TensorBoardLogger(tmp_path, name="", version="")
     order_charts([logger], build_module(compose_plain("experiment=factor_regressor")))
