@@ -13,7 +13,7 @@ import torch
 from conftest import train_tiny, write_celeba
 from PIL import Image
 from safetensors import safe_open
-from tiny_runs import PRIVATE, checkpoint, fit_everything, write_run
+from tiny_runs import LADDER, PRIVATE, checkpoint, fit_everything, write_run
 from typer.testing import CliRunner
 
 from vae_lightning import load_run
@@ -32,6 +32,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "linear": {"_target_": "vae_lightning.models.LinearVAE", "hidden_dim": 16, "output_activation": "tanh"},
     "patch": {"_target_": "vae_lightning.models.PatchVAE", "widths": [8, 8], "decoder_widths": [8, 8]},
     "residual": {"_target_": "vae_lightning.models.ResidualVAE", "widths": [8, 8, 8], "num_blocks": 1},
+    "ladder": {**LADDER, "reconstruction": "Logistic"},
 }
 
 
@@ -55,7 +56,7 @@ def test_the_folder_computes_bitwise_what_the_run_does(name: str, tmp_path: Path
     run = write_run(tmp_path / "run", **MODELS[name])
     exported = export_run(run, tmp_path / "exported")
     before, after = load_run(run), load_run(exported.folder)
-    latents = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
+    latents = torch.randn(3, before.model.latent_dim, generator=torch.Generator().manual_seed(0))
     images = before.decode(latents)
     assert images.std() > 0
     assert torch.equal(after.decode(latents), images)

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from tiny_runs import PRIVATE, checkpoint, fit_everything, write_run
+from tiny_runs import LADDER, PRIVATE, checkpoint, fit_everything, write_run
 
 from vae_lightning.export import export_run
 from vae_lightning.losses import KLTerm, ReconstructionLoss
@@ -52,6 +52,19 @@ def test_the_card_says_what_the_model_is_and_its_lines_of_python_run(tmp_path: P
     drawn = card_of(write_run(tmp_path / "drawn", source="faces"), tmp_path / "faces")
     assert "CelebA" not in drawn
     assert front_matter(drawn)["license"] == "unknown"
+
+
+def test_the_card_of_a_ladder_has_its_levels_and_an_exact_likelihood(tmp_path: Path) -> None:
+    card = card_of(write_run(tmp_path / "run", "Logistic", **LADDER), tmp_path / "exported")
+    assert "| latents | 1,120 latents in 3 levels, Gaussian given the levels above" in card
+    assert "4x4 32, 8x8 64, 32x32 1,024 |" in card
+    assert "the probability of each pixel's level under logistic distributions" in card
+    assert "bits_per_dim is exact" in card
+    assert "Reconstructions are sharp" in card
+    flat = card_of(write_run(tmp_path / "flat"), tmp_path / "flat exported")
+    assert "| latents | 6, Gaussian |" in flat
+    assert "bits_per_dim is exact" not in flat
+    assert "fine structure is blurred" in flat
 
 
 def test_scores_are_those_of_this_checkpoint(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from vae_lightning.export.carried import Carried
 from vae_lightning.export.contents import DEMO, SAMPLES
 from vae_lightning.export.onnx_files import OnnxFile
 from vae_lightning.losses import KLTerm, ReconstructionLoss
+from vae_lightning.models.levels import level_words
 from vae_lightning.runs.fitted import digest_of
 from vae_lightning.runs.layout import (
     BEST_KEY,
@@ -70,6 +71,8 @@ def model_card(
         onnx=[(file, f"{_shapes(file.inputs)} → {_shapes(file.outputs)}") for file in onnx],
         demo=DEMO if (folder / DEMO).is_dir() else "",
         objective=_objective(vae, record["config"]),
+        is_flat=vae.model.is_flat,
+        is_exact=_reconstruction(record["config"]).has_probability,
         settings=_settings(vae, config),
         scores=scores,
         split=split,
@@ -138,7 +141,7 @@ def _settings(vae: Run, config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "architecture": _described(run["model"]),
         "parameters": f"{parameters:,}",
-        "latents": f"{vae.model.latent_dim}, {'Gaussian' if vae.model.has_prior else 'deterministic'}",
+        "latents": _latents(vae),
         "pixels": f"{data['image_size']}×{data['image_size']}, {data['color']}",
         "β": run["beta"] if vae.model.has_prior else None,
         "schedule of β": _described(run["beta_schedule"]) if vae.model.has_prior else None,
@@ -152,6 +155,15 @@ def _settings(vae: Run, config: Mapping[str, Any]) -> dict[str, Any]:
         "precision": run["trainer"]["precision"],
         "seed": run["seed"],
     }
+
+
+def _latents(vae: Run) -> str:
+    """How many of which kind; of a hierarchical model also how many each level has, coarse first."""
+    kind = "Gaussian" if vae.model.has_prior else "deterministic"
+    if vae.model.is_flat:
+        return f"{vae.model.latent_dim}, {kind}"
+    levels = ", ".join(f"{level.name} {level.size:,}" for level in vae.model.latent_levels)
+    return f"{level_words(vae.model.latent_levels)}, {kind} given the levels above, in units of their prior: {levels}"
 
 
 def _objective(vae: Run, run: Mapping[str, Any]) -> str:
@@ -178,6 +190,10 @@ def _described(config: Mapping[str, Any]) -> str:
 def _words(base: type[ReconstructionLoss | KLTerm], config: Mapping[str, Any]) -> str:
     """What a term of the objective says of itself; a term that says nothing is called by its name."""
     return find_class(base, config["_target_"]).words or _class_name(config)
+
+
+def _reconstruction(run: Mapping[str, Any]) -> type[ReconstructionLoss]:
+    return find_class(ReconstructionLoss, run["reconstruction"]["_target_"])
 
 
 def _class_name(config: Mapping[str, Any]) -> str:

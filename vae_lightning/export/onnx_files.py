@@ -23,14 +23,17 @@ DECODER = "decoder.onnx"
 
 
 class OnnxEncoder(nn.Module):
-    """Images in [0, 1] -> mean and logvar of q(z|x), or the codes of a plain autoencoder."""
+    """Images in [0, 1] -> mean and logvar of q(z|x), the codes of a plain autoencoder, or the means alone of a
+    hierarchical model, whose levels' log-variances depend on what is drawn above.
+    """
 
     def __init__(self, model: Autoencoder) -> None:
         super().__init__()
         self.model = model
         self.input_name = "images"
         # not "mean": the exporter calls inner values by their operators' names, and does not see that two are alike
-        self.output_names = ("posterior_mean", "posterior_logvar") if model.has_prior else ("codes",)
+        gaussian = ("posterior_mean", "posterior_logvar") if model.is_flat else ("posterior_mean",)
+        self.output_names = gaussian if model.has_prior else ("codes",)
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> tuple[Tensor, ...]:
         low, high = self.model.pixel_range

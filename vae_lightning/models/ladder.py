@@ -148,7 +148,7 @@ class LadderVAE(Autoencoder):
             found.append((latents, mean, logvar))
             return latents
 
-        maps = self._descend(len(images), choose)
+        maps = self._descend(images, choose)
         latents, mean, logvar = (
             torch.cat([part.flatten(1) for part in each], dim=1) for each in zip(*found, strict=True)
         )
@@ -161,7 +161,7 @@ class LadderVAE(Autoencoder):
 
     def pixel_parameters(self, latents: Latents) -> Float[Tensor, "batch maps height width"]:
         parts = iter(self._maps_of(latents))
-        maps = self._descend(len(latents), lambda group, above: next(parts))
+        maps = self._descend(latents, lambda group, above: next(parts))
         return self._to_pixels(maps)
 
     def _to_pixels(self, maps: Maps) -> Maps:
@@ -191,9 +191,10 @@ class LadderVAE(Autoencoder):
                 maps = self.shrink[number - 1](maps)
         return seen
 
-    def _descend(self, batch: int, choose: Chooser) -> Maps:
+    def _descend(self, given: Float[Tensor, "batch ..."], choose: Chooser) -> Maps:
         """From the coarsest map to the finest, with the latents that `choose` gives; the last map."""
-        maps, level = self.common[0].expand(batch, -1, -1, -1), 0
+        # not len(given), a number: exported, it would hold for this size of batch alone
+        maps, level = self.common[0].expand(given.shape[0], -1, -1, -1), 0
         for group in self._in_order:
             if group.side != maps.shape[-1]:
                 maps = F.pixel_shuffle(self.grow[level](maps), group.side // maps.shape[-1])
