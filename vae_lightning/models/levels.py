@@ -56,3 +56,24 @@ def latent_name(levels: Sequence[LatentLevel], number: int) -> str:
             channel, row = divmod(place, level.height)
             return f"{level.name} map {channel} ({row}, {column})"
     raise IndexError(number)
+
+
+def chosen_levels(levels: Sequence[LatentLevel], names: Sequence[str] | None = None) -> list[LatentLevel]:
+    """`coarse_levels`, or only the first of them, by name.
+
+    Raises:
+        ValueError: a flat model, or names that are not those of the coarsest levels in their order.
+    """
+    coarse = coarse_levels(levels)
+    if not names:
+        return coarse
+    if len(levels) == 1:
+        raise ValueError(f"levels={','.join(names)}: this model has a single level of latents; leave it out")
+    if list(names) != [level.name for level in coarse[: len(names)]]:
+        known = [level.name for level in coarse]
+        allowed = " or ".join(",".join(known[: number + 1]) for number in range(len(known)))
+        raise ValueError(
+            f"levels={','.join(names)}: allowed are the coarsest levels in their order, {allowed}; all levels of this "
+            f"model: {', '.join(level.name for level in levels)}, and {COARSE_LATENTS:,} latents at most are fitted"
+        )
+    return coarse[: len(names)]

@@ -1,6 +1,6 @@
 """The class Subject: a trained model with its data, as metrics and edits use it; shared results are computed once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import fields
 
@@ -22,6 +22,7 @@ from vae_lightning.models.distributions import (
     Posterior,
     PosteriorDraw,
 )
+from vae_lightning.models.levels import chosen_levels
 from vae_lightning.models.pixels import to_pixel_range, to_uint8, to_unit_range
 from vae_lightning.runs.run import Run
 from vae_lightning.system.progress import Track, untracked
@@ -48,6 +49,11 @@ class Subject:
         batch_size: images at once; None = as many as have 2^20 pixels.
         track: shows progress.
         prior_file: keeps fitted priors; None keeps them in memory only.
+        levels: names of the coarsest levels of a hierarchical model, which priors, probes, directions and bases are
+            fitted to; None: as many as have at most 1,024 latents.
+
+    Raises:
+        ValueError: a batch size below 1, or as `chosen_levels`.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class Subject:
         batch_size: int | None = None,
         track: Track = untracked,
         prior_file: PriorFile | None = None,
+        levels: Sequence[str] | None = None,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: at least 1 is allowed")
@@ -74,6 +81,8 @@ class Subject:
         self.batch_size = batch_size or max(1, BATCH_PIXELS // (model.image_size**2))
         self.track = track
         self.prior_file = prior_file
+        self.levels = chosen_levels(model.latent_levels, levels)
+        self._codes: dict[tuple[Split, int], Float[Tensor, "rows code"]] = {}
         self._posteriors: dict[tuple[Split, int], Posterior] = {}
         self._priors: dict[str, Prior] = {"normal": StandardNormal(model.latent_dim)}
 
@@ -96,20 +105,50 @@ class Subject:
     def model_input(self, pixels: UInt8[Tensor, "batch channels height width"]) -> Images:
         return to_pixel_range(pixels, self.model.pixel_range)
 
-    @torch.inference_mode()
+    @property
+    def num_coarse(self) -> int:
+        """Latents of `levels`, which come first: all latents of a flat model."""
+        return sum(level.size for level in self.levels)
+
+    @property
+    def level_names(self) -> tuple[str, ...]:
+        """Names of `levels`; none of a flat model."""
+        return () if self.model.is_flat else tuple(level.name for level in self.levels)
+
+    @property
+    def which_latents(self) -> str:
+        """Which latents codes and fitted priors are of, in words; empty for a flat model."""
+        all_latents = f"{self.num_coarse:,} of {self.model.latent_dim:,} latents"
+        return "" if self.model.is_flat else f" of the levels {', '.join(self.level_names)} ({all_latents})"
+
+    def codes(self, split: Split | None = None, at_most: int | None = None) -> Float[Tensor, "rows code"]:
+        """Posterior means of `levels` for `rows(split, at_most)`, on the CPU: what probes and scores read."""
+        if self.model.is_flat:
+            return self.posterior(split, at_most).mean
+        split = split or self.split
+        key = (split, len(self.rows(split, at_most)))
+        if key in self._posteriors:
+            return self._posteriors[key].mean[:, : self.num_coarse]
+        if key not in self._codes:  # the finer levels of thousands of images would fill the memory
+            parts = self._encoded(split, at_most)
+            self._codes[key] = torch.cat([part.mean[:, : self.num_coarse].cpu() for part in parts])
+        return self._codes[key]
+
     def posterior(self, split: Split | None = None, at_most: int | None = None) -> Posterior:
         """q(z|x) of `rows(split, at_most)`, on the CPU."""
         split = split or self.split
-        rows = self.rows(split, at_most)
-        key = (split, len(rows))
+        key = (split, len(self.rows(split, at_most)))
         if key not in self._posteriors:
-            parts = [
-                self.model.encode(self.model_input(self.pixels(split, rows[part])))
-                for part in self.batches(len(rows), f"Encoding {split} images")
-            ]
+            parts = list(self._encoded(split, at_most))
             kind, names = type(parts[0]), [one.name for one in fields(parts[0])]
             self._posteriors[key] = kind(*(torch.cat([getattr(part, name).cpu() for part in parts]) for name in names))
         return self._posteriors[key]
+
+    def _encoded(self, split: Split, at_most: int | None) -> Iterator[Posterior]:
+        rows = self.rows(split, at_most)
+        for part in self.batches(len(rows), f"Encoding {split} images"):
+            with torch.inference_mode():
+                yield self.model.encode(self.model_input(self.pixels(split, rows[part])))
 
     @torch.inference_mode()
     def draw(
@@ -200,11 +239,18 @@ class Subject:
 
 
 def open_subject(
-    run: Run, *, split: Split = "test", seed: int = 0, batch_size: int | None = None, track: Track = untracked
+    run: Run,
+    *,
+    split: Split = "test",
+    seed: int = 0,
+    batch_size: int | None = None,
+    track: Track = untracked,
+    levels: Sequence[str] | None = None,
 ) -> Subject:
     """A run with its data; the model is a copy of the run's.
 
     Raises:
+        ValueError: as `Subject`.
         DataError: the data have moved or changed.
         RunError: the checkpoint does not hold the state of its pixel term.
     """
@@ -218,4 +264,5 @@ def open_subject(
         batch_size=batch_size,
         track=track,
         prior_file=run.prior_file,
+        levels=levels,
     )
