@@ -16,6 +16,7 @@ from callbacks.base import EveryNEpochs, datamodule_of
 from callbacks.dashboard import save_picture
 from vae_lightning.latents.statistics import latent_statistics
 from vae_lightning.models import Autoencoder
+from vae_lightning.models.levels import num_coarse_latents
 from vae_lightning.models.pixels import to_pixel_range
 from vae_lightning.pictures.face_grids import (
     Grid,
@@ -212,7 +213,8 @@ class TraversalGrid(ImageGrid):
     Args:
         run_dir: the run folder.
         every_n_epochs: see `ImageGrid`.
-        dimensions: which latents; None takes those with the largest KL (an autoencoder's: largest variance).
+        dimensions: which latents; None takes those with the largest KL (an autoencoder's: largest variance), of a
+            hierarchical model those of its coarse levels.
         num_dimensions: how many, where `dimensions` is None.
         limit: the largest value.
         num_steps: number of values.
@@ -251,6 +253,6 @@ class TraversalGrid(ImageGrid):
 
     def draw(self, model: Autoencoder, faces: UInt8[Tensor, "faces channels height width"]) -> Grid:
         statistics = latent_statistics([model.encode(to_pixel_range(faces, model.pixel_range))])
-        chosen = self.dimensions or statistics.most_active(self.num_dimensions)
+        chosen = self.dimensions or statistics.most_active(self.num_dimensions, num_coarse_latents(model.latent_levels))
         grid = traversal_grid(model, faces[0], chosen, statistics, self.limit, self.num_steps)
         return grid if self.dimensions else replace(grid, title=f"{grid.title}, most active first")

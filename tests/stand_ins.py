@@ -97,7 +97,7 @@ def by_name(measured: Result) -> dict[str, Value]:
 
 
 def subject_of(
-    model: Autoencoder, images: np.ndarray, reconstruction: ReconstructionLoss | None = None, **others: int
+    model: Autoencoder, images: np.ndarray, reconstruction: ReconstructionLoss | None = None, **others: Any
 ) -> Subject:
     """The same images in all splits, without a data set on disk."""
     data = FaceDataModule(source="noise")

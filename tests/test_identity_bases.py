@@ -88,7 +88,7 @@ def test_no_components_give_the_image_and_all_of_them_the_essence(planted: Plant
     assert basis.variance_share.sum() == pytest.approx(1)
     assert basis.variance_share.min() > 0
     for components in (-1, 17):
-        with pytest.raises(ValueError, match=f"components={components}: this model has 16 latents, so 0 to 16"):
+        with pytest.raises(ValueError, match=f"components={components}: of 16 latents, so 0 to 16"):
             basis.transfer(images, essence, components)
 
 

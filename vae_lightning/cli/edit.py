@@ -34,6 +34,13 @@ Split = Annotated[str, typer.Option(help="Whose faces: train, val or test.")]
 Unit = Annotated[
     str, typer.Option(help="std: 1 is one standard deviation of the latents; class: 1 reaches the class mean.")
 ]
+Method = Annotated[str, typer.Option(help="means (of the classes), probe (a linear one), or another edit: one_latent.")]
+Levels = Annotated[
+    str, typer.Option(help="Of a ladder, by comma: move these coarsest levels. Default: up to 1,024 latents.")
+]
+Finer = Annotated[
+    str, typer.Option(help="What becomes of a ladder's finer levels: keep, redraw (from N(0, I)), or mean (0).")
+]
 Remove = Annotated[bool, typer.Option("--remove", help="Remove it from faces that have it.")]
 
 
@@ -53,8 +60,11 @@ def amplify(
     ] = 3.0,
     steps: Annotated[int, typer.Option(min=2, max=1_000, help="Values of α.")] = 10,
     images: Annotated[int, typer.Option(min=2, help="Training images that latents are ranked by.")] = 1_000,
+    levels: Levels = "",
+    finer: Finer = "keep",
     count: Count = 8,
     split: Split = "test",
+    seed: Seed = 0,
     out: Folder = None,
     checkpoint: Which = "best",
     device: Device = "auto",
@@ -70,39 +80,43 @@ def amplify(
 
     settings = {
         **{"edit": "amplify", "by": by, "attribute": attribute, "range": limit, "steps": steps, "images": images},
-        "photographs": [*map(str, photographs or [])],
+        **{"photographs": [*map(str, photographs or [])], "finer": finer},
     }
     named = whole_numbers("dimensions", dimensions)
-    with opened(run, checkpoint, device, split=split, out=out) as workplace:
+    with opened(run, checkpoint, device, split=split, seed=seed, out=out, levels=levels) as workplace:
         subject = workplace.subject
         ranking = rank_dimensions(subject, by, images, attribute)
         chosen = named or [int(row["dimension"] or 0) for row in ranking[:top]]
-        moved = amplify(subject, *workplace.faces(photographs, count), chosen, limit, steps, images, attribute)
+        moved = amplify(subject, *workplace.faces(photographs, count), chosen, limit, steps, images, attribute, finer)
         found = correlation_results(subject, images, chosen)
     name = f"amplify_{attribute or by}" if not named else "amplify_" + "_".join(map(str, named[:5]))
     tables = {"dimension_ranking": ranking, **found.tables}
     outcome = replace(moved, tables=tables, pictures={**moved.pictures, **found.pictures})
     asked = (correlation_column(attribute),) if attribute else ()
-    ranked = ("rank", "dimension", *asked, "variance", "kl_nats", "best_attribute", "best_correlation")
+    place = () if subject.model.is_flat else ("place",)
+    ranked = ("rank", "dimension", *place, *asked, "variance", "kl_nats", "best_attribute", "best_correlation")
     best = ("attribute", "dimension", "correlation")
     finish(workplace, outcome, name, out, settings, show={"dimension_ranking": ranked, "best_dimensions": best})
 
 
 @edit.command(epilog=example("vae edit directions last"))
 @ends_with_one_line
-def directions(run: RunPath, out: Folder = None, checkpoint: Which = "best", device: Device = "auto") -> None:
+def directions(
+    run: RunPath, levels: Levels = "", out: Folder = None, checkpoint: Which = "best", device: Device = "auto"
+) -> None:
     """Fit the directions of all attributes and keep them beside the checkpoint: `load_run(…).edit` reads them."""
     from vae_lightning.cli.workplace import finish, opened
     from vae_lightning.editing.attributes.directions import direction_table, normals_picture, subject_directions
     from vae_lightning.scores.result import Result
 
-    with opened(run, checkpoint, device, out=out) as workplace:
+    with opened(run, checkpoint, device, out=out, levels=levels or None) as workplace:
         fitted = subject_directions(workplace.subject, workplace.run.direction_file)
     tables = {"directions": direction_table(fitted)}
     columns = ("attribute", "with", "without", "means_gap", "means_gap_std", "cosine")
-    outcome = Result(
-        (), {"file": str(workplace.run.direction_file.path)}, (), tables, {"normals": normals_picture(fitted)}
-    )
+    which = workplace.subject.which_latents
+    remarks = [f"Directions move latents{which}."] if which else []
+    protocol = {"file": str(workplace.run.direction_file.path)}
+    outcome = Result((), protocol, remarks, tables, {"normals": normals_picture(fitted)})
     finish(workplace, outcome, "directions", out, {"edit": "directions"}, show={"directions": columns})
 
 
@@ -112,16 +126,15 @@ def attribute(
     run: RunPath,
     name: Annotated[str, typer.Argument(metavar="ATTRIBUTE", help="As the data call it: Smiling, Male, …")],
     photographs: Photographs = None,
-    method: Annotated[
-        str,
-        typer.Option(help="means (of the classes), probe (a linear one), or another edit: one_latent."),
-    ] = "means",
+    method: Method = "means",
     orthogonal_to: Annotated[str, typer.Option(help="Attributes that shall stay, by comma.")] = "",
     strengths: Annotated[str, typer.Option(help="By comma; 0 is the reconstruction.")] = "-3,-2,-1,0,1,2,3",
     unit: Unit = "std",
     images_per_class: Annotated[
         int | None, typer.Option(min=1, help="Means of so many random images. Default: all.")
     ] = None,
+    levels: Levels = "",
+    finer: Finer = "keep",
     count: Count = 8,
     split: Split = "test",
     seed: Seed = 0,
@@ -144,18 +157,19 @@ def attribute(
         )
     settings: dict[str, Any] = {"edit": "attribute", "attribute": name, "method": method}
     settings |= {"orthogonal_to": others, "unit": unit, "strengths": steps, "images_per_class": images_per_class}
-    settings["photographs"] = [*map(str, photographs or [])]
-    with opened(run, checkpoint, device, split=split, seed=seed, out=out) as workplace:
+    settings |= {"photographs": [*map(str, photographs or [])], "finer": finer}
+    with opened(run, checkpoint, device, split=split, seed=seed, out=out, levels=levels or None) as workplace:
         subject = workplace.subject
         faces, labels = workplace.faces(photographs, count)
         if edit:
-            outcome = apply_edit(subject, faces, labels, name, edit(subject, name), steps, method.replace("_", " "))
+            words = method.replace("_", " ")
+            outcome = apply_edit(subject, faces, labels, name, edit(subject, name), steps, words, finer)
         else:
             fitted = fit(subject, workplace.run.direction_file, images_per_class, seed)
-            outcome = edit_attribute(subject, faces, labels, fitted.direction(name, method, others), steps, unit)
+            outcome = edit_attribute(subject, faces, labels, fitted.direction(name, method, others), steps, unit, finer)
             held = dict.fromkeys([(), tuple(others)])
             every = [fitted.direction(name, each, kept) for kept in held for each in METHODS]
-            compared = compare_directions(subject, faces[:1], every, steps, unit)
+            compared = compare_directions(subject, faces[:1], every, steps, unit, finer)
             pictures = {**outcome.pictures, **compared.pictures}
             outcome = replace(outcome, protocol={**outcome.protocol, "compared": compared.protocol}, pictures=pictures)
     finish(workplace, outcome, "_".join([name, method, *(f"without_{other}" for other in others)]), out, settings)
@@ -174,8 +188,11 @@ def guide(
     hold_others: Annotated[bool, typer.Option("--hold-others", help="Hold the other attributes where they are.")] = (
         False
     ),
+    levels: Levels = "",
+    finer: Finer = "keep",
     count: Count = 8,
     split: Split = "test",
+    seed: Seed = 0,
     out: Folder = None,
     checkpoint: Which = "best",
     device: Device = "auto",
@@ -191,13 +208,13 @@ def guide(
         raise ValueError(
             f"--classifier RUN is needed: {command('python train.py experiment=attribute_classifier')} trains one"
         )
-    with opened(run, checkpoint, device, split=split, out=out) as workplace:
+    with opened(run, checkpoint, device, split=split, seed=seed, out=out, levels=levels) as workplace:
         network = workplace.recognizer(classifier)
         first = {name: not value for name, value in list(wanted.items())[:1]}  # faces to which it can be done
         faces, labels = workplace.faces(photographs, count, **first)
-        outcome = guide_faces(workplace.subject, network, faces, labels, wanted, chosen)
+        outcome = guide_faces(workplace.subject, network, faces, labels, wanted, chosen, finer)
     settings = {"edit": "guide", "targets": wanted, **made_by(classifier=classifier), **chosen.__dict__}
-    settings["photographs"] = [*map(str, photographs or [])]
+    settings |= {"photographs": [*map(str, photographs or [])], "finer": finer}
     columns = ["face", *(f"{name} {when}" for name in wanted for when in ("before", "after")), "as asked", "distance"]
     how = "_".join(f"{name}_{'yes' if value else 'no'}" for name, value in wanted.items())
     finish(
@@ -224,8 +241,11 @@ def transfer(
     images: Annotated[int, typer.Option(min=2, help="Training images that the components are fitted to.")] = 5_000,
     judge: Annotated[str, typer.Option(help="Also score: a run of factor_regressor or attribute_classifier.")] = "",
     pairs: Annotated[int, typer.Option(min=20, help="Images and anchors that are scored.")] = 300,
+    levels: Levels = "",
+    finer: Finer = "keep",
     count: Count = 8,
     split: Split = "test",
+    seed: Seed = 0,
     out: Folder = None,
     checkpoint: Which = "best",
     device: Device = "auto",
@@ -238,17 +258,17 @@ def transfer(
     from vae_lightning.editing.identity.transfer import transfer as give_identity
 
     named = whole_numbers("anchors", anchors)
-    settings: dict[str, Any] = {"edit": "transfer", "basis": basis, "min_pictures": min_pictures}
-    with opened(run, checkpoint, device, split=split, out=out) as workplace:
+    settings: dict[str, Any] = {"edit": "transfer", "basis": basis, "min_pictures": min_pictures, "finer": finer}
+    with opened(run, checkpoint, device, split=split, seed=seed, out=out, levels=levels) as workplace:
         subject = workplace.subject
         if named:
             people = [find_person(subject, subject.split, identity, min_pictures) for identity in named]
         else:
             people = people_with(subject, subject.split, min_pictures)[:num_anchors]
         rows = choose_subjects(subject, people, count)
-        outcome = give_identity(subject, people, rows, components, basis, images)
+        outcome = give_identity(subject, people, rows, components, basis, images, finer)
         if judge:
-            scored = score_transfer(subject, workplace.recognizer(judge), pairs, min_pictures, images)
+            scored = score_transfer(subject, workplace.recognizer(judge), pairs, min_pictures, images, finer)
             pictures, tables = {**outcome.pictures, **scored.pictures}, {**outcome.tables, **scored.tables}
             outcome = replace(outcome, tables=tables, pictures=pictures)
     taken = outcome.protocol["components"]

@@ -117,6 +117,7 @@ def traverse(
     device: Device = "auto",
 ) -> None:
     """One face, and in each row one latent set to values from -3 to 3."""
+    from vae_lightning.models.levels import num_coarse_latents
     from vae_lightning.pictures.face_grids import traversal_grid
     from vae_lightning.pictures.grids import labelled_grid
     from vae_lightning.runs.layout import IMAGES, results_folder
@@ -132,7 +133,7 @@ def traverse(
     faces = vae.preprocess(open_photographs(photographs)) if photographs else vae.held_out_faces("test", count)
     with progress() as observer:
         statistics = vae.latent_statistics(observer.track)
-    chosen = chosen or statistics.most_active(top)
+    chosen = chosen or statistics.most_active(top, num_coarse_latents(vae.model.latent_levels))
     names = (
         [short_stem(path) for path in photographs] if photographs else [f"test_{face}" for face in range(len(faces))]
     )

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from vae_lightning.cli.arguments import Device, RunPath, Seed, Which, ends_with_one_line, split_by_comma
-from vae_lightning.cli.edit import Folder, Remove, Split, numbers
+from vae_lightning.cli.edit import Finer, Folder, Levels, Remove, Split, numbers
 from vae_lightning.system.terminal import command
 
 # of the table in the terminal; the file has all
@@ -25,6 +25,8 @@ def score(
     ),
     remove: Remove = False,
     images: Annotated[int, typer.Option(min=20, help="Test images at most.")] = 300,
+    levels: Levels = "",
+    finer: Finer = "keep",
     split: Split = "test",
     seed: Seed = 0,
     out: Folder = None,
@@ -43,7 +45,7 @@ def score(
         )
     check_judge(judge, classifier)
     steps, others = numbers("strengths", strengths), split_by_comma(orthogonal_to)
-    with opened(run, checkpoint, device, split=split, seed=seed, out=out) as workplace:
+    with opened(run, checkpoint, device, split=split, seed=seed, out=out, levels=levels or None) as workplace:
         subject = workplace.subject
         reader = workplace.recognizer(judge)
         if reader.target == "factors" and not factor:
@@ -53,9 +55,10 @@ def score(
         guide = workplace.recognizer(classifier) if classifier else None
         methods = methods_for(subject, workplace.run.direction_file, attribute, not remove, others, guide)
         target = factor or attribute
-        outcome = compare_methods(Judge(reader, subject), subject, target, not remove, methods, steps, images)
+        outcome = compare_methods(Judge(reader, subject), subject, target, not remove, methods, steps, images, finer)
     networks = made_by(judge=judge, classifier=classifier)
     settings: dict[str, Any] = {"edit": "score", "attribute": attribute, **networks}
-    settings |= {"strengths": steps, "remove": remove, "images": images, "orthogonal_to": others, "factor": factor}
+    settings |= {"strengths": steps, "remove": remove, "images": images, "orthogonal_to": others}
+    settings |= {"factor": factor, "finer": finer}
     name = f"score_{target}{'_removed' if remove else ''}"
     finish(workplace, outcome, name, out, settings, show={"at_equal_change": COLUMNS})

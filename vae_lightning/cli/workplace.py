@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vae_lightning.cli.arguments import split_by_comma
 from vae_lightning.cli.places import check_free, new_folder
 from vae_lightning.data.sources.source import SPLITS
 from vae_lightning.pictures.face_grids import Faces
@@ -81,12 +82,23 @@ class Workplace:
 
 @contextmanager
 def opened(
-    run: str, checkpoint: str, device: str, *, split: str = "test", seed: int = 0, out: Path | None = None
+    run: str,
+    checkpoint: str,
+    device: str,
+    *,
+    split: str = "test",
+    seed: int = 0,
+    out: Path | None = None,
+    levels: str | None = "",
 ) -> Iterator[Workplace]:
     """Opens a run with its data, and shows a progress bar during the block.
 
+    `levels` names those of a hierarchical model that are edited, by comma. Empty: its coarse levels; None: those that
+    directions were fitted to, if any were.
+
     Raises:
-        ValueError: run, device or split do not exist, the data have moved, or the folder `out` holds an edit already.
+        ValueError: run, device, split or levels do not exist, the data have moved, or the folder `out` holds an edit
+            already.
     """
     if out is not None:
         check_free(out, [EDIT_JSON])
@@ -94,7 +106,9 @@ def opened(
         raise ValueError(not_allowed("split", split, SPLITS))
     with progress() as observer:
         loaded = load_run(run, checkpoint, device)
-        yield Workplace(loaded, open_subject(loaded, split=split, seed=seed, track=observer.track))
+        fitted = loaded.direction_file.read() if levels is None else None
+        names = fitted.levels if fitted else split_by_comma(levels or "")
+        yield Workplace(loaded, open_subject(loaded, split=split, seed=seed, track=observer.track, levels=names))
 
 
 def finish(
@@ -136,12 +150,13 @@ def finish(
 
 
 def _made_from(workplace: Workplace) -> dict[str, Any]:
-    data = workplace.subject.data.record()
+    data, levels = workplace.subject.data.record(), workplace.subject.level_names
     return {
         "run": str(run_folder(workplace.run.path)),
         "checkpoint": workplace.run.path.name,
         "checkpoint_digest": digest_of(workplace.run.path),
         "split": workplace.subject.split,
+        **({"levels": list(levels)} if levels else {}),
         "data": data["source"],
         "data_fingerprint": data["fingerprint"],
         "device": workplace.subject.device.type,

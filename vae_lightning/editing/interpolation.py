@@ -96,17 +96,20 @@ def frames_through(
     subject: Subject, originals: Pictures, *, num_steps: int = 24, path: str = "linear", loop: bool = True
 ) -> UInt8[Tensor, "frames channels height width"]:
     """An animation's pictures on the way through all originals, on the host; arguments and errors of `latent_path`."""
-    return _decoded(subject, latent_path(_encoded(subject, originals), num_steps, path, loop))
+    levels = subject.model.latent_levels
+    return _decoded(subject, latent_path(_encoded(subject, originals), num_steps, path, loop, levels))
 
 
 def _ways(
     subject: Subject, originals: Pictures, names: Sequence[str], num_steps: int, paths: Sequence[str], loop: bool
 ) -> list[Way]:
     """Way by way, and of each way path by path."""
-    latents = _encoded(subject, originals)
+    latents, levels = _encoded(subject, originals), subject.model.latent_levels
     stops = [*range(len(originals)), *([0] if loop else [])]
     starts, ends = stops[:-1], stops[1:]
-    between = torch.stack([latents_between(latents[starts], latents[ends], num_steps, path) for path in paths], dim=1)
+    between = torch.stack(
+        [latents_between(latents[starts], latents[ends], num_steps, path, levels) for path in paths], dim=1
+    )
     pictures = _decoded(subject, between.flatten(0, 2)).unflatten(0, between.shape[:3])
     return [
         Way(names[start], names[end], path, originals[[start, end]], between[way, kind], pictures[way, kind])

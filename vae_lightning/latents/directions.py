@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
@@ -26,7 +27,7 @@ class Direction:
         attribute: the attribute that it adds.
         method: one of METHODS.
         orthogonal_to: attributes whose linear probes do not change along it.
-        vector: of length 1.
+        vector: of length 1, over all latents of the model; 0 in the finer levels of a hierarchical one.
         class_gap: distance along the vector from the mean of images without the attribute to the mean of those with it.
         spread: standard deviation of the training latents along the vector.
         cosines: with the normals of the other attributes' probes. A step of length 1 changes what a probe with
@@ -70,6 +71,8 @@ class Direction:
 class Directions:
     """Means, probes and covariance of a latent space, from which every direction follows. float64.
 
+    Of a hierarchical model it is the space of its coarse levels, which stand first in the vector of latents.
+
     Args:
         names: of the attributes.
         means_with: mean latents of images with the attribute; zeros where no image has it.
@@ -79,6 +82,8 @@ class Directions:
         counts_with: number of training images with the attribute.
         counts_without: number without it.
         images_per_class: number of images in each mean; None: all.
+        levels: names of the levels of a hierarchical model that these latents are.
+        finer: number of its latents in finer levels, which no direction moves.
     """
 
     names: tuple[str, ...]
@@ -89,6 +94,8 @@ class Directions:
     counts_with: Int64[Tensor, " attributes"]
     counts_without: Int64[Tensor, " attributes"]
     images_per_class: int | None = None
+    levels: tuple[str, ...] = ()
+    finer: int = 0
 
     def __post_init__(self) -> None:
         count, latent_dim = len(self.names), len(self.covariance)
@@ -100,6 +107,13 @@ class Directions:
         wrong = [name for name, shape in shapes.items() if getattr(self, name).shape != shape]
         if wrong or not all(map(is_a_name, self.names)) or len(set(self.names)) < count:
             raise ValueError(f"{wrong[0] if wrong else 'names'}: not those of {count} attributes")
+        if not all(map(is_a_name, self.levels)) or self.finer < 0:
+            raise ValueError(f"{self.finer} latents in finer levels than {self.levels}")
+
+    @property
+    def num_moved(self) -> int:
+        """Number of latents that directions move, the first ones of the model."""
+        return len(self.covariance)
 
     @property
     def have_both_classes(self) -> Bool[Tensor, " attributes"]:
@@ -147,7 +161,7 @@ class Directions:
             attribute,
             method,
             others,
-            vector.float(),
+            F.pad(vector.float(), (0, self.finer)),
             float(gap @ vector),
             self._deviation(vector),
             self._cosines(vector, target),

@@ -1,10 +1,13 @@
 """Paths between latents, straight or around the origin."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from vae_lightning.models.levels import LatentLevel, level_slices
 from vae_lightning.system.names import not_allowed
 
 PATHS = ("linear", "spherical")
@@ -12,7 +15,11 @@ OPPOSITE = 1e-5  # |u + v| of unit vectors below which float32 has no plane to t
 
 
 def latent_path(
-    key_frames: Float[Tensor, "keys latent"], num_steps: int, path: str = "linear", loop: bool = False
+    key_frames: Float[Tensor, "keys latent"],
+    num_steps: int,
+    path: str = "linear",
+    loop: bool = False,
+    levels: Sequence[LatentLevel] = (),
 ) -> Float[Tensor, "frames latent"]:
     """One path through all key frames.
 
@@ -21,6 +28,7 @@ def latent_path(
         num_steps: from one key frame to the next, both counted: (keys - 1) (num_steps - 1) + 1 frames in all.
         path: see `latents_between`.
         loop: whether the path returns to the first key frame, to be repeated: keys (num_steps - 1) frames.
+        levels: see `latents_between`.
 
     Raises:
         ValueError: as `latents_between`, or fewer than two key frames.
@@ -29,13 +37,17 @@ def latent_path(
         raise ValueError(f"{len(key_frames)} key frames: a path needs at least 2")
     if loop:
         key_frames = torch.cat([key_frames, key_frames[:1]])
-    paths = latents_between(key_frames[:-1], key_frames[1:], num_steps, path)
+    paths = latents_between(key_frames[:-1], key_frames[1:], num_steps, path, levels)
     frames = paths[:, :-1].flatten(0, 1)
     return frames if loop else torch.cat([frames, key_frames[-1:]])
 
 
 def latents_between(
-    first: Float[Tensor, "batch latent"], second: Float[Tensor, "batch latent"], num_steps: int, path: str = "linear"
+    first: Float[Tensor, "batch latent"],
+    second: Float[Tensor, "batch latent"],
+    num_steps: int,
+    path: str = "linear",
+    levels: Sequence[LatentLevel] = (),
 ) -> Float[Tensor, "batch steps latent"]:
     """Paths from each row of `first` to the same row of `second`, both included.
 
@@ -44,6 +56,8 @@ def latents_between(
         second: a = 1.
         num_steps: 2 or more, a evenly spaced.
         path: "linear", (1 - a) z1 + a z2, or "spherical", see `slerp`.
+        levels: of the model; a spherical path turns in each level by itself, because each has a typical length of its
+            own. None given: one level.
 
     Raises:
         ValueError: no such path, fewer than 2 steps, or opposite latents on a spherical path.
@@ -54,7 +68,8 @@ def latents_between(
         raise ValueError(f"num_steps={num_steps}: must be at least 2, because both ends count")
     fractions = torch.linspace(0, 1, num_steps, device=first.device)
     if path == "spherical":
-        return slerp(first, second, fractions)
+        parts = level_slices(levels) or [slice(None)]
+        return torch.cat([slerp(first[:, part], second[:, part], fractions) for part in parts], dim=2)
     return torch.lerp(first[:, None], second[:, None], fractions[:, None])
 
 

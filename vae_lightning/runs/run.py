@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from vae_lightning.latents.directions import DirectionFile, Directions
+from vae_lightning.latents.finer import with_finer
 from vae_lightning.latents.paths import latents_between
 from vae_lightning.latents.priors import Prior, StandardNormal
 from vae_lightning.latents.priors.file import PriorFile
@@ -174,13 +175,14 @@ class Run(ImageCodec):
             first: where the paths begin.
             second: as many images, where they end.
             num_steps: images on a path with both ends, 2 or more.
-            path: "linear", or "spherical": round the origin, with a length that changes linearly.
+            path: "linear", or "spherical": round the origin of each level, with a length that changes linearly.
             as_pil: for each path a list of PIL images, instead of one tensor.
 
         Raises:
             ValueError: an unknown path, or fewer than 2 steps.
         """
-        latents = latents_between(self.encode(first).mean, self.encode(second).mean, num_steps, path)
+        ends = self.encode(first).mean, self.encode(second).mean
+        latents = latents_between(*ends, num_steps, path, self.model.latent_levels)
         paths = self.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
         return [to_pil(images) for images in paths] if as_pil else paths
 
@@ -193,6 +195,8 @@ class Run(ImageCodec):
         orthogonal_to: Sequence[str] = (),
         unit: str = "std",
         *,
+        finer: str = "keep",
+        seed: int = 0,
         as_pil: bool = False,
     ) -> Pictures:
         """Images with more of an attribute, or less with a negative strength.
@@ -205,15 +209,19 @@ class Run(ImageCodec):
             method: "means", the difference of the class means, or "probe", the normal of a linear probe.
             orthogonal_to: attributes that should not change.
             unit: of the strength, "std" or "class".
+            finer: what becomes of a hierarchical model's levels that the direction does not move: "keep" the images'
+                own, "redraw" them from N(0, I), or "mean": 0.
+            seed: of finer="redraw".
             as_pil: PIL images instead of a tensor.
 
         Raises:
             RunError: no directions are fitted to this checkpoint yet.
-            ValueError: an unknown attribute, method or unit.
+            ValueError: an unknown attribute, method or unit, or there are no finer levels to change.
         """
-        shift = self.directions().direction(attribute, method, orthogonal_to).shift(strength, unit)
-        latents = self.encode(images).mean + shift.to(self.device)
-        return self.decode(latents, as_pil=as_pil)
+        directions = self.directions()
+        shift = directions.direction(attribute, method, orthogonal_to).shift(strength, unit)
+        latents = with_finer(self.encode(images).mean, directions.num_moved, finer, seed)
+        return self.decode(latents + shift.to(self.device), as_pil=as_pil)
 
     def directions(self) -> Directions:
         """The attribute directions that were fitted to the latents of this checkpoint.

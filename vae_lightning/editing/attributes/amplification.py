@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from vae_lightning.models.distributions import DiagonalGaussian
+from vae_lightning.latents.finer import finer_words, with_finer
 from vae_lightning.pictures.charts import Chart
-from vae_lightning.pictures.face_grids import Faces, encode_mean
+from vae_lightning.pictures.face_grids import Faces, encode_mean, latent_label
 from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.pictures.heat_map import draw_signed
 from vae_lightning.runs.subject import Subject
@@ -45,8 +45,10 @@ def best_dimensions(found: Float[np.ndarray, "attributes latent"], names: Sequen
     return sorted(rows, key=lambda row: -abs(float(row["correlation"] or 0.0)))
 
 
-def subject_correlations(subject: Subject, count_images: int = COUNT_IMAGES) -> Float[np.ndarray, "attributes latent"]:
-    """Correlations of attributes with the encoded means of so many training images.
+def subject_correlations(
+    subject: Subject, count_images: int = COUNT_IMAGES, finer: Sequence[int] = ()
+) -> Float[np.ndarray, "attributes chosen"]:
+    """Correlations of attributes with the encoded means of so many training images, as in `_means`.
 
     Raises:
         ValueError: the data have no attributes, or fewer than 2 images.
@@ -54,13 +56,30 @@ def subject_correlations(subject: Subject, count_images: int = COUNT_IMAGES) -> 
     attributes = subject.attributes("train", _checked(count_images))
     if attributes is None:
         raise ValueError("the data have no attributes to correlate with; CelebA and rendered faces do")
-    return correlations(subject.posterior("train", count_images).mean.numpy(), attributes)
+    return correlations(_means(subject, count_images, finer).numpy(), attributes)
+
+
+def _means(subject: Subject, count_images: int, finer: Sequence[int]) -> Float[Tensor, "images chosen"]:
+    """Of the latents in the subject's levels, and of these `finer` ones."""
+    coarse = subject.codes("train", count_images)
+    if not finer:
+        return coarse
+    return torch.cat([coarse, subject.posterior("train", count_images).mean[:, list(finer)]], dim=1)
+
+
+def _finer(subject: Subject, dimensions: Sequence[int]) -> list[int]:
+    """Those of the dimensions that are not in the subject's levels."""
+    return [dimension for dimension in dict.fromkeys(dimensions) if dimension >= subject.num_coarse]
 
 
 def rank_dimensions(
-    subject: Subject, by: str, count_images: int = COUNT_IMAGES, attribute: str | None = None
+    subject: Subject,
+    by: str,
+    count_images: int = COUNT_IMAGES,
+    attribute: str | None = None,
+    named: Sequence[int] = (),
 ) -> list[Row]:
-    """A row of statistics per latent, sorted by `by`, the largest first.
+    """A row of statistics per latent, sorted by `by`, the largest first; of a hierarchical model those in its levels.
 
     Args:
         subject: the model with its data, whose training images are encoded.
@@ -68,30 +87,31 @@ def rank_dimensions(
             "correlation" with an attribute.
         count_images: how many of them; all where there are fewer.
         attribute: of by=correlation.
+        named: latents that get a row wherever they are.
 
     Raises:
         ValueError: the order or attribute does not exist, or this model or these data do not have it.
     """
     _check_order(subject, by, attribute)
-    posterior = subject.posterior("train", _checked(count_images))
-    means = posterior.mean.double().numpy()
-    has_kl = isinstance(posterior, DiagonalGaussian)
-    kl_nats = posterior.kl_per_latent().double().mean(0).numpy()
+    posterior, model = subject.posterior("train", _checked(count_images)), subject.model
+    dimensions = [*range(subject.num_coarse), *_finer(subject, named)]
+    means = posterior.mean[:, dimensions].double().numpy()
+    kl_nats = posterior.kl_per_latent()[:, dimensions].double().mean(0).numpy()
     has_attributes = subject.attributes("train", count_images) is not None
-    found = subject_correlations(subject, count_images) if has_attributes else None
+    found = subject_correlations(subject, count_images, dimensions[subject.num_coarse :]) if has_attributes else None
     names = subject.data.attribute_names
     rows: list[Row] = []
-    for dimension, variance in enumerate(means.var(0, ddof=1)):
-        row: Row = {"dimension": dimension, "variance": float(variance)}
-        row["kl_nats"] = float(kl_nats[dimension]) if has_kl else None
-        best = None if found is None else int(np.abs(found[:, dimension]).argmax())
+    for column, (dimension, variance) in enumerate(zip(dimensions, means.var(0, ddof=1), strict=True)):
+        row: Row = {"dimension": dimension} | ({} if model.is_flat else {"place": latent_label(model, dimension)})
+        row |= {"variance": float(variance), "kl_nats": float(kl_nats[column]) if model.has_prior else None}
+        best = None if found is None else int(np.abs(found[:, column]).argmax())
         row["best_attribute"] = None if best is None else names[best]
-        row["best_correlation"] = None if found is None else float(found[best, dimension])
+        row["best_correlation"] = None if found is None else float(found[best, column])
         if attribute is not None and found is not None:
-            row[correlation_column(attribute)] = float(found[names.index(attribute), dimension])
+            row[correlation_column(attribute)] = float(found[names.index(attribute), column])
         rows.append(row)
-    column = {"variance": "variance", "kl": "kl_nats"}.get(by, correlation_column(attribute))
-    rows.sort(key=lambda row: -abs(float(row[column] or 0.0)))
+    order = {"variance": "variance", "kl": "kl_nats"}.get(by, correlation_column(attribute))
+    rows.sort(key=lambda row: -abs(float(row[order] or 0.0)))
     return [{"rank": rank, **row} for rank, row in enumerate(rows, start=1)]
 
 
@@ -130,6 +150,7 @@ def amplify(
     num_steps: int = 10,
     count_images: int = COUNT_IMAGES,
     attribute: str | None = None,
+    finer: str = "keep",
 ) -> Result:
     """Faces along single latents: z_j + α for evenly spaced α, all other latents as they are.
 
@@ -142,15 +163,16 @@ def amplify(
         num_steps: values of α, both ends among them.
         count_images: training images that the titles' variances, KL and correlations are of.
         attribute: titles say each latent's correlation with it, too.
+        finer: what becomes of the levels finer than the subject's, see `with_finer`.
 
     Raises:
         ValueError: a latent or the attribute does not exist, no latent is named, or a value of α is not allowed.
     """
     _check_steps(subject, dimensions, limit, num_steps)
     by = "variance" if attribute is None else "correlation"
-    known = {row["dimension"]: row for row in rank_dimensions(subject, by, count_images, attribute)}
+    known = {row["dimension"]: row for row in rank_dimensions(subject, by, count_images, attribute, dimensions)}
     alphas = np.linspace(-limit, limit, num_steps).tolist()
-    latents = encode_faces(subject, faces)
+    latents, words = encode_faces(subject, faces, finer), words_on_finer(subject, finer)
     pictures, changes = {}, {}
     for dimension in dict.fromkeys(dimensions):
         moved = latents[:, None].repeat(1, num_steps, 1)
@@ -160,7 +182,7 @@ def amplify(
             torch.cat([faces.to(images.device)[:, None], images], dim=1),
             face_labels,
             ["original", *(f"α = {_signed(alpha)}" for alpha in alphas)],
-            f"z[{dimension}] + α · {_in_words(known[dimension], attribute)}",
+            f"{latent_label(subject.model, dimension)} + α · {_in_words(known[dimension], attribute)}{words}",
         )
         ends = images[:, [0, -1]].float() / 255
         changes[str(dimension)] = float((ends[:, 1] - ends[:, 0]).abs().mean())
@@ -201,9 +223,15 @@ def _signed(value: float) -> str:
 
 
 @torch.inference_mode()
-def encode_faces(subject: Subject, faces: Faces) -> Float[Tensor, "faces latent"]:
-    """Posterior means, on the host."""
-    return encode_mean(subject.model, faces.to(subject.device)).cpu()
+def encode_faces(subject: Subject, faces: Faces, finer: str = "keep") -> Float[Tensor, "faces latent"]:
+    """Posterior means, on the host; levels finer than the subject's as `with_finer` makes them."""
+    means = encode_mean(subject.model, faces.to(subject.device)).cpu()
+    return with_finer(means, subject.num_coarse, finer, subject.seed)
+
+
+def words_on_finer(subject: Subject, finer: str) -> str:
+    """As `finer_words`, of the subject's levels."""
+    return finer_words(subject.model.latent_levels, subject.num_coarse, finer, subject.seed)
 
 
 def decode_steps(
@@ -220,7 +248,7 @@ def correlation_results(subject: Subject, count_images: int, shown: Sequence[int
     names = subject.data.attribute_names
     if not names:
         return Result()
-    found = subject_correlations(subject, count_images)
+    found = subject_correlations(subject, count_images)  # with the latents in the subject's levels
     rows: list[Row] = [
         {"attribute": name, **{str(latent): float(value) for latent, value in enumerate(row)}}
         for name, row in zip(names, found, strict=True)

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from vae_lightning.editing.attributes.amplification import decode_steps, encode_faces
+from vae_lightning.editing.attributes.amplification import decode_steps, encode_faces, words_on_finer
 from vae_lightning.editing.attributes.edit import Method
 from vae_lightning.latents.directions import Direction, DirectionFile, Directions
 from vae_lightning.pictures.charts import Chart
@@ -125,7 +125,7 @@ def _probe_normals(
 def subject_directions(
     subject: Subject, file: DirectionFile | None = None, images_per_class: int | None = None, seed: int = 0
 ) -> Directions:
-    """The directions that were fitted to this checkpoint before, or that are fitted now and stored.
+    """The directions that were fitted to this checkpoint and these levels before, or that are fitted now and stored.
 
     The file holds means of all images; those of `images_per_class` are taken anew each time.
 
@@ -138,19 +138,21 @@ def subject_directions(
             "the data have no attributes, so no direction can be fitted; CelebA and rendered faces have some"
         )
     directions = file.read() if file else None
-    if directions is None:
-        directions = fit_directions(
-            subject.posterior("train", MOST_FITTED).mean,
+    if directions is None or directions.levels != subject.level_names:
+        fitted = fit_directions(
+            subject.codes("train", MOST_FITTED),
             attributes,
             subject.data.attribute_names,
             track=subject.track,
-            probe_latents=subject.fitting_latents(),
+            probe_latents=subject.fitting_latents()[:, : subject.num_coarse],
         )
+        finer = subject.model.latent_dim - subject.num_coarse
+        directions = replace(fitted, levels=subject.level_names, finer=finer)
         if file:
             file.write(directions)
     if images_per_class is None:
         return directions
-    codes = subject.posterior("train", MOST_FITTED).mean.double().numpy()
+    codes = subject.codes("train", MOST_FITTED).double().numpy()
     means_with, means_without = _class_means(codes, attributes, images_per_class, seed)
     return replace(directions, means_with=means_with, means_without=means_without, images_per_class=images_per_class)
 
@@ -163,18 +165,21 @@ def apply_edit(
     edit: Method,
     strengths: Sequence[float],
     words: str,
+    finer: str = "keep",
 ) -> Result:
     """A row per face: the original, then decoded from the edited latents; the title says `words` of the edit.
+
+    Of a hierarchical model it also says what has become of the levels finer than the subject's, see `with_finer`.
 
     Raises:
         ValueError: no strengths, or one that the edit does not allow.
     """
-    images = _edited_faces(subject, encode_faces(subject, faces), attribute, edit, strengths)
+    images = _edited_faces(subject, encode_faces(subject, faces, finer), attribute, edit, strengths)
     picture = labelled_grid(
         torch.cat([faces.to(images.device)[:, None], images], dim=1),
         face_labels,
-        ["original", *map(_strength_label, strengths)],
-        f"{attribute} by {words}",
+        ["original", *(_strength_label(each, finer) for each in strengths)],
+        f"{attribute} by {words}{words_on_finer(subject, finer)}",
     )
     return Result(protocol={"strengths": list(strengths)}, pictures={attribute: picture})
 
@@ -186,6 +191,7 @@ def edit_attribute(
     direction: Direction,
     strengths: Sequence[float],
     unit: str = "std",
+    finer: str = "keep",
 ) -> Result:
     """A row per face: the original, then decoded from z + strength x direction.
 
@@ -194,8 +200,8 @@ def edit_attribute(
     """
     words = f"{direction_words(direction)}; 1 = {UNIT_WORDS.get(unit)}"
     edit = _along(direction, unit)
-    edited = apply_edit(subject, faces, face_labels, direction.attribute, edit, strengths, words)
-    return replace(edited, protocol={**edited.protocol, "unit": unit, "direction": _plain(direction)})
+    edited = apply_edit(subject, faces, face_labels, direction.attribute, edit, strengths, words, finer)
+    return replace(edited, protocol={**edited.protocol, "unit": unit, "direction": _plain(subject, direction)})
 
 
 def compare_directions(
@@ -204,6 +210,7 @@ def compare_directions(
     directions: Sequence[Direction],
     strengths: Sequence[float],
     unit: str = "std",
+    finer: str = "keep",
 ) -> Result:
     """A row per direction, all of the same attribute, from one face.
 
@@ -213,17 +220,18 @@ def compare_directions(
     attributes = {direction.attribute for direction in directions}
     if len(attributes) != 1 or len(face) != 1:
         raise ValueError(f"directions of {len(attributes)} attributes and {len(face)} faces; one of each is compared")
-    latents, attribute = encode_faces(subject, face), attributes.pop()
+    latents, attribute = encode_faces(subject, face, finer), attributes.pop()
     rows = [_edited_faces(subject, latents, attribute, _along(each, unit), strengths) for each in directions]
     images = torch.cat(rows)
     originals = face.to(images.device)[None].expand(len(directions), *[-1] * 4)
     picture = labelled_grid(
         torch.cat([originals, images], dim=1),
         [direction_words(direction).replace(", ", ",\n") for direction in directions],
-        ["original", *map(_strength_label, strengths)],
-        f"{attribute} by {len(directions)} directions; 1 = {UNIT_WORDS[unit]}",
+        ["original", *(_strength_label(each, finer) for each in strengths)],
+        f"{attribute} by {len(directions)} directions; 1 = {UNIT_WORDS[unit]}{words_on_finer(subject, finer)}",
     )
-    protocol = {"strengths": list(strengths), "unit": unit, "directions": [_plain(each) for each in directions]}
+    plain = [_plain(subject, each) for each in directions]
+    protocol = {"strengths": list(strengths), "unit": unit, "directions": plain}
     return Result(protocol=protocol, pictures={f"{attribute}_directions": picture})
 
 
@@ -247,11 +255,11 @@ def direction_words(direction: Direction) -> str:
     return words + (f", orthogonal to {', '.join(direction.orthogonal_to)}" if direction.orthogonal_to else "")
 
 
-def _strength_label(strength: float) -> str:
-    return f"{strength:+g}" if strength else "0 (reconstruction)"
+def _strength_label(strength: float, finer: str) -> str:
+    return f"{strength:+g}" if strength else "0 (reconstruction)" if finer == "keep" else "0"
 
 
-def _plain(direction: Direction) -> dict[str, object]:
+def _plain(subject: Subject, direction: Direction) -> dict[str, object]:
     return {
         "attribute": direction.attribute,
         "method": direction.method,
@@ -260,7 +268,7 @@ def _plain(direction: Direction) -> dict[str, object]:
         "class_gap": direction.class_gap,
         "spread": direction.spread,
         "cosines_with_probe_normals": dict(direction.cosines),
-        "vector": direction.vector.tolist(),
+        "vector": direction.vector[: subject.num_coarse].tolist(),
     }
 
 

@@ -118,8 +118,11 @@ def guide(
     targets: Mapping[str, bool],
     settings: GuidanceSettings,
     track: Track = untracked,
+    num_moved: int | None = None,
 ) -> Guided:
     """Minimises, for each face, cross-entropy of the targets + distance_weight * |z - z0|^2 by Adam.
+
+    The first `num_moved` latents are moved, those of a hierarchical model's coarse levels; None: all.
 
     The cross-entropy is in nats, summed over the targets. With `hold_others` the divergence of all other attributes'
     probabilities from those at z0 is added, averaged over them. A face's result does not depend on the others in the
@@ -139,7 +142,8 @@ def guide(
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         for part in latents.split(at_once):
             start = part.clone().detach().to(device, torch.float32)  # a clone: tensors of inference mode have no graph
-            parts.append(_descend(_Objective(model, classifier, start, wanted, settings), settings, track))
+            objective = _Objective(model, classifier, start, wanted, settings)
+            parts.append(_descend(objective, settings, track, num_moved))
     return _join(parts)
 
 
@@ -163,24 +167,26 @@ def _target_outputs(classifier: Recognizer, targets: Mapping[str, bool], setting
     return {names.index(name): value for name, value in targets.items()}
 
 
-def _descend(objective: _Objective, settings: GuidanceSettings, track: Track) -> Guided:
-    moved = objective.start.clone().requires_grad_(True)
-    optimizer = torch.optim.Adam([moved], lr=settings.lr)
+def _descend(objective: _Objective, settings: GuidanceSettings, track: Track, num_moved: int | None) -> Guided:
+    coarse = objective.start[:, :num_moved].clone().requires_grad_(True)
+    finer = objective.start[:, coarse.shape[1] :]
+    optimizer = torch.optim.Adam([coarse], lr=settings.lr)
     history, path, shown = [], [], set(settings.shown_steps)
-    description = f"Guiding {len(moved)} faces"
+    description = f"Guiding {len(coarse)} faces"
     for step in track(range(1, settings.num_steps + 1), description, settings.num_steps):
-        terms, _ = objective(moved)
+        terms, _ = objective(torch.cat([coarse, finer], dim=1))
         history.append(terms.detach())
         # the sum: no face's gradient depends on another; only this tensor's, so that no weight gets one
-        (moved.grad,) = torch.autograd.grad(terms[0].sum(), moved)
+        (coarse.grad,) = torch.autograd.grad(terms[0].sum(), coarse)
         optimizer.step()
         if step in shown:
-            path.append(moved.detach().clone())
+            path.append(torch.cat([coarse.detach(), finer], dim=1))
+    moved = torch.cat([coarse.detach(), finer], dim=1)
     with torch.no_grad():
         terms, log_odds_after = objective(moved)
     losses, classification_nats, squared_distance, others_nats = torch.stack([*history, terms], dim=1).cpu()
     return Guided(
-        latents=moved.detach().cpu(),
+        latents=moved.cpu(),
         path=torch.stack(path).cpu(),
         losses=losses,
         classification_nats=classification_nats,

@@ -8,10 +8,11 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from vae_lightning.editing.attributes.amplification import encode_faces, words_on_finer
 from vae_lightning.editing.attributes.guidance import GuidanceSettings, Guided, guide
 from vae_lightning.editing.judging.judge import POOR, attribute_aucs
 from vae_lightning.pictures.charts import COLORS, Chart, figure_pixels
-from vae_lightning.pictures.face_grids import decode_uint8, encode_mean
+from vae_lightning.pictures.face_grids import decode_uint8
 from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.recognition import Recognizer
 from vae_lightning.runs.subject import Subject
@@ -25,21 +26,25 @@ def guide_faces(
     face_labels: Sequence[str],
     targets: Mapping[str, bool],
     settings: GuidanceSettings,
+    finer: str = "keep",
 ) -> Result:
     """Pictures `guidance` (a row per face) and `loss`, and a table of the faces.
+
+    Of a hierarchical model the latents in the subject's levels are guided; the finer ones are as `with_finer` makes
+    them.
 
     Raises:
         ValueError: as `guide`.
     """
-    with torch.inference_mode():
-        start = encode_mean(subject.model, faces.to(subject.device)).cpu()
-    guided = guide(subject.model, classifier, start, targets, settings, subject.track)
+    start = encode_faces(subject, faces, finer)
+    guided = guide(subject.model, classifier, start, targets, settings, subject.track, subject.num_coarse)
     before, after = guided.log_odds_before.sigmoid(), guided.log_odds_after.sigmoid()
     with torch.inference_mode():
         decoded = decode_uint8(subject.model, torch.cat([start[None], guided.path]).to(subject.device)).cpu()
     found = _found(guided, targets, attribute_aucs(classifier, subject, targets))
     asked = f"{_in_words(targets)} in {settings.num_steps} steps"
     asked += ", other attributes held" if settings.hold_others else ""
+    asked += words_on_finer(subject, finer)
     labels = [
         f"{label}\n{_changes(list(targets), *found)}"
         for label, *found in zip(face_labels, before.tolist(), after.tolist(), strict=True)
@@ -47,7 +52,11 @@ def guide_faces(
     grid = labelled_grid(
         torch.cat([faces.cpu()[None], decoded]).transpose(0, 1),
         labels,
-        ["original", "reconstruction", *(f"step {step}" for step in settings.shown_steps)],
+        [
+            "original",
+            "reconstruction" if finer == "keep" else "step 0",
+            *(f"step {step}" for step in settings.shown_steps),
+        ],
         f"{asked}: {found}",
     )
     return Result(

@@ -18,8 +18,8 @@ class OneLatent(AttributeEdit):
             raise ValueError(not_allowed("attribute", attribute, names))
         correlation = found[names.index(attribute)]
         best = int(np.abs(correlation).argmax())
-        self.shift = torch.zeros(len(correlation))
-        spread = float(subject.posterior("train", MOST_FITTED).mean[:, best].std(correction=0))
+        self.shift = torch.zeros(subject.model.latent_dim)
+        spread = float(subject.codes("train", MOST_FITTED)[:, best].std(correction=0))
         self.shift[best] = float(np.sign(correlation[best])) * spread
 
     def __call__(self, latents: Latents, strength: float) -> Latents:

@@ -1,19 +1,16 @@
 """The people on the pictures, and bases of the latent space whose first components stand for identity."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from matplotlib.figure import Figure
 from scipy.linalg import eigh
 from sklearn.covariance import ledoit_wolf
 from sklearn.decomposition import PCA
 from torch import Tensor
 
 from vae_lightning.data.sources.source import SPLITS, Split
-from vae_lightning.pictures.charts import COLORS, Chart, figure_pixels
 from vae_lightning.pictures.face_grids import encode_mean
 from vae_lightning.runs.subject import Subject
 from vae_lightning.system.names import not_allowed
@@ -38,7 +35,10 @@ class Person:
 
 @dataclass(frozen=True)
 class LatentBasis:
-    """Latents as sums of components: z = mean + loadings @ coordinates, coordinates = readers @ (z - mean)."""
+    """Latents as sums of components: z = mean + loadings @ coordinates, coordinates = readers @ (z - mean).
+
+    Of a hierarchical model z are the latents of coarse levels, which stand first in the whole vector.
+    """
 
     name: str
     loadings: Float[np.ndarray, "latent components"]
@@ -51,13 +51,17 @@ class LatentBasis:
     ) -> Float[Tensor, "faces latent"]:
         """The first components of the essences with the rest of the latents: all of them give the essence, 0 nothing.
 
+        Finer levels of a hierarchical model stay those of the latents.
+
         Raises:
             ValueError: more components than there are, or less than 0.
         """
         check_components(components, len(self.readers))
-        distance = (essences.cpu().double() - latents.cpu().double()).numpy()  # the mean cancels out
+        coarse, goal = (each[:, : len(self.loadings)].cpu().double() for each in (latents, essences))
+        distance = (goal - coarse).numpy()  # the mean cancels out
         moved = distance @ self.readers[:components].T @ self.loadings[:, :components].T
-        return (latents.cpu().double() + torch.from_numpy(moved)).float()
+        edited = (coarse + torch.from_numpy(moved)).float()
+        return torch.cat([edited, latents[:, len(self.loadings) :].cpu()], dim=1)
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class IdentitySpace:
 
 def check_components(components: int, latent_dim: int) -> None:
     if not 0 <= components <= latent_dim:
-        raise ValueError(f"components={components}: this model has {latent_dim} latents, so 0 to {latent_dim}")
+        raise ValueError(f"components={components}: of {latent_dim} latents, so 0 to {latent_dim} are allowed")
 
 
 def pca_basis(latents: Float[np.ndarray, "images latent"]) -> LatentBasis:
@@ -115,7 +119,8 @@ def identity_basis(
 def _check_enough(num_images: int, latent_dim: int) -> None:
     if num_images < latent_dim:
         raise ValueError(
-            f"{num_images:,} training images are too few for {latent_dim} latents: give {latent_dim} or more"
+            f"{num_images:,} training images are too few for {latent_dim} latents: give {latent_dim} or more "
+            "images, or of a hierarchical model fewer levels"
         )
 
 
@@ -234,10 +239,11 @@ def fit_basis(subject: Subject, name: str = "pca", at_most: int = FITTING_IMAGES
     if name not in BASES:
         raise ValueError(not_allowed("basis", name, BASES))
     if name == "pca":
-        return pca_basis(subject.posterior("train", at_most).mean.numpy())
+        return pca_basis(subject.codes("train", at_most).numpy())
     identities = identities_of(subject, "train")
     rows = rows_of_people(identities, at_most, subject.seed_of("people of the identity basis"))
-    return identity_basis(encode_rows(subject, "train", rows).numpy(), identities[rows])
+    latents = encode_rows(subject, "train", rows)[:, : subject.num_coarse]
+    return identity_basis(latents.numpy(), identities[rows])
 
 
 def rows_of_people(identities: Int64[np.ndarray, " rows"], at_most: int, seed: int) -> Int64[np.ndarray, " chosen"]:
@@ -248,30 +254,6 @@ def rows_of_people(identities: Int64[np.ndarray, " rows"], at_most: int, seed: i
     order = order[counts[of_row[order]] >= 2]
     ends = np.flatnonzero(np.diff(of_row[order], append=-1)) + 1  # where a person's pictures end
     return np.sort(order[: ends[ends <= at_most].max(initial=0)])
-
-
-def draw_basis(
-    basis: LatentBasis, components: int, shares: Float[np.ndarray, " components"] | None, where: str
-) -> Chart:
-    """Variance per component, its sum, and how much of each is between people; a line at the components in use."""
-    panels: Sequence[tuple[str, Float[np.ndarray, " components"] | None]] = (
-        ("share of the variance", basis.variance_share),
-        (
-            f"sum: {basis.variance_share[:components].sum():.1%} in the first {components}",
-            basis.variance_share.cumsum(),
-        ),
-        (f"between people (intra-class correlation, {where})", shares),
-    )
-    drawn = [(title, values) for title, values in panels if values is not None]
-    figure = Figure(figsize=(4.2 * len(drawn), 3.4), dpi=100, layout="constrained", facecolor="white")
-    for axis, color, (title, values) in zip(figure.subplots(1, len(drawn)), COLORS, drawn, strict=False):
-        axis.bar(np.arange(1, len(values) + 1), values, width=1.0, color=color)
-        axis.axvline(components + 0.5, color="black", linestyle="--", linewidth=1)
-        axis.set_title(title, fontsize=10)
-        axis.set(xlabel="component", ylim=(0, None))
-        axis.grid(axis="y", alpha=0.3)
-    figure.suptitle(f"Components by {basis.name}, of {basis.num_images:,} training images; dashed: {components} taken")
-    return figure_pixels(figure)
 
 
 def repeated_people(identities: Int64[np.ndarray, " rows"], at_most: int, seed: int) -> Int64[np.ndarray, " kept"]:

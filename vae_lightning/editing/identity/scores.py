@@ -22,6 +22,7 @@ from vae_lightning.editing.identity.bases import (
     identities_of,
     people_with,
 )
+from vae_lightning.latents.finer import with_finer
 from vae_lightning.pictures.charts import COLORS, Chart, figure_pixels
 from vae_lightning.recognition import Recognizer
 from vae_lightning.runs.subject import Subject
@@ -47,15 +48,16 @@ Readings = Float[np.ndarray, "pairs outputs"]
 Edit = Callable[[Latents, Latents], Latents]
 
 
-def score_transfer(subject: Subject, reader: Recognizer, pairs: int, min_pictures: int, fitting_images: int) -> Result:
+def score_transfer(
+    subject: Subject, reader: Recognizer, pairs: int, min_pictures: int, fitting_images: int, finer: str = "keep"
+) -> Result:
     """Tables `transfer_scores` and `at_equal_identity`, and a picture.
 
     Raises:
         ValueError: as `transfer_scores`.
     """
-    latent_dim = subject.model.latent_dim
-    components = [count for count in COMPONENTS if count < latent_dim] or [latent_dim // 2]
-    rows = transfer_scores(subject, reader, pairs, components, WEIGHTS, min_pictures, fitting_images)
+    components = [count for count in COMPONENTS if count < subject.num_coarse] or [subject.num_coarse // 2]
+    rows = transfer_scores(subject, reader, pairs, components, WEIGHTS, min_pictures, fitting_images, finer)
     tables = {"transfer_scores": rows, "at_equal_identity": at_equal_identity(rows)}
     return Result(tables=tables, pictures={"transfer_scores": draw_transfer_scores(rows)})
 
@@ -68,20 +70,23 @@ def transfer_scores(
     weights: Sequence[float] = WEIGHTS,
     min_pictures: int = MIN_PICTURES,
     fitting_images: int = FITTING_IMAGES,
+    finer: str = "keep",
 ) -> list[Row]:
     """What transfer by each basis, and plain averaging with the essence, move on the way from an image to an anchor.
 
     The two ends are what the network predicts for the decoded latents and for the decoded essence: a share of 0 is the
     image's, 1 the essence's. `change` is the mean absolute change in standard deviations. `pairs` images of
     `subject.split`, each with a random anchor, another person of that split; 95 % intervals from resampled anchors.
+    Of a hierarchical model the essence has the subject's levels; finer ones are the image's, or as `with_finer` makes
+    them.
 
     Raises:
         ValueError: the network predicts nothing of identity or of expression, or as `people_with` and `fit_basis`.
     """
     groups = reading_groups(reader)
     for count in components:
-        check_components(count, subject.model.latent_dim)
-    latents, essences, anchors = _pairs(subject, pairs, people_with(subject, subject.split, min_pictures))
+        check_components(count, subject.num_coarse)
+    latents, essences, anchors = _pairs(subject, pairs, people_with(subject, subject.split, min_pictures), finer)
     edits: dict[tuple[str, float], Edit] = {("averaging", weight): _averaging(weight) for weight in weights}
     for basis in (fit_basis(subject, name, fitting_images) for name in BASES):
         edits |= {(f"transfer by {basis.name}", float(count)): _transferring(basis, count) for count in components}
@@ -166,9 +171,11 @@ def reading_groups(reader: Recognizer) -> dict[str, list[int]]:
 
 
 def _pairs(
-    subject: Subject, count: int, people: Sequence[Person]
+    subject: Subject, count: int, people: Sequence[Person], finer: str
 ) -> tuple[Latents, Latents, Int64[np.ndarray, " pairs"]]:
-    """Latents of random images, for each the essence of another person, and that person's number."""
+    """Latents of random images, for each the essence of another person (finer latents are the image's), and that
+    person's number.
+    """
     random = np.random.default_rng(subject.seed_of("pairs of identity transfer"))
     identities = identities_of(subject, subject.split)
     if (identities == people[0].identity).all():
@@ -178,8 +185,9 @@ def _pairs(
     essences = {person.identity: encode_rows(subject, subject.split, person.rows).mean(0) for person in people}
     anchors = random.choice(list(essences), count)
     rows = np.array([random.choice(np.flatnonzero(identities != anchor)) for anchor in anchors])
-    goals = torch.stack([essences[anchor] for anchor in anchors.tolist()])
-    return encode_rows(subject, subject.split, rows), goals, anchors
+    goals = torch.stack([essences[anchor] for anchor in anchors.tolist()])[:, : subject.num_coarse]
+    latents = with_finer(encode_rows(subject, subject.split, rows), subject.num_coarse, finer, subject.seed)
+    return latents, torch.cat([goals, latents[:, subject.num_coarse :]], dim=1), anchors
 
 
 @torch.inference_mode()

@@ -6,18 +6,21 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
+from matplotlib.figure import Figure
 from torch import Tensor
 
+from vae_lightning.editing.attributes.amplification import words_on_finer
 from vae_lightning.editing.identity.bases import (
     FITTING_IMAGES,
     LatentBasis,
     Person,
-    draw_basis,
     encode_rows,
     fit_basis,
     identities_of,
     person_share,
 )
+from vae_lightning.latents.finer import with_finer
+from vae_lightning.pictures.charts import COLORS, Chart, figure_pixels
 from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.result import Result, Row
@@ -36,6 +39,7 @@ class _Anchor:
 
     person: Person
     latents: Float[Tensor, "pictures latent"]
+    num_coarse: int  # of the latents that identity is in, the first ones
 
     @property
     def essence(self) -> Float[Tensor, " latent"]:
@@ -45,7 +49,8 @@ class _Anchor:
     @property
     def nearest_row(self) -> int:
         """The picture that is most like the essence."""
-        return int(self.person.rows[int((self.latents - self.essence).square().sum(1).argmin())])
+        distance = (self.latents - self.essence)[:, : self.num_coarse].square().sum(1)
+        return int(self.person.rows[int(distance.argmin())])
 
 
 def choose_subjects(subject: Subject, anchors: Sequence[Person], count: int) -> Int64[np.ndarray, " images"]:
@@ -62,11 +67,13 @@ def transfer(
     components: int | None = None,
     basis: str = "pca",
     fitting_images: int = FITTING_IMAGES,
+    finer: str = "keep",
 ) -> Result:
     """The images in `rows` take on the identities of the anchors, who are people of the same split.
 
     Of the anchor are the first `components`, of the image the rest. None: a quarter of them, as in the system that
-    experiment=residual reproduces (64 of 256).
+    experiment=residual reproduces (64 of 256). Of a hierarchical model they are components of the subject's levels; the
+    finer ones are the image's, or as `with_finer` makes them.
 
     Pictures: `sources_<identity>` of each anchor, `identity_transfer` (a row per image, a column per anchor),
     `components` (the first image and the first anchor, more and more components) and `explained_variance`.
@@ -76,16 +83,18 @@ def transfer(
     """
     if not anchors or not len(rows):
         raise ValueError(f"{len(anchors)} anchors and {len(rows)} images: at least 1 of each")
-    components = components_to_take(components, subject.model.latent_dim)
+    components = components_to_take(components, subject.num_coarse)
     fitted = fit_basis(subject, basis, fitting_images)
-    split = subject.split
-    sources = [_Anchor(person, encode_rows(subject, split, person.rows)) for person in anchors]
-    latents = encode_rows(subject, split, rows)
-    shares = _person_share(subject, fitted)
-    how = f"first {components} of {len(fitted.readers)} components by {basis}"
+    split, coarse = subject.split, subject.num_coarse
+
+    def encoded(rows: Int64[np.ndarray, " images"]) -> Float[Tensor, "images latent"]:
+        return with_finer(encode_rows(subject, split, rows), coarse, finer, subject.seed)
+
+    sources = [_Anchor(person, encoded(person.rows), coarse) for person in anchors]
+    latents, shares = encoded(rows), _person_share(subject, fitted)
     pictures = {f"sources_{source.person.identity}": _draw_sources(subject, source) for source in sources}
-    pictures["identity_transfer"] = _draw_transfer(subject, fitted, sources, rows, latents, components, how)
-    pictures["components"] = _draw_components(subject, fitted, sources[0], int(rows[0]), latents[:1])
+    pictures["identity_transfer"] = _draw_transfer(subject, fitted, sources, rows, latents, components, finer)
+    pictures["components"] = _draw_components(subject, fitted, sources[0], int(rows[0]), latents[:1], finer)
     pictures["explained_variance"] = draw_basis(fitted, components, shares, f"{split} split")
     numbers = {
         "components": components,
@@ -116,7 +125,7 @@ def components_to_take(asked: int | None, latent_dim: int) -> int:
 
 
 def _person_share(subject: Subject, basis: LatentBasis) -> Float[np.ndarray, " components"]:
-    latents = subject.posterior(subject.split, SHARE_IMAGES).mean.numpy()
+    latents = subject.codes(subject.split, SHARE_IMAGES).numpy()
     return person_share(basis, latents, subject.people(subject.split, SHARE_IMAGES))
 
 
@@ -157,7 +166,7 @@ def _draw_transfer(
     rows: Int64[np.ndarray, " images"],
     latents: Float[Tensor, "images latent"],
     components: int,
-    how: str,
+    finer: str,
 ) -> UInt8[np.ndarray, "_height _width 3"]:
     essences = torch.stack([source.essence for source in sources])
     moved = [basis.transfer(latents, essence[None], components) for essence in essences]
@@ -172,13 +181,19 @@ def _draw_transfer(
     return labelled_grid(
         torch.cat([torch.stack(header), torch.stack(shown, dim=1)]),
         ["one picture\nof the anchor", "anchor's essence,\ndecoded", *_names(subject, rows)],
-        ["original", "reconstruction", *(source.person.label for source in sources)],
-        f"Identity transfer: {how} from the anchor, the rest from the image",
+        ["original", _before(finer), *(source.person.label for source in sources)],
+        f"Identity transfer: first {components} of {len(basis.readers)} components by {basis.name} from the anchor, "
+        f"the rest from the image{words_on_finer(subject, finer)}",
     )
 
 
+def _before(finer: str) -> str:
+    """What latents show that nothing was transferred to."""
+    return "reconstruction" if finer == "keep" else "before"
+
+
 def _draw_components(
-    subject: Subject, basis: LatentBasis, source: _Anchor, row: int, latents: Float[Tensor, "1 latent"]
+    subject: Subject, basis: LatentBasis, source: _Anchor, row: int, latents: Float[Tensor, "1 latent"], finer: str
 ) -> UInt8[np.ndarray, "_height _width 3"]:
     all_of_them = len(basis.readers)
     counts = [*(count for count in SHOWN_COMPONENTS if count < all_of_them), all_of_them]
@@ -189,5 +204,30 @@ def _draw_components(
         torch.cat([original, subject.decode_uint8(moved).cpu()])[None],
         [f"{_names(subject, np.array([row]))[0]}\nbecomes\n{source.person.label}"],
         ["original", *(f"K = {count}" for count in counts[:-1]), f"all {all_of_them}"],
-        f"First K components by {basis.name} from the anchor's essence: K = 0 is the reconstruction",
+        f"First K components by {basis.name} from the anchor's essence: K = 0 is "
+        f"{'the reconstruction' if finer == 'keep' else 'nothing'}{words_on_finer(subject, finer)}",
     )
+
+
+def draw_basis(
+    basis: LatentBasis, components: int, shares: Float[np.ndarray, " components"] | None, where: str
+) -> Chart:
+    """Variance per component, its sum, and how much of each is between people; a line at the components in use."""
+    panels: Sequence[tuple[str, Float[np.ndarray, " components"] | None]] = (
+        ("share of the variance", basis.variance_share),
+        (
+            f"sum: {basis.variance_share[:components].sum():.1%} in the first {components}",
+            basis.variance_share.cumsum(),
+        ),
+        (f"between people (intra-class correlation, {where})", shares),
+    )
+    drawn = [(title, values) for title, values in panels if values is not None]
+    figure = Figure(figsize=(4.2 * len(drawn), 3.4), dpi=100, layout="constrained", facecolor="white")
+    for axis, color, (title, values) in zip(figure.subplots(1, len(drawn)), COLORS, drawn, strict=False):
+        axis.bar(np.arange(1, len(values) + 1), values, width=1.0, color=color)
+        axis.axvline(components + 0.5, color="black", linestyle="--", linewidth=1)
+        axis.set_title(title, fontsize=10)
+        axis.set(xlabel="component", ylim=(0, None))
+        axis.grid(axis="y", alpha=0.3)
+    figure.suptitle(f"Components by {basis.name}, of {basis.num_images:,} training images; dashed: {components} taken")
+    return figure_pixels(figure)

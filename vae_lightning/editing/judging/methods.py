@@ -81,6 +81,14 @@ class Guidance:
     def __call__(self, latents: Latents, strength: float) -> Latents:
         if self._followed is None or not latents.equal(self._followed[0]):
             subject = self.subject
-            guided = guide(subject.model, self.classifier, latents, self.targets, self.settings, subject.track)
+            guided = guide(
+                subject.model,
+                self.classifier,
+                latents,
+                self.targets,
+                self.settings,
+                subject.track,
+                subject.num_coarse,
+            )
             self._followed = latents.clone(), guided.latents
         return torch.lerp(latents, self._followed[1], strength)

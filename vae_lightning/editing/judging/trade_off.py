@@ -8,10 +8,13 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
+from vae_lightning.editing.attributes.amplification import words_on_finer
 from vae_lightning.editing.attributes.edit import Method
+from vae_lightning.editing.identity.bases import encode_rows
 from vae_lightning.editing.judging.judge import Judge
 from vae_lightning.editing.judging.pictures import draw_leaks, draw_trade_off
 from vae_lightning.editing.judging.scores import DEFINITIONS, EditScore, interval_cells, look, score_looks
+from vae_lightning.latents.finer import with_finer
 from vae_lightning.pictures.grids import labelled_grid
 from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.result import Result, Row
@@ -43,6 +46,7 @@ def compare_methods(
     methods: Mapping[str, Method],
     strengths: Sequence[float],
     max_images: int = 300,
+    finer: str = "keep",
 ) -> Result:
     """Scores of every method at every strength, and at the same change of the target.
 
@@ -54,6 +58,7 @@ def compare_methods(
         methods: latents and a strength -> edited latents; strength 0 leaves them as they are. On the host.
         strengths: all of one sign.
         max_images: of the split, evenly spaced.
+        finer: what becomes, before the edits, of a hierarchical model's levels finer than the subject's: `with_finer`.
 
     Raises:
         ValueError: a strength or method is not allowed, the judge does not predict the target, or images are too few.
@@ -61,7 +66,8 @@ def compare_methods(
     judge.column(target)
     ordered = _checked(methods, strengths)
     places = choose_images(subject, judge.target, target, wanted, max_images)
-    start = subject.posterior().mean[torch.from_numpy(places)]
+    means = encode_rows(subject, subject.split, subject.rows(subject.split)[places])
+    start = with_finer(means, subject.num_coarse, finer, subject.seed)
     people = subject.people(subject.split)[places]
     scores, edited = _score_all(judge, target, wanted, methods, ordered, start, people)
     asked = f"{target} to be {'added' if wanted else 'removed'}"
@@ -71,7 +77,7 @@ def compare_methods(
         pictures={
             "trade_off": draw_trade_off(scores, asked, judged, len(places)),
             "leaks": draw_leaks(nearest, asked),
-            "faces": _faces(subject, places, start, edited, nearest, asked),
+            "faces": _faces(subject, places, start, edited, nearest, asked + words_on_finer(subject, finer)),
         },
         tables={
             "scores": [score.row() for each in scores.values() for score in each],
@@ -79,8 +85,15 @@ def compare_methods(
             "judge": judge.reliability,
         },
         protocol=_numbers(judge, subject, target, wanted, people),
-        remarks=[f"{judged}.", *_why_dashes(equal)],
+        remarks=[f"{judged}.", *_which_levels(subject, finer), *_why_dashes(equal)],
     )
+
+
+def _which_levels(subject: Subject, finer: str) -> list[str]:
+    """What the edits of a hierarchical model move; nothing of a flat one."""
+    if subject.model.is_flat:
+        return []
+    return [f"Edits move latents{subject.which_latents}{words_on_finer(subject, finer)}."]
 
 
 def _why_dashes(rows: Sequence[Row]) -> list[str]:
