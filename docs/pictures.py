@@ -21,16 +21,22 @@ ROWS = {  # name of the run -> how the README's row says it
     "linear": "model=linear",
     "residual": "model=residual",
     "patch": "experiment=fast",
+    "ladder": "experiment=ladder",
     "beta_4": "beta=4",
     "warmup": "beta_schedule=warmup",
     "cyclical": "beta_schedule=cyclical",
     "capacity": "beta=10 beta_schedule=capacity",
     "free_bits": "kl=free_bits",
+    "per_level": "model=ladder reconstruction=logistic kl=per_level",
     "bce": "reconstruction=bce",
     "absolute_error": "reconstruction=absolute_error",
     "gaussian_per_pixel": "reconstruction=gaussian_per_pixel",
     "gaussian_shared": "reconstruction=gaussian_shared",
+    "gaussian_discretised": "reconstruction=gaussian_discretised",
+    "logistic": "reconstruction=logistic",
+    "logistic_mixture": "reconstruction=logistic_mixture",
     "deterministic": "posterior=deterministic",
+    "adamax": "optimizer=adamax",
 }
 README = Path(__file__).parents[1] / "README.md"
 PICTURES = Path(__file__).parent / "images/rows"

@@ -13,11 +13,14 @@ import torch
 from conftest import TINY_RUN, write_images
 from hydra import compose, initialize_config_dir
 from processes import ROOT, run
+from torch.distributions import Laplace, Normal, kl_divergence
 
 from vae_lightning.launch.configuration import to_plain
 from vae_lightning.launch.train import CONF_DIR, build
 from vae_lightning.losses import AnalyticKL, BinaryCrossEntropy
 from vae_lightning.models import LinearVAE
+from vae_lightning.models.distributions import PixelPrediction
+from vae_lightning.models.levels import level_slices
 from vae_lightning.runs.layout import RunError
 from vae_lightning.runs.metrics_csv import read_metrics
 
@@ -35,6 +38,11 @@ USED_TOGETHER = [
         f"kl.nats={NATS}",
     ),
     *("data=class_folders", "callbacks=[checkpoint,gradient_norm,psnr]", "logger=[csv]", "beta=2", "data.color=gray"),
+    *("data.batch_size=8", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.max_epochs=1"),
+]
+HIERARCHICAL = [
+    *("model=two_levels", "reconstruction=discretised_laplace", "kl=per_level", "kl.free_nats=[500,0]"),
+    *("data=class_folders", "callbacks=[checkpoint]", "logger=[csv]", "data.image_size=16", "data.color=gray"),
     *("data.batch_size=8", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.max_epochs=1"),
 ]
 PROMISED = {
@@ -119,15 +127,84 @@ def run_of(copy: Path, posterior: str, image_size: int) -> Path:
     return found
 
 
+def part(path: str, name: str) -> Any:
+    """A class of one of the page's blocks, in this process."""
+    names: dict[str, Any] = {"__name__": "recipe"}
+    exec(blocks()[path], names)
+    return names[name]
+
+
 def test_every_kind_of_part_has_a_recipe() -> None:
     paths = blocks()
     assert {re.match(r".*/", path)[0] for path in paths if path.endswith(".py")} == PROMISED  # type: ignore[index]
-    assert len([path for path in paths if path.endswith(".py")]) == 8
+    assert len([path for path in paths if path.endswith(".py")]) == 10
     assert all(
         re.search(rf"^_target_: {path[:-3].replace('/', '.')}\.", "\n".join(paths.values()), re.MULTILINE)
         for path in paths
         if path.startswith(("vae_lightning/models", "vae_lightning/losses", "callbacks"))
     )
+
+
+@pytest.mark.parametrize(("log_scale", "mean"), [(-8.0, 0.3), (-2.0, 0.3), (-2.0, 0.0), (1.0, 0.998)])
+@pytest.mark.parametrize("pixel_range", [(0.0, 1.0), (-1.0, 1.0)])
+def test_the_recipe_of_a_pixel_likelihood_adds_up_to_one(
+    log_scale: float, mean: float, pixel_range: tuple[float, float]
+) -> None:
+    term = part("vae_lightning/losses/discretised_laplace.py", "DiscretisedLaplace")().double()
+    torch.nn.init.constant_(term.log_scale, log_scale)
+    low, high = pixel_range
+    images = torch.arange(256).double().reshape(256, 1, 1, 1) / 255 * (high - low) + low
+    prediction = PixelPrediction(torch.full_like(images, low + mean * (high - low)), None, pixel_range)
+    nll = term(prediction, images)
+    assert torch.exp(-nll).sum().item() == pytest.approx(1.0, abs=1e-9)
+    scale = math.exp(log_scale) * (high - low)
+    edges = Laplace(prediction.mean[0, 0, 0, 0], scale).cdf(
+        low + (torch.arange(1, 256).double() - 0.5) / 255 * (high - low)
+    )
+    oracle = torch.cat([torch.zeros(1), edges, torch.ones(1)]).diff()
+    torch.testing.assert_close(torch.exp(-nll), oracle, rtol=1e-6, atol=1e-12)
+    nll.sum().backward()
+    assert term.log_scale.grad.isfinite()
+
+
+@torch.no_grad()
+def test_the_recipe_of_a_model_with_levels_draws_what_it_decodes() -> None:
+    model = part("vae_lightning/models/two_levels.py", "TwoLevelVAE")(image_size=8, color="gray")
+    images, noise, prior = torch.rand(3, 1, 8, 8), torch.randn(3, 16), Normal(0.0, 1.0)
+    draw, prediction = model.draw_and_predict(images, noise)
+    assert model.decode(draw.latents).equal(prediction.mean)
+    assert model.draw(images, torch.zeros(3, 16)).latents.equal(model.encode(images).mean)
+    log_ratio = torch.zeros(3)
+    for level in level_slices(model.latent_levels):
+        ends = []
+        for value in (0.0, 1.0):
+            changed = noise.clone()
+            changed[:, level] = value
+            ends.append(model.draw(images, changed).latents[:, level])
+        posterior = Normal(ends[0], ends[1] - ends[0])
+        latents = draw.latents[:, level]
+        log_ratio += (posterior.log_prob(latents) - prior.log_prob(latents)).sum(1)
+        torch.testing.assert_close(draw.kl_per_latent[:, level], kl_divergence(posterior, prior), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(draw.log_ratio, log_ratio, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_model_with_levels_and_a_likelihood_of_ones_own_are_trained_evaluated_edited_and_exported(
+    copy: Path,
+) -> None:
+    in_copy(copy, "train.py", *HIERARCHICAL, f"data.root={copy / 'images'}", "hydra.run.dir=hierarchical")
+    metrics = json.loads((copy / "hierarchical" / "metrics.json").read_text())
+    assert metrics["val/kl_nats"] == pytest.approx(metrics["val/kl_nats_coarse"] + metrics["val/kl_nats_fine"])
+    # what each level may say for nothing is in the loss, and not in bits per dimension, which are exact
+    charged = 500 + metrics["val/kl_nats_fine"]
+    assert metrics["val/loss"] == pytest.approx(metrics["val/reconstruction_nats"] + charged, rel=1e-3)
+    nats = metrics["val/reconstruction_nats"] + metrics["val/kl_nats"]
+    assert metrics["val/bits_per_dim"] == pytest.approx(nats / (16 * 16 * math.log(2)), rel=1e-4)
+    found: dict[str, Any] = json.loads(in_copy(copy, "-c", AFTERWARDS, "hierarchical").splitlines()[-1])
+    assert found["model"] == "vae_lightning.models.two_levels.TwoLevelVAE"
+    assert found["same"]
+    assert "the probability of each pixel's level under a Laplace distribution" in found["card"]
 
 
 @pytest.mark.slow
