@@ -1,7 +1,7 @@
 """The verbs that draw faces: sample, reconstruct, traverse, levels, interpolate."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -150,7 +150,7 @@ def traverse(
 def levels(
     run: RunPath,
     photographs: Photographs = None,
-    split: Annotated[str, typer.Option(help="Whose faces: val or test.")] = "test",
+    split: Annotated[Literal["val", "test"], typer.Option(help="Whose faces.")] = "test",
     count: Count = 4,
     draws: Annotated[int, typer.Option(min=1, help="Of the finer levels, for each face.")] = 2,
     temperature: OfLatents = "1",
@@ -163,11 +163,8 @@ def levels(
     from vae_lightning.pictures.grids import labelled_grid
     from vae_lightning.runs.layout import IMAGES, results_folder
     from vae_lightning.runs.photographs import open_photographs
-    from vae_lightning.system.names import not_allowed
 
     spread = temperature_of(temperature)
-    if split not in ("val", "test"):
-        raise ValueError(not_allowed("split", split, ("val", "test")))
     vae = _load(run, checkpoint, device)
     check_has_levels(vae.model)
     faces = vae.preprocess(open_photographs(photographs)) if photographs else vae.held_out_faces(split, count)

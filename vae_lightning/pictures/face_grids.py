@@ -116,14 +116,14 @@ def temperature_grid(model: Autoencoder, temperatures: Sequence[float], num_samp
     A hierarchical model has further rows, whose coarsest level stays at 1 while finer ones fall.
     """
     levels = model.latent_levels
-    rows = [*temperatures, *falling_temperatures(levels)]
+    rows: list[Temperature] = [*temperatures, *falling_temperatures(levels)]
     noise = _noise(num_samples, model.latent_dim, device)
-    coarse_first = ", from the coarsest to the finest level" if len(rows) > len(temperatures) else ""
+    which = ", τ of all levels or of each, coarse first" if len(rows) > len(temperatures) else ""
     return Grid(
         images=decode_uint8(model, torch.stack([_scale(model, row, device) * noise for row in rows])),
         row_labels=[f"τ = {temperature_in_words(row, levels)}" for row in rows],
         column_labels=[f"sample {number}" for number in range(1, num_samples + 1)],
-        title=f"Samples from N(0, τ²){coarse_first}, each column from one draw of the noise",
+        title=f"Samples from N(0, τ²){which}, each column from one draw of the noise",
     )
 
 
