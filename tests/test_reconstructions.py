@@ -6,12 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from stand_ins import CPU, MakeSubject, by_name, noise_images, random_weights, subject_maker, subject_of
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+from torchvision.transforms.functional import gaussian_blur
 
 from vae_lightning.evaluation.feature_networks import ALEXNET, load_lpips
 from vae_lightning.evaluation.metric import EvaluationError
-from vae_lightning.evaluation.metrics.reconstructions import Reconstructions, choose_shown, distances, per_image
+from vae_lightning.evaluation.metrics.reconstructions import (
+    Reconstructions,
+    choose_shown,
+    distances,
+    laplacian_variance,
+    per_image,
+)
 from vae_lightning.models.pixels import to_pixel_range
 
 
@@ -52,6 +60,16 @@ def test_distances_are_those_of_each_image_alone() -> None:
         for name, value in alone.items():
             torch.testing.assert_close(value[0], together[name][row])
     torch.testing.assert_close(together["psnr"], -10 * together["mse"].log10())
+
+
+def test_sharpness_is_the_variance_of_the_laplacian_and_falls_with_blur() -> None:
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    expected = [ndimage.laplace(image.mean(0).double().numpy())[1:-1, 1:-1].var() for image in images]
+    np.testing.assert_allclose(laplacian_variance(images), expected, rtol=1e-5)
+    blurred = gaussian_blur(images, [5, 5])
+    assert (laplacian_variance(blurred) < 0.5 * laplacian_variance(images)).all()
+    found = distances(blurred, images)
+    assert found["sharpness_of_originals"].equal(laplacian_variance(images))
 
 
 def test_ssim_of_flat_images_is_the_luminance_term() -> None:
