@@ -7,6 +7,7 @@ import lightning as L
 
 from callbacks.base import EveryNEpochs, datamodule_of
 from callbacks.dashboard import save_picture
+from vae_lightning.models.levels import chosen_levels
 from vae_lightning.runs.layout import IMAGES
 from vae_lightning.scores.result import Result
 from vae_lightning.training.vae_module import VAEModule
@@ -24,6 +25,8 @@ class Evaluation(EveryNEpochs):
         samples: drawn from each prior for FID, KID, precision and recall.
         importance_samples: latents per image for the importance-weighted bound.
         weights: folder or file of feature networks' weights; None looks in PyTorch's cache.
+        levels: the coarsest levels of a hierarchical model, for priors, probes and scores of disentanglement; None
+            takes as many as have at most 1,024 latents.
     """
 
     name = "evaluation"
@@ -37,6 +40,7 @@ class Evaluation(EveryNEpochs):
         samples: int = 1_000,
         importance_samples: int = 16,
         weights: str | None = None,
+        levels: Sequence[str] | None = None,
     ) -> None:
         super().__init__(every_n_epochs)
         if not metrics:
@@ -49,10 +53,18 @@ class Evaluation(EveryNEpochs):
             self.request = Request(
                 split="val",
                 metrics=tuple(metrics),
+                levels=tuple(levels or ()),
                 samples=samples,
                 importance_samples=importance_samples,
                 weights=weights,
             )
+        except ValueError as error:
+            raise ValueError(f"callbacks.evaluation.{error}") from error
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        assert isinstance(pl_module, VAEModule)
+        try:
+            chosen_levels(pl_module.model.latent_levels, self.request.levels)
         except ValueError as error:
             raise ValueError(f"callbacks.evaluation.{error}") from error
 
@@ -75,6 +87,7 @@ class Evaluation(EveryNEpochs):
             split="val",
             device=module.device,
             seed=self.request.seed,
+            levels=self.request.levels,
         )
         found = [measure(metric, subject) for metric in self.request.build()]
         for measured in found:

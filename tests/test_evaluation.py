@@ -28,6 +28,7 @@ from vae_lightning.evaluation.metric import EvaluationError, Metric
 from vae_lightning.evaluation.metrics.latents import LatentSpace
 from vae_lightning.evaluation.metrics.likelihood import Likelihood
 from vae_lightning.evaluation.request import Request
+from vae_lightning.latents.priors import CoarsePrior
 from vae_lightning.models import LinearVAE
 from vae_lightning.runs.checkpoints import FORMAT
 from vae_lightning.runs.layout import RECORD_KEY, RunError
@@ -225,6 +226,32 @@ def test_fitted_priors_lie_beside_the_checkpoint_and_sample(trained: Path, tmp_p
     )
     assert result.exit_code == 0, result.output
     assert (tmp_path / "s.png").is_file()
+
+
+@pytest.mark.slow
+def test_a_ladder_is_evaluated_in_its_coarse_levels(trained: Path, tmp_path: Path) -> None:
+    ladder = ["model=ladder", "model.sides=[2,4]", "model.widths=[8,8]", "model.blocks=[1,1]", "kl=per_level"]
+    settings = ["model.latent_channels=[2,1]", "reconstruction=logistic", "trainer.max_epochs=1", "test=false"]
+    places = trained.parent / "celeba", trained.parent / "data", tmp_path / "run"
+    run = train_tiny(*places, *ladder, *settings)
+    names = ("likelihood", "iwae", "latents", "probes", "samplers", "reconstructions", "pictures")
+    command = ["evaluate", str(run), "--metrics", ",".join(names), "--split", "train", "--importance-samples", "2"]
+    result = CliRunner().invoke(app, [*command, "--levels", "2x2"])
+    assert result.exit_code == 0, result.output
+    card = read_card(run / "evaluation" / "card.json")
+    protocols = {section.name: section.protocol for section in card.sections}
+    assert protocols["probes"]["codes"] == "posterior means of the levels 2x2 (8 of 24 latents), standardised"
+    assert protocols["samplers"]["priors"]["flow"]["levels"] == ["2x2"]
+    assert {"normal_rate_nats", "gmm_rate_nats", "flow_rate_nats", "probe_mean_auc", "iwae_nats"} <= set(card.values)
+    for levels in (("2x2",), ("2x2", "4x4")):  # the second time those by default
+        prior = load_run(run).prior("gaussian")
+        assert isinstance(prior, CoarsePrior)
+        assert prior.levels == levels
+        assert load_run(run).sample(2, prior="gaussian").shape == (2, 3, 32, 32)
+        evaluate_run(run, Request(metrics=("samplers",), split="train"), out=tmp_path / "again")
+    wrong = CliRunner().invoke(app, [*command, "--levels", "4x4"])
+    assert wrong.exit_code == 2
+    assert "--levels 4x4: allowed are the coarsest levels in their order, 2x2 or 2x2,4x4" in wrong.stderr
 
 
 @pytest.mark.gpu

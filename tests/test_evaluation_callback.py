@@ -4,15 +4,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
-from stand_ins import noise_images, subject_of
+from stand_ins import noise_images, subject_of, tiny_ladder
 
 from callbacks import Evaluation
 from vae_lightning.evaluation.evaluate import measure
 from vae_lightning.evaluation.metrics.samplers import Samplers
+from vae_lightning.losses import Logistic, Objective
 from vae_lightning.models import LinearVAE
 from vae_lightning.runs.metrics_csv import read_metrics
+from vae_lightning.training.vae_module import VAEModule
 
 
 @pytest.mark.slow
@@ -39,6 +42,14 @@ def test_a_flow_can_be_fitted_within_a_validation(monkeypatch: pytest.MonkeyPatc
         "flow_rate_nats",
         "flow_elbo_gain_nats",
     }
+
+
+def test_levels_that_the_model_does_not_have_are_refused_before_training() -> None:
+    module = VAEModule(tiny_ladder(), Objective(Logistic()), torch.optim.Adam)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    Evaluation("run", levels=["2x2"]).setup(trainer, module, "fit")
+    with pytest.raises(ValueError, match=r"callbacks\.evaluation\.levels=4x4: allowed are .*2x2 or 2x2,4x4"):
+        Evaluation("run", levels=["4x4"]).setup(trainer, module, "fit")
 
 
 @pytest.mark.parametrize("setting", [{"metrics": ["likelyhood"]}, {"metrics": []}, {"every_n_epochs": 0}])

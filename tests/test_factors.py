@@ -3,13 +3,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from vae_lightning.evaluation.against_factors import varying
 from vae_lightning.evaluation.factor_scores import SCORES
 from vae_lightning.evaluation.metric import EvaluationError
 from vae_lightning.evaluation.metrics.attribute_disentanglement import AttributeDisentanglement
 from vae_lightning.evaluation.metrics.disentanglement import Disentanglement
-from vae_lightning.models.distributions import Deterministic, DiagonalGaussian
 from vae_lightning.scores.codes import active_latents
 from vae_lightning.scores.result import Result
 
@@ -32,21 +32,20 @@ def test_dropped_columns() -> None:
 class StandIn:
     """What the metrics ask of a subject: perfect codes of random factors, one latent that has collapsed."""
 
-    split, seed = "test", 0
+    split, seed, which_latents = "test", 0, ""
 
     def __init__(self, images: int = 400, *, deterministic: bool = False, known: bool = True) -> None:
         self.data = SimpleNamespace(attribute_names=("A", "B", "C", "Rare"))
-        self.known, self.deterministic = known, deterministic
+        self.known, self.model = known, SimpleNamespace(has_prior=not deterministic)
         self.values = {split: independent_factors(images, 4, seed) for seed, split in enumerate(("train", "test"))}
         for values in self.values.values():
             values[:, 3] = np.arange(images) < 5
 
-    def posterior(self, split: str | None = None, at_most: int | None = None) -> DiagonalGaussian | Deterministic:
+    def codes(self, split: str | None = None, at_most: int | None = None) -> Tensor:
         values = self.values[split or self.split][:at_most]
         noise = np.random.default_rng(5).normal(size=(len(values), 1))
         codes = np.concatenate([0.001 * noise, 3 * values[:, :3] - 1, noise], axis=1)
-        mean = torch.from_numpy(codes).float()
-        return Deterministic(mean) if self.deterministic else DiagonalGaussian(mean, torch.zeros_like(mean))
+        return torch.from_numpy(codes).float()
 
     def factors(self, split: str, at_most: int | None = None) -> tuple[tuple[str, ...], np.ndarray] | None:
         return (("a", "b", "c", "rare"), self.values[split][:at_most]) if self.known else None
@@ -106,8 +105,8 @@ def test_what_cannot_be_measured_says_why(
 
 def test_a_collapsed_code_is_not_scored() -> None:
     subject = StandIn()
-    mean = 0.01 * subject.posterior().mean
-    subject.posterior = lambda *_: DiagonalGaussian(mean, torch.zeros_like(mean))
+    codes = 0.01 * subject.codes()
+    subject.codes = lambda *_: codes
     measured = METRICS[0].measure(subject)
     assert "0 latents vary" in measured.values[0].note
 

@@ -1,7 +1,6 @@
 """Likelihoods and bounds against closed forms."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,11 +12,12 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 from vae_lightning.evaluation.metric import EvaluationError
 from vae_lightning.evaluation.metrics.iwae import (
     ImportanceWeighted,
+    LogWeight,
     choose_scale,
     effective_samples,
     importance_bound,
     importance_weights,
-    log_likelihood_of,
+    log_weight_of,
 )
 from vae_lightning.evaluation.metrics.latents import LatentSpace
 from vae_lightning.evaluation.metrics.likelihood import Likelihood, PixelLikelihood, calibrate, harmonic_scores
@@ -141,8 +141,8 @@ def test_results_do_not_depend_on_the_batch_size(small: LinearVAE) -> None:
 
 
 @pytest.fixture
-def linear_gaussian() -> tuple[Tensor, DiagonalGaussian, Callable[[slice, Tensor], Tensor]]:
-    """Exact log p(x) of 60 observations, a posterior that is not quite right, and log p(x|z)."""
+def linear_gaussian() -> tuple[Tensor, LogWeight]:
+    """Exact log p(x) of 60 observations, and log-weights of a posterior that is not quite right."""
     generator = torch.Generator().manual_seed(3)
     mixing, offset, scale = torch.randn(5, 2, generator=generator), torch.randn(5, generator=generator), 0.7
     latents = torch.randn(60, 2, generator=generator)
@@ -150,23 +150,24 @@ def linear_gaussian() -> tuple[Tensor, DiagonalGaussian, Callable[[slice, Tensor
     exact = MultivariateNormal(offset, mixing @ mixing.T + scale**2 * torch.eye(5)).log_prob(observed)
     precision = torch.eye(2) + mixing.T @ mixing / scale**2
     mean = torch.linalg.solve(precision, mixing.T @ (observed - offset).T / scale**2).T
-    proposal = DiagonalGaussian(mean + 0.1, (1.5 / precision.diagonal()).log().expand(60, 2).clone())
+    logvar = (1.5 / precision.diagonal()).log().expand(60, 2)
 
-    def log_likelihood(part: slice, latents: Tensor) -> Tensor:
-        return Normal(latents @ mixing.T + offset, scale).log_prob(observed[part]).sum(1)
+    def log_weight(part: slice, noise: Tensor) -> Tensor:
+        draw = DiagonalGaussian(mean[part] + 0.1, logvar[part]).draw(noise)
+        return Normal(draw.latents @ mixing.T + offset, scale).log_prob(observed[part]).sum(1) - draw.log_ratio
 
-    return exact, proposal, log_likelihood
+    return exact, log_weight
 
 
 @pytest.mark.slow
 def test_iwae_rises_to_the_exact_likelihood_and_the_elbo_lies_below(
-    small: LinearVAE, linear_gaussian: tuple[Tensor, DiagonalGaussian, Callable[[slice, Tensor], Tensor]]
+    small: LinearVAE, linear_gaussian: tuple[Tensor, LogWeight]
 ) -> None:
-    exact, proposal, log_likelihood = linear_gaussian
+    exact, log_weight = linear_gaussian
     subject = subject_of(
         LinearVAE(image_size=8, color="gray", latent_dim=2, hidden_dim=4), noise_images(60), batch_size=17
     )
-    log_weights = importance_weights(subject, 60, proposal.draw, log_likelihood, 4096)
+    log_weights = importance_weights(subject, 60, log_weight, 4096)
     truth = float(exact.mean())
     bounds = [float(importance_bound(log_weights[:, :count]).mean()) for count in (1, 8, 64, 4096)]
     assert bounds == sorted(bounds)
@@ -181,18 +182,15 @@ def test_the_exact_posterior_as_proposal_needs_one_sample(small: LinearVAE) -> N
     """x = z_1 + s * noise: the posterior is diagonal, so every weight is p(x)."""
     observed = torch.linspace(-2, 2, 30)
     variance = 0.5
-    proposal = DiagonalGaussian(
-        torch.stack([observed / (1 + variance), torch.zeros(30)], 1),
-        torch.tensor([math.log(variance / (1 + variance)), 0.0]).expand(30, 2).clone(),
-    )
+    mean = torch.stack([observed / (1 + variance), torch.zeros(30)], 1)
+    logvar = torch.tensor([math.log(variance / (1 + variance)), 0.0]).expand(30, 2)
+
+    def log_weight(part: slice, noise: Tensor) -> Tensor:
+        draw = DiagonalGaussian(mean[part], logvar[part]).draw(noise)
+        return Normal(draw.latents[:, 0], math.sqrt(variance)).log_prob(observed[part]) - draw.log_ratio
+
     model = LinearVAE(image_size=8, color="gray", latent_dim=2, hidden_dim=4)
-    log_weights = importance_weights(
-        subject_of(model, noise_images(30)),
-        30,
-        proposal.draw,
-        lambda part, latents: Normal(latents[:, 0], math.sqrt(variance)).log_prob(observed[part]),
-        3,
-    )
+    log_weights = importance_weights(subject_of(model, noise_images(30)), 30, log_weight, 3)
     exact = Normal(0.0, math.sqrt(1 + variance)).log_prob(observed)
     np.testing.assert_allclose(log_weights, exact[:, None].expand(30, 3).numpy(), atol=1e-5)
     np.testing.assert_allclose(effective_samples(log_weights), 3.0, rtol=1e-5)
@@ -245,13 +243,7 @@ def test_a_narrower_proposal_is_chosen_where_sigma_was_calibrated_and_the_bound_
     assert choose_scale(subject, likelihood) < 1
     assert set(seen) == set(subject.rows("train", 20))  # the very images whose posteriors are scaled
     values = {value.name: value.value for value in found.values}
-    plain = importance_weights(
-        subject,
-        len(subject.rows("test")),
-        subject.draw,
-        log_likelihood_of(subject, PixelLikelihood(subject), "test", subject.rows("test")),
-        16,
-    )
+    plain = importance_weights(subject, 60, log_weight_of(subject, PixelLikelihood(subject)), 16)
     assert values["iwae_nats"] is not None
     assert values["iwae_nats"] > importance_bound(plain).mean() + 1
     own = subject_of(small, images, GaussianShared())

@@ -12,6 +12,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from vae_lightning.latents.priors import (
     PRIORS,
+    CoarsePrior,
     FittedGaussian,
     Flow,
     GaussianMixture,
@@ -273,6 +274,35 @@ def test_files_give_back_what_was_written(banana_flow: Flow, tmp_path: Path) -> 
     assert [path.name for path in file.path.parent.iterdir()] == ["priors.pt"]
 
 
+def test_a_prior_of_the_coarse_levels_is_completed_by_the_normal_one(tmp_path: Path) -> None:
+    fitted = FittedGaussian.fit(banana(60))
+    prior = CoarsePrior(fitted, ["4x4"], 5)
+    samples = prior.sample(4_000, generator())
+    assert torch.equal(samples[:, :2], fitted.sample(4_000, generator()))
+    assert torch.corrcoef(samples.T)[2:].sub(torch.eye(5)[2:]).abs().max() < 0.08
+    assert (samples[:, 2:].std(0) - 1).abs().max() < 0.05
+    cold = prior.sample(1, generator(), temperature=0.0)[0]
+    torch.testing.assert_close(cold, torch.cat([fitted.mean.float(), torch.zeros(3)]))
+    by_level = prior.sample(9, generator(), temperature=torch.tensor([0.5, 0.5, 2.0, 2.0, 0.0]))
+    assert torch.equal(by_level[:, :2], fitted.sample(9, generator(), 0.5))
+    torch.testing.assert_close(by_level[:, 2:], prior.sample(9, generator())[:, 2:] * torch.tensor([2.0, 2.0, 0.0]))
+    with pytest.raises(PriorError, match="several temperatures"):
+        prior.sample(9, generator(), temperature=torch.tensor([0.5, 0.6, 1.0, 1.0, 1.0]))
+    finer = torch.distributions.Normal(0.0, 1.0).log_prob(samples[:, 2:].double()).sum(1)
+    torch.testing.assert_close(prior.log_prob(samples), fitted.log_prob(samples[:, :2]) + finer)
+    file = PriorFile(tmp_path / "priors.pt", "digest")
+    file.write("gaussian", prior)
+    read = file.read("gaussian")
+    assert isinstance(read, CoarsePrior)
+    assert (read.levels, read.latent_dim, read.settings()) == (("4x4",), 5, prior.settings())
+    assert torch.equal(read.log_prob(samples), prior.log_prob(samples))
+    assert torch.equal(read.sample(5, generator()), prior.sample(5, generator()))
+    with pytest.raises(PriorError, match="FittedGaussian cannot be kept as the prior 'flow'"):
+        file.write("flow", prior)
+    with pytest.raises(PriorError, match="of 2 latents does not fit a model that has 1"):
+        CoarsePrior(fitted, ["4x4"], 1)
+
+
 def test_priors_of_another_checkpoint_are_not_used(tmp_path: Path) -> None:
     path = tmp_path / "priors.pt"
     PriorFile(path, "old").write("normal", StandardNormal(2))
@@ -317,5 +347,5 @@ def test_errors_say_what_is_allowed(tmp_path: Path) -> None:
         fit_prior("gmm", torch.ones(30, 2), seed=0)
     with pytest.raises(PriorError, match="a flow needs 2 latents or more"):
         fit_prior("flow", torch.randn(30, 1, generator=generator()), seed=0)
-    with pytest.raises(PriorError, match="a prior 'normal' cannot be kept as 'flow'"):
+    with pytest.raises(PriorError, match="StandardNormal cannot be kept as the prior 'flow'"):
         PriorFile(tmp_path / "priors.pt", "digest").write("flow", StandardNormal(2))

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
+from torch import Tensor
 
 from vae_lightning.evaluation.metric import EvaluationError
 from vae_lightning.evaluation.metrics.probes import VALUES, Probes, has_both_classes
-from vae_lightning.models.distributions import DiagonalGaussian
 from vae_lightning.scores.attribute_scores import AttributeScores, score_attributes
 from vae_lightning.scores.resampling import image_weights, percentile_interval
 from vae_lightning.scores.result import Result
@@ -19,6 +19,7 @@ class StandIn:
     """Latents far from standard; "Planted" is a half-space, "Noisy" one with noise, "Unrelated" a fair coin."""
 
     split = "test"
+    which_latents = ""
 
     def __init__(self, images: int = 1_500, *, has_attributes: bool = True) -> None:
         self.data = SimpleNamespace(attribute_names=NAMES if has_attributes else ())
@@ -34,9 +35,8 @@ class StandIn:
             self.latents[split] = torch.from_numpy(100 + latents * np.array([1, 1000, 1, 1, 0.001, 0])).double()
             self.labels[split] = np.stack([direction > 0.8, noisy, coin, np.zeros(images, bool), only], axis=1)
 
-    def posterior(self, split: str | None = None, at_most: int | None = None) -> DiagonalGaussian:
-        mean = self.latents[split or self.split][:at_most]
-        return DiagonalGaussian(mean, torch.zeros_like(mean))
+    def codes(self, split: str | None = None, at_most: int | None = None) -> Tensor:
+        return self.latents[split or self.split][:at_most]
 
     def attributes(self, split: str, at_most: int | None = None) -> np.ndarray | None:
         return self.labels[split][:at_most] if self.has_attributes else None

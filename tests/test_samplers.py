@@ -1,4 +1,5 @@
 import math
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -33,18 +34,19 @@ class StandIn:
 
     split = "test"
     seed = 0
+    which_latents = ""
 
     def __init__(self, posterior: Flat, fitted: Flat) -> None:
         self._posterior = posterior
         self._fitted = fitted
 
-        self.model = SimpleNamespace(has_prior=isinstance(posterior, DiagonalGaussian))
+        self.model = SimpleNamespace(has_prior=isinstance(posterior, DiagonalGaussian), is_flat=True)
 
     def rows(self, split: str) -> range:
         return range(len(self._posterior.mean))
 
-    def draw(self, noise: Tensor) -> PosteriorDraw:
-        return self._posterior.draw(noise)
+    def draws(self, noise: Tensor) -> Iterator[tuple[slice, PosteriorDraw]]:
+        yield slice(None), self._posterior.draw(noise)
 
     def noise(self, count: int, purpose: str) -> Tensor:
         return torch.randn(count, self._posterior.mean.shape[1], generator=generator(self.seed_of(purpose)))

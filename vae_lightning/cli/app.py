@@ -90,6 +90,13 @@ def evaluate(
     run: RunOrSweep,
     split: Annotated[str, typer.Option(help="Which images: train, val or test.")] = "test",
     metrics: Annotated[str, typer.Option(help=f"By comma, of {', '.join(METRIC_NAMES)}. Default: all.")] = "",
+    levels: Annotated[
+        str,
+        typer.Option(
+            help="Of a ladder: its coarsest levels by comma, for priors, probes and disentanglement. "
+            "Default: as many as have at most 1,024 latents."
+        ),
+    ] = "",
     samples: Annotated[int, typer.Option(min=16, help="From each prior, for FID, KID, precision and recall.")] = 10_000,
     importance_samples: Annotated[int, typer.Option(min=2, help="Latents per image for the tighter bound.")] = 64,
     reference: Annotated[
@@ -116,6 +123,7 @@ def evaluate(
     request = Request(
         split=split,
         metrics=tuple(split_by_comma(metrics)),
+        levels=tuple(split_by_comma(levels)),
         samples=samples,
         importance_samples=importance_samples,
         reference=reference,

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from vae_lightning.data.sources.source import Split
 from vae_lightning.evaluation.factor_scores import SCORES, FactorScores
 from vae_lightning.evaluation.metric import EvaluationError, Metric
-from vae_lightning.models.distributions import ACTIVE_VARIANCE, DiagonalGaussian
+from vae_lightning.models.distributions import ACTIVE_VARIANCE
 from vae_lightning.pictures.heat_map import draw_heat_map
 from vae_lightning.runs.subject import MOST_FITTED
 from vae_lightning.scores.codes import CodedImages, active_latents, chosen
@@ -62,12 +62,11 @@ class AgainstFactors(Metric):
         fitted, scored = self.known(subject, "train", MOST_FITTED), self.known(subject, subject.split, None)
         if fitted is None or scored is None:
             return self._missing(self.unknown)
-        posterior = subject.posterior()
-        codes = subject.posterior("train", MOST_FITTED).mean.numpy()
+        codes = subject.codes("train", MOST_FITTED).numpy()
         fitting = CodedImages(codes, fitted[1], subject.people("train", MOST_FITTED))
-        scoring = CodedImages(posterior.mean.numpy(), scored[1], subject.people(subject.split))
+        scoring = CodedImages(subject.codes().numpy(), scored[1], subject.people(subject.split))
         factors = np.flatnonzero(varying(fitting.factors) & varying(scoring.factors))
-        has_prior = isinstance(posterior, DiagonalGaussian)
+        has_prior = subject.model.has_prior
         latents = active_latents(scoring.codes, ACTIVE_VARIANCE if has_prior else 0.0)
         protocol = self._protocol(subject, fitting, scoring) | {
             "latents_used": len(latents),
@@ -117,7 +116,7 @@ class AgainstFactors(Metric):
 
     def _protocol(self, subject: "Subject", fitting: CodedImages, scoring: CodedImages) -> dict[str, Any]:
         return {
-            "codes": "posterior means",
+            "codes": f"posterior means{subject.which_latents}",
             "split": subject.split,
             "images": len(scoring.codes),
             "fitted_to": f"{len(fitting.codes)} training images",

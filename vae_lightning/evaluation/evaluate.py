@@ -47,12 +47,12 @@ def evaluate_run(
         RunError: there is no run, or no checkpoint of this version.
         DataError: the data are not where they were, or the split has no images.
         EvaluationError: the request cannot be met by this run or these data.
+        ValueError: the levels asked for are not the model's coarsest.
     """
     request, observer = request or Request(), observer or Observer()
     run = load_run(path, checkpoint, request.device)
     folder = out or results_folder(run.path, EVALUATION)
-    split = cast(Split, request.split)
-    subject = open_subject(run, split=split, seed=request.seed, batch_size=request.batch_size, track=observer.track)
+    subject = _subject_of(run, request, observer)
     folder.mkdir(parents=True, exist_ok=True)
     store = ResultStore(folder, _identity(run.path, subject))
     sections: list[Section] = []
@@ -69,6 +69,17 @@ def evaluate_run(
         if name in request.metrics:
             raise problems[name]
     return card
+
+
+def _subject_of(run: Run, request: Request, observer: Observer) -> Subject:
+    return open_subject(
+        run,
+        split=cast(Split, request.split),
+        seed=request.seed,
+        batch_size=request.batch_size,
+        track=observer.track,
+        levels=request.levels,
+    )
 
 
 def _section_of(metric: Metric, subject: Subject, store: ResultStore, problems: dict[str, EvaluationError]) -> Section:
@@ -96,6 +107,7 @@ def _identity(file: Path, subject: Subject) -> dict[str, Any]:
         "data": subject.data.record(),
         "split": subject.split,
         "seed": subject.seed,
+        "levels": subject.level_names,
         "device": subject.device.type,
     }
 

@@ -17,6 +17,8 @@ class Request:
     Args:
         split: which images are evaluated; the training split fits what has to be fitted.
         metrics: out of METRIC_NAMES; empty takes all.
+        levels: the coarsest levels of a hierarchical model, which priors, probes and scores of disentanglement take;
+            empty takes as many as have at most 1,024 latents. `Subject` checks them.
         samples: drawn from each prior for FID, KID, precision and recall.
         importance_samples: latents per image for the importance-weighted bound.
         reference: split that samples are compared with; None = the evaluated one.
@@ -31,6 +33,7 @@ class Request:
 
     split: str = "test"
     metrics: tuple[str, ...] = ()
+    levels: tuple[str, ...] = ()
     samples: int = 10_000
     importance_samples: int = 64
     reference: str | None = None

@@ -1,6 +1,6 @@
 """The class Subject: a trained model with its data, as metrics and edits use it; shared results are computed once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import fields
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vae_lightning.data import FaceDataModule
 from vae_lightning.data.sources.source import Split
-from vae_lightning.latents.priors import Prior, StandardNormal, fit_prior
+from vae_lightning.latents.priors import CoarsePrior, Prior, StandardNormal, fit_prior
 from vae_lightning.latents.priors.file import PriorFile
 from vae_lightning.losses.reconstruction import ReconstructionLoss
 from vae_lightning.models import Autoencoder
@@ -28,6 +28,7 @@ from vae_lightning.runs.run import Run
 from vae_lightning.system.progress import Track, untracked
 
 Images = Float[Tensor, "batch channels height width"]
+Sampler = Callable[[slice, Tensor], tuple[Images, PosteriorDraw, PixelPrediction]]
 PRIOR_SEED = 0
 MOST_FITTED = 10_000  # training images that probes, predictors and priors are fitted to
 BATCH_PIXELS = 2**20  # of images decoded at once: 256 at 64x64
@@ -130,8 +131,8 @@ class Subject:
         if key in self._posteriors:
             return self._posteriors[key].mean[:, : self.num_coarse]
         if key not in self._codes:  # the finer levels of thousands of images would fill the memory
-            parts = self._encoded(split, at_most)
-            self._codes[key] = torch.cat([part.mean[:, : self.num_coarse].cpu() for part in parts])
+            parts = [part.mean[:, : self.num_coarse].clone() for part in self._encoded(split, at_most)]
+            self._codes[key] = torch.cat(parts).cpu()
         return self._codes[key]
 
     def posterior(self, split: Split | None = None, at_most: int | None = None) -> Posterior:
@@ -148,28 +149,52 @@ class Subject:
         rows = self.rows(split, at_most)
         for part in self.batches(len(rows), f"Encoding {split} images"):
             with torch.inference_mode():
-                yield self.model.encode(self.model_input(self.pixels(split, rows[part])))
+                posterior = self.model.encode(self.model_input(self.pixels(split, rows[part])))
+            yield posterior
 
     @torch.inference_mode()
     def draw(
         self, noise: Float[Tensor, "rows latent"], split: Split | None = None, at_most: int | None = None
     ) -> PosteriorDraw:
-        """A draw from q(z|x) for each of `rows(split, at_most)`, on the CPU.
+        """A draw from q(z|x) for each of `rows(split, at_most)`, on the CPU."""
+        parts = [draw for _, draw in self.draws(noise, split, at_most)]
+        names = ("latents", "kl_per_latent", "log_ratio")
+        return PosteriorDraw(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+    def draws(
+        self, noise: Float[Tensor, "rows latent"], split: Split | None = None, at_most: int | None = None
+    ) -> Iterator[tuple[slice, PosteriorDraw]]:
+        """The same in parts: a hierarchical model's latents of thousands of images would fill the memory."""
+        split = split or self.split
+        if self.model.is_flat:
+            every = slice(0, len(noise))
+            yield every, _part_of(self.posterior(split, at_most), every).draw(noise)
+            return
+        rows = self.rows(split, at_most)
+        for part in self.batches(len(rows), f"Drawing latents of {split} images"):
+            with torch.inference_mode():
+                images = self.model_input(self.pixels(split, rows[part]))
+                draw = self.model.draw(images, noise[part].to(self.device))
+            yield part, PosteriorDraw(draw.latents.cpu(), draw.kl_per_latent.cpu(), draw.log_ratio.cpu())
+
+    def sampler(self, split: Split | None = None, at_most: int | None = None) -> Sampler:
+        """Part of `rows(split, at_most)` and noise -> its images for the model, a draw for each, and p(x|z) there.
 
         A flat posterior is encoded once for all draws; a hierarchical one has to see the images in each.
         """
-        if self.model.is_flat:
-            posterior = self.posterior(split, at_most)
-            assert isinstance(posterior, DiagonalGaussian | Deterministic)
-            return posterior.draw(noise)
         split = split or self.split
         rows = self.rows(split, at_most)
-        parts = []
-        for part in self.batches(len(rows), f"Drawing latents of {split} images"):
+        posterior = self.posterior(split, at_most) if self.model.is_flat else None
+
+        @torch.inference_mode()
+        def sample(part: slice, noise: Float[Tensor, "batch latent"]) -> tuple[Images, PosteriorDraw, PixelPrediction]:
             images = self.model_input(self.pixels(split, rows[part]))
-            parts.append(self.model.draw(images, noise[part].to(self.device)))
-        names = ("latents", "kl_per_latent", "log_ratio")
-        return PosteriorDraw(*(torch.cat([getattr(part, name).cpu() for part in parts]) for name in names))
+            if posterior is None:
+                return images, *self.model.draw_and_predict(images, noise.to(self.device))
+            draw = _part_of(posterior, part).draw(noise)
+            return images, draw, self.predict(draw.latents)
+
+        return sample
 
     def noise(self, count: int, purpose: str, *numbers: int) -> Float[Tensor, "count latent"]:
         """Standard normal noise on the CPU; it depends on the seed, the purpose and the numbers only."""
@@ -193,15 +218,16 @@ class Subject:
         """Rounded to 256 levels, as a picture file would hold them; on the device."""
         return to_uint8(self.decode(latents), (0.0, 1.0))
 
-    def fitting_latents(self) -> Float[Tensor, "images latent"]:
-        """One sample of q(z|x) for each training image that priors are fitted to.
+    def fitting_latents(self) -> Float[Tensor, "images code"]:
+        """One sample of q(z|x) for each training image that priors are fitted to: the latents of `levels`.
 
         It does not depend on `seed`, so that a checkpoint has one set of fitted priors.
         """
         generator = torch.Generator().manual_seed(PRIOR_SEED)
         count = len(self.rows("train", MOST_FITTED))
         noise = torch.randn(count, self.model.latent_dim, generator=generator)
-        return self.draw(noise, "train", MOST_FITTED).latents
+        draws = self.draws(noise, "train", MOST_FITTED)
+        return torch.cat([draw.latents[:, : self.num_coarse].clone() for _, draw in draws])
 
     def prior(self, name: str) -> Prior:
         """A prior over the latents, fitted if it is not yet.
@@ -211,11 +237,15 @@ class Subject:
         """
         if name not in self._priors:
             kept = self.prior_file.read(name) if self.prior_file else None
+            if isinstance(kept, CoarsePrior) and kept.levels != self.level_names:
+                kept = None  # fitted to other levels than are asked for now
             self._priors[name] = kept or self._fit(name)
         return self._priors[name]
 
     def _fit(self, name: str) -> Prior:
-        prior = fit_prior(name, self.fitting_latents(), seed=PRIOR_SEED, track=self.track)
+        fitted = fit_prior(name, self.fitting_latents(), seed=PRIOR_SEED, track=self.track)
+        names, latent_dim = self.level_names, self.model.latent_dim
+        prior = fitted if self.model.is_flat else CoarsePrior(fitted, names, latent_dim)
         if self.prior_file:
             self.prior_file.write(name, prior)
         return prior
@@ -236,6 +266,14 @@ class Subject:
         """Names and values of the factors of `rows(split, at_most)`; only rendered faces have them, else None."""
         known = self.data.factors(split)
         return None if known is None else (known[0], known[1][self.rows(split, at_most)])
+
+
+def _part_of(posterior: Posterior, part: slice) -> DiagonalGaussian | Deterministic:
+    """The posterior of a part of the images of a flat model."""
+    if isinstance(posterior, Deterministic):
+        return Deterministic(posterior.mean[part])
+    assert isinstance(posterior, DiagonalGaussian), "a hierarchical model draws level by level"
+    return DiagonalGaussian(posterior.mean[part], posterior.logvar[part])
 
 
 def open_subject(

@@ -24,6 +24,7 @@ from vae_lightning.evaluation.feature_networks import (
 )
 from vae_lightning.evaluation.metric import EvaluationError, Metric
 from vae_lightning.evaluation.metrics.reconstructions import UNIT_RANGE, decode_checked
+from vae_lightning.evaluation.metrics.samplers import fitted_priors
 from vae_lightning.models.pixels import to_uint8
 from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.result import Result, Value
@@ -33,7 +34,6 @@ FEWEST_IMAGES = 16
 KID_SUBSETS = 100
 NEIGHBOURS = 3
 DISTANCES_AT_ONCE = 2_000  # rows of the matrix of distances between features
-NO_SAMPLER = "posterior=deterministic made this a plain autoencoder, whose codes are not standard normal"
 
 Features = Float[Tensor, "images features"]  # float64 on the CPU
 
@@ -76,22 +76,22 @@ class Fidelity(Metric):
             names = ["fid_reconstructions", *(name for prior in self.priors for name in names_of(prior))]
             return Result([Value.missing(name, str(error)) for name in names], {"weights": "missing"})
         network = load_inception(weights.file, subject.device)
-        samplers = [name for name in self.priors if name != "normal" or subject.model.has_prior]
-        latents = {
-            name: self._latents(subject, name) for name in samplers
-        }  # first, so that a misspelt name costs no time
+        samplers, problems = fitted_priors(subject, self.priors)
         real = features_of_split(network, subject, reference)
         values = [_reconstructions(network, subject, real if reference == subject.split else None, weights)]
         for name in self.priors:
-            if name not in latents:
-                values += [Value.missing(each, NO_SAMPLER) for each in names_of(name)]
+            if name in problems:
+                values += [Value.missing(each, problems[name]) for each in names_of(name)]
                 continue
-            made = features_of_latents(network, subject, latents[name], f"Features of samples, {name}")
+            # every prior gets the same random numbers
+            generator = torch.Generator().manual_seed(subject.seed_of("fidelity samples"))
+            latents = samplers[name].sample(self.samples, generator)
+            made = features_of_latents(network, subject, latents, f"Features of samples, {name}")
             found = compare_features(
                 real, made, kid_subset_size=self.kid_subset_size, seed=subject.seed_of("kid subsets")
             )
             values += self._values(name, found, reference, len(real), weights.warning())
-        return Result(values, self._protocol(subject, reference, len(real), weights), _verdicts(values, samplers))
+        return Result(values, self._protocol(subject, reference, len(real), weights), _verdicts(values, list(samplers)))
 
     def _check(self, subject: Subject, reference: Split) -> None:
         count = len(subject.rows(reference))
@@ -100,11 +100,6 @@ class Fidelity(Metric):
                 f"the {reference} split has {count} images, and fidelity needs {FEWEST_IMAGES} at least: "
                 "compare with another split (reference=train), or evaluate on more images"
             )
-
-    def _latents(self, subject: Subject, prior: str) -> Float[Tensor, "samples latent"]:
-        """Samples of a prior; every prior gets the same random numbers."""
-        generator = torch.Generator().manual_seed(subject.seed_of("fidelity samples"))
-        return subject.prior(prior).sample(self.samples, generator)
 
     def _subset_size(self, num_real: int) -> int:
         return min(self.kid_subset_size, self.samples, num_real)
@@ -136,6 +131,7 @@ class Fidelity(Metric):
             "reference": reference,
             "reference_images": num_real,
             "samples": self.samples,
+            **({} if subject.model.is_flat else {"fitted_priors": f"fitted to the latents{subject.which_latents}"}),
             "reconstructions": len(subject.rows(subject.split)),
             "kid_subsets": KID_SUBSETS,
             "kid_subset_size": self._subset_size(num_real),

@@ -7,13 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from vae_lightning.data.sources.source import Split
 from vae_lightning.evaluation.metric import EvaluationError, Metric
 from vae_lightning.evaluation.metrics.likelihood import NO_ELBO, PixelLikelihood
-from vae_lightning.models.distributions import DiagonalGaussian, PosteriorDraw
 from vae_lightning.pictures.charts import Chart, draw_lines
 from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.resampling import bootstrap_interval
@@ -24,8 +23,7 @@ FEW_EFFECTIVE = 2.0
 SCALES = tuple(2 ** (-power / 2) for power in range(13))  # of the proposal's width: 1 to 1/64
 SCALED_IMAGES = 256  # training images on which one of them is chosen
 
-LogLikelihood = Callable[[slice, Tensor], Tensor]  # part of the images, latents -> nats
-Proposal = Callable[[Tensor], PosteriorDraw]  # noise of all images -> one draw for each
+LogWeight = Callable[[slice, Tensor], Tensor]  # part of the images, noise -> nats, in float64 on the CPU
 
 
 @dataclass(frozen=True)
@@ -54,15 +52,13 @@ class ImportanceWeighted(Metric):
         if not subject.model.has_prior:
             return Result([Value.missing(name, NO_ELBO) for name in NAMES])
         likelihood = PixelLikelihood(subject)
-        scale = choose_scale(subject, likelihood) if likelihood.is_calibrated and subject.model.is_flat else 1.0
+        scale = choose_scale(subject, likelihood) if likelihood.is_calibrated else 1.0
         count = len(subject.rows(subject.split))
-        log_likelihood = log_likelihood_of(subject, likelihood, subject.split, subject.rows(subject.split))
-        log_weights = importance_weights(
-            subject, count, proposal_of(subject, scale), log_likelihood, self.importance_samples
-        )
+        log_weight = log_weight_of(subject, likelihood, scale)
+        log_weights = importance_weights(subject, count, log_weight, self.importance_samples)
         elbo = log_weights.mean(1)
         if scale != 1:  # the ELBO is that of the encoder without the factor
-            elbo = importance_weights(subject, count, proposal_of(subject), log_likelihood, 1)[:, 0]
+            elbo = importance_weights(subject, count, log_weight_of(subject, likelihood), 1)[:, 0]
         proposal = "the encoder's posterior" if scale == 1 else f"the encoder's posterior, {scale:.3g} times as wide"
         protocol = {
             "pixel_variance": likelihood.source,
@@ -114,37 +110,37 @@ class ImportanceWeighted(Metric):
         )
 
 
-def log_likelihood_of(
-    subject: Subject, likelihood: PixelLikelihood, split: Split, rows: Int64[np.ndarray, " rows"]
-) -> LogLikelihood:
-    """log p(x|z) of the images in a part of `rows` at given latents; nats."""
+def log_weight_of(
+    subject: Subject,
+    likelihood: PixelLikelihood,
+    scale: float = 1.0,
+    split: Split | None = None,
+    at_most: int | None = None,
+) -> LogWeight:
+    """log p(x|z) + log p(z) - log q(z|x) of a part of `rows(split, at_most)`, z from q(z|x) made `scale` times as wide.
 
-    def log_likelihood(part: slice, latents: Float[Tensor, "batch latent"]) -> Float[Tensor, " batch"]:
-        images = subject.model_input(subject.pixels(split, rows[part]))
-        return -likelihood.nll(subject.predict(latents), images)
+    A draw of the wider posterior is one of the encoder's with `scale` times the noise, level by level, and has
+    another density.
+    """
+    sample = subject.sampler(split, at_most)
 
-    return log_likelihood
+    @torch.inference_mode()
+    def log_weight(part: slice, noise: Float[Tensor, "batch latent"]) -> Float64[Tensor, " batch"]:
+        images, draw, prediction = sample(part, scale * noise)
+        # log of N(scale * noise; 0, scale^2 I) over N(scale * noise; 0, I)
+        wider = 0.5 * (scale**2 - 1) * noise.double().square().sum(1) - noise.shape[1] * math.log(scale)
+        return -likelihood.nll(prediction, images).cpu().double() - draw.log_ratio.cpu().double() - wider
 
-
-def proposal_of(
-    subject: Subject, scale: float = 1.0, split: Split | None = None, at_most: int | None = None
-) -> Proposal:
-    """Draws from q(z|x) of the rows of a split; a flat posterior may be `scale` times as wide."""
-    if not subject.model.is_flat:
-        return lambda noise: subject.draw(noise, split, at_most)
-    posterior = subject.posterior(split, at_most)
-    assert isinstance(posterior, DiagonalGaussian)
-    return DiagonalGaussian(posterior.mean, posterior.logvar + 2 * math.log(scale)).draw
+    return log_weight
 
 
 def choose_scale(subject: Subject, likelihood: PixelLikelihood) -> float:
     """The factor on the posterior's width under which training images have the highest ELBO."""
-    rows = subject.rows("train", SCALED_IMAGES)
-    count, log_likelihood = len(rows), log_likelihood_of(subject, likelihood, "train", rows)
+    count = len(subject.rows("train", SCALED_IMAGES))
 
     def elbo(scale: float) -> float:
-        proposal = proposal_of(subject, scale, "train", SCALED_IMAGES)
-        return float(importance_weights(subject, count, proposal, log_likelihood, 1).mean())
+        log_weight = log_weight_of(subject, likelihood, scale, "train", SCALED_IMAGES)
+        return float(importance_weights(subject, count, log_weight, 1).mean())
 
     elbos = {scale: elbo(scale) for scale in SCALES}
     return max(elbos, key=lambda scale: elbos[scale])
@@ -156,30 +152,20 @@ def draw_bound(counts: list[int], curve: list[float]) -> Chart:
     )
 
 
-@torch.inference_mode()
 def importance_weights(
-    subject: Subject,
-    count: int,
-    proposal: Proposal,
-    log_likelihood: LogLikelihood,
-    num_samples: int,
+    subject: Subject, count: int, log_weight: LogWeight, num_samples: int
 ) -> Float[np.ndarray, "images samples"]:
-    """log p(x|z) + log p(z) - log q(z|x) for K draws of z from q(z|x).
-
-    One draw for all images at a time, so memory does not grow with K. `log_likelihood(part, latents)` is that of the
-    images of a part of the split; nats.
-    """
+    """Log-weights of K draws for each image; one draw for all images at a time, so memory does not grow with K."""
     log_weights = np.empty((count, num_samples))
     steps = [(sample, first) for sample in range(num_samples) for first in range(0, count, subject.batch_size)]
-    draw = None
+    noise = None
     for step in subject.track(range(len(steps)), "Importance samples", len(steps)):
         sample, first = steps[step]
         if first == 0:
-            draw = proposal(subject.noise(count, "importance", sample))
-        assert draw is not None
+            noise = subject.noise(count, "importance", sample)
+        assert noise is not None
         part = slice(first, min(first + subject.batch_size, count))
-        log_weight = log_likelihood(part, draw.latents[part]).cpu().double() - draw.log_ratio[part]
-        log_weights[part, sample] = log_weight.numpy()
+        log_weights[part, sample] = log_weight(part, noise[part]).numpy()
     return log_weights
 
 

@@ -11,8 +11,9 @@ from jaxtyping import Float, Int64
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from vae_lightning.evaluation.kl_by_level import draw_levels, drawn_kl
 from vae_lightning.evaluation.metric import Metric
-from vae_lightning.models.distributions import ACTIVE_VARIANCE, DiagonalGaussian
+from vae_lightning.models.distributions import ACTIVE_VARIANCE, Deterministic, DiagonalGaussian, HierarchicalGaussian
 from vae_lightning.pictures.charts import COLORS, Chart, draw_kl_per_latent, figure_pixels
 from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.resampling import bootstrap_interval, image_weights, shuffle_people, spread_interval
@@ -33,6 +34,7 @@ OF_THE_KL = (
     "total_correlation_gaussian_nats",
     "aggregate_gaussian_kl_nats",
 )
+NO_PRODUCT = "it needs a q(z|x) that is a product over latents, and here each level depends on what is drawn above"
 CELLS_AT_ONCE = 2**23  # of samples x images x latents: 32 MiB
 
 
@@ -45,13 +47,16 @@ class LatentSpace(Metric):
 
     def measure(self, subject: Subject) -> Result:
         posterior = subject.posterior()
-        variance = posterior.mean.double().var(0, correction=0)
+        # in parts: a hierarchical model may have ten thousand latents
+        variance = torch.cat([part.double().var(0, correction=0) for part in posterior.mean.split(1_024, dim=1)])
         num_active = int((variance > ACTIVE_VARIANCE).sum())
         of = f"of {len(variance)}; the variance of a latent's posterior mean is above {ACTIVE_VARIANCE}"
         active = Value("active_units", float(num_active), of)
-        if not isinstance(posterior, DiagonalGaussian):
+        if isinstance(posterior, Deterministic):
             reason = "posterior=deterministic: a plain autoencoder's codes have no KL and no prior"
             return Result([active, *(Value.missing(name, reason) for name in OF_THE_KL)])
+        if isinstance(posterior, HierarchicalGaussian):
+            return _of_levels(subject, active, variance)
         compared = subject.posterior(subject.split, MOST_COMPARED)
         assert isinstance(compared, DiagonalGaussian)
         noise = subject.noise(len(compared.mean), "aggregate posterior")
@@ -60,20 +65,53 @@ class LatentSpace(Metric):
         kl_per_latent = posterior.kl_per_latent().double().mean(0)
         values = _kl_values(parts, half)
         gaussian = gaussian_values(posterior, subject.people(subject.split), subject.seed_of(self.name))
-        rows: list[Row] = [
-            {"latent": number, "kl_nats": float(kl_per_latent[number]), "variance_of_mean": float(variance[number])}
-            for number in kl_per_latent.argsort(descending=True).tolist()
-        ]
         return Result(
             [active, *values, *gaussian],
             {"images_in_aggregate_posterior": len(compared.mean), "latent_samples_per_image": 1},
             [collapse_verdict(float(kl_per_latent.sum()), num_active, len(variance)), *_bound_remark(values)],
-            {"kl_per_latent": rows},
+            {"kl_per_latent": _rows_of_latents(kl_per_latent, variance)},
             {
                 "kl_per_latent": draw_kl_per_latent(kl_per_latent.float().numpy(), f"{subject.split} split"),
                 "aggregate_posterior": draw_aggregate(compared.draw(noise).latents, kl_per_latent),
             },
         )
+
+
+def _of_levels(subject: Subject, active: Value, variance: Float[Tensor, " latent"]) -> Result:
+    """Of a hierarchical model: its KL and active units by level, and what its coarse levels draw."""
+    drawn = drawn_kl(subject)
+    levels = subject.model.latent_levels
+    rows = drawn.rows(levels, variance > ACTIVE_VARIANCE)
+    asleep = [
+        level.name
+        for level, nats, row in zip(levels, drawn.per_level.mean(0), rows, strict=True)
+        if nats < COLLAPSED_NATS and not row["active_units"]
+    ]
+    remarks = [collapse_verdict(float(drawn.per_latent.sum()), int(active.value or 0), len(variance))]
+    if asleep and len(asleep) < len(levels):
+        remarks.append(f"Levels that tell nothing of an image (KL below 1 nat, no active latent): {', '.join(asleep)}.")
+    coarse = slice(0, subject.num_coarse)
+    return Result(
+        [active, *(Value.missing(name, NO_PRODUCT) for name in OF_THE_KL)],
+        {
+            "active_units": "of the path of means: each level at its mean given the means above",
+            "kl": "given one draw of the levels above, for each image",
+            "kl_per_latent": f"the coarse levels' latents alone{subject.which_latents}",
+        },
+        remarks,
+        {"kl_by_level": rows, "kl_per_latent": _rows_of_latents(drawn.per_latent[coarse], variance[coarse])},
+        {
+            "kl_by_level": draw_levels(drawn.per_latent, levels, f"{subject.split} split"),
+            "aggregate_posterior": draw_aggregate(drawn.coarse_latents, drawn.per_latent[coarse]),
+        },
+    )
+
+
+def _rows_of_latents(kl_per_latent: Float[Tensor, " latent"], variance: Float[Tensor, " latent"]) -> list[Row]:
+    return [
+        {"latent": number, "kl_nats": float(kl_per_latent[number]), "variance_of_mean": float(variance[number])}
+        for number in kl_per_latent.argsort(descending=True).tolist()
+    ]
 
 
 @dataclass(frozen=True)

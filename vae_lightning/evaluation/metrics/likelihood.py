@@ -42,12 +42,14 @@ class Likelihood(Metric):
         if likelihood is None:
             missing = [Value.missing(name, NO_ELBO) for name in (*BOUNDS, *HARMONIC_SCORES)]
             return Result([*values, *missing], {"latent_samples_per_image": 0})
-        up_to = "" if term.startswith("Gaussian") else ", up to that term's constant"
+        is_whole = term.startswith("Gaussian") or subject.reconstruction.has_probability
+        up_to = "" if is_whole else ", up to that term's constant"
+        closed = "closed form" if subject.model.is_flat else "each level's in closed form, given a draw of those above"
         bits = f"ELBO of a proper likelihood over 256 levels; {likelihood.source}"
         values = [
             _mean("elbo_nats", found, "higher", f"−(reconstruction_nats + kl_nats), β = 1{up_to}"),
             values[0],
-            _mean("kl_nats", found, "", "KL(q(z|x) || N(0, I)), closed form"),
+            _mean("kl_nats", found, "", f"KL(q(z|x) || N(0, I)), {closed}"),
             _mean("bits_per_dim", found, "lower", bits),
             _mean("discretised_elbo_nats", found, "higher", "the same in nats per image"),
             values[1],
@@ -102,21 +104,18 @@ class PixelLikelihood:
 def per_image(subject: Subject, likelihood: PixelLikelihood | None) -> dict[str, Float[np.ndarray, " images"]]:
     """All terms of the ELBO for every image of the split, in float64."""
     rows = subject.rows(subject.split)
-    draw = subject.draw(subject.noise(len(rows), "elbo"))
-    latents, kl_nats = draw.latents, draw.kl_per_latent.sum(1)
-    low, high = subject.model.pixel_range
+    noise, sample = subject.noise(len(rows), "elbo"), subject.sampler()
     parts: dict[str, list[Tensor]] = defaultdict(list)
     for part in subject.batches(len(rows), "Likelihood"):
-        images = subject.model_input(subject.pixels(subject.split, rows[part]))
-        prediction = subject.predict(latents[part])
+        images, draw, prediction = sample(part, noise[part])
+        parts["kl_nats"].append(draw.kl_per_latent.sum(1))
         parts["reconstruction_nats"].append(subject.reconstruction(prediction, images))
-        parts["mse"].append(mean_squared_error(prediction.mean, images, (low, high)))
+        parts["mse"].append(mean_squared_error(prediction.mean, images, subject.model.pixel_range))
         if likelihood is not None:
             parts["pixel_nats"].append(likelihood.nll(prediction, images))
     found = {name: torch.cat(each).cpu().double().numpy() for name, each in parts.items()}
     if likelihood is None:
         return found
-    found["kl_nats"] = kl_nats.double().numpy()
     found["elbo_nats"] = -(found["reconstruction_nats"] + found["kl_nats"])
     found["discretised_elbo_nats"] = -(found.pop("pixel_nats") + found["kl_nats"])
     found["bits_per_dim"] = -found["discretised_elbo_nats"] / (subject.model.num_pixels * math.log(2))
@@ -151,7 +150,7 @@ def calibrate(subject: Subject) -> tuple[float, int]:
     total = 0.0
     for part in subject.batches(len(rows), "Calibrating σ on training images"):
         images = subject.model_input(subject.pixels("train", rows[part]))
-        latents = subject.model.draw(images, noise[part].to(subject.device)).latents
-        mse = mean_squared_error(subject.model.decode(latents), images, subject.model.pixel_range)
+        _, prediction = subject.model.draw_and_predict(images, noise[part].to(subject.device))
+        mse = mean_squared_error(prediction.mean, images, subject.model.pixel_range)
         total += float(mse.sum())
     return max(total / len(rows), 1e-8), len(rows)

@@ -77,16 +77,16 @@ class Probes(Metric):
         fitted, scored = subject.attributes("train", MOST_FITTED), subject.attributes(subject.split)
         if fitted is None or scored is None:
             return _missing("the data have no attributes; CelebA and rendered faces do: data=celeba, data=faces")
-        codes = subject.posterior("train", MOST_FITTED).mean.numpy()
+        codes = subject.codes("train", MOST_FITTED).numpy()
         fitting = CodedImages(codes, fitted, subject.people("train", MOST_FITTED))
-        scoring = CodedImages(subject.posterior().mean.numpy(), scored, subject.people(subject.split))
+        scoring = CodedImages(subject.codes().numpy(), scored, subject.people(subject.split))
         if not (np.isfinite(fitting.codes).all() and np.isfinite(scoring.codes).all()):
             return _missing("the latents are not finite numbers (nan or inf)")
         columns = np.flatnonzero(has_both_classes(fitted) & has_both_classes(scored))
         names = [subject.data.attribute_names[column] for column in columns]
         left_out = [name for name in subject.data.attribute_names if name not in names]
         protocol: dict[str, Any] = {
-            "codes": "posterior means, standardised",
+            "codes": f"posterior means{subject.which_latents}, standardised",
             "split": subject.split,
             "images": len(scored),
             "fitted_to": f"{len(fitted)} training images",

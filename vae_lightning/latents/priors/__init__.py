@@ -3,7 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from vae_lightning.latents.priors.base import Prior, PriorError
+from vae_lightning.latents.priors.base import NamedPrior, Prior, PriorError
+from vae_lightning.latents.priors.coarse import CoarsePrior
 from vae_lightning.latents.priors.flow import Flow
 from vae_lightning.latents.priors.gaussian import FittedGaussian, StandardNormal
 from vae_lightning.latents.priors.mixture import GaussianMixture
@@ -12,6 +13,7 @@ from vae_lightning.system.progress import Track, untracked
 
 __all__ = [
     "PRIORS",
+    "CoarsePrior",
     "FittedGaussian",
     "Flow",
     "GaussianMixture",
@@ -22,12 +24,12 @@ __all__ = [
     "prior_class",
 ]
 
-PRIORS: dict[str, type[Prior]] = {
+PRIORS: dict[str, type[NamedPrior]] = {
     prior.name: prior for prior in (StandardNormal, FittedGaussian, GaussianMixture, Flow)
 }
 
 
-def prior_class(name: str) -> type[Prior]:
+def prior_class(name: str) -> type[NamedPrior]:
     """
     Raises:
         PriorError: unknown name.
@@ -37,7 +39,7 @@ def prior_class(name: str) -> type[Prior]:
     return PRIORS[name]
 
 
-def fit_prior(name: str, latents: Float[Tensor, "images latent"], seed: int, track: Track = untracked) -> Prior:
+def fit_prior(name: str, latents: Float[Tensor, "images latent"], seed: int, track: Track = untracked) -> NamedPrior:
     """Fits the prior of that name; `normal` does not depend on the latents.
 
     Raises:

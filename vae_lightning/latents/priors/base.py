@@ -20,21 +20,10 @@ class Prior(ABC):
     Samples are float32, as decoders read them; densities are computed and returned in float64.
     """
 
-    name: ClassVar[str]
-    fewest_latents: ClassVar[int]  # needed for a fit
     scales_each_latent: ClassVar[bool] = False  # whether latents may differ in temperature: they are independent
 
     def __init__(self, latent_dim: int) -> None:
         self.latent_dim = latent_dim
-
-    @classmethod
-    @abstractmethod
-    def fit(cls, latents: Float[Tensor, "images latent"], seed: int, track: Track = untracked) -> "Prior":
-        """Fits the density: the same for the same latents and seed; torch's global random state is not used.
-
-        Raises:
-            PriorError: these latents have no such density.
-        """
 
     def sample(
         self, num_samples: int, generator: torch.Generator, temperature: float | Float[Tensor, " latent"] = 1.0
@@ -80,7 +69,23 @@ class Prior(ABC):
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a file has to hold beside the settings."""
 
+
+class NamedPrior(Prior):
+    """A prior that is asked for, fitted and kept by its name."""
+
+    name: ClassVar[str]
+    fewest_latents: ClassVar[int]  # needed for a fit
+
     @classmethod
     @abstractmethod
-    def from_tensors(cls, settings: dict[str, Any], tensors: dict[str, Tensor]) -> "Prior":
+    def fit(cls, latents: Float[Tensor, "images latent"], seed: int, track: Track = untracked) -> "NamedPrior":
+        """Fits the density: the same for the same latents and seed; torch's global random state is not used.
+
+        Raises:
+            PriorError: these latents have no such density.
+        """
+
+    @classmethod
+    @abstractmethod
+    def from_tensors(cls, settings: dict[str, Any], tensors: dict[str, Tensor]) -> "NamedPrior":
         """The same prior again from its `settings()` and `tensors()`."""

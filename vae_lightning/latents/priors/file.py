@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from vae_lightning.latents.fitted_file import FittedFile
-from vae_lightning.latents.priors import Prior, PriorError, prior_class
+from vae_lightning.latents.priors import CoarsePrior, Prior, PriorError, prior_class
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,10 @@ class PriorFile(FittedFile):
         kind = prior_class(name)
         with self.content() as content:
             kept = content["priors"].get(name) if content else None
-            return None if kept is None else _checked(kind.from_tensors(kept["settings"], kept["tensors"]))
+            if kept is None:
+                return None
+            fitted = kind.from_tensors(kept["settings"], kept["tensors"])
+            return _checked(CoarsePrior(fitted, **kept["of"]) if "of" in kept else fitted)
 
     def write(self, name: str, prior: Prior) -> None:
         """Adds it to the other priors of the checkpoint.
@@ -42,9 +45,13 @@ class PriorFile(FittedFile):
             PriorError: the prior is not what the name says.
             ValueError: the file is damaged.
         """
-        if not isinstance(prior, prior_class(name)):
-            raise PriorError(f"a prior {prior.name!r} cannot be kept as {name!r}")
-        self.keep(priors=self._kept() | {name: {"settings": prior.settings(), "tensors": prior.tensors()}})
+        fitted = prior.fitted if isinstance(prior, CoarsePrior) else prior
+        if not isinstance(fitted, prior_class(name)):
+            raise PriorError(f"{type(fitted).__name__} cannot be kept as the prior {name!r}")
+        kept: dict[str, Any] = {"settings": fitted.settings(), "tensors": fitted.tensors()}
+        if isinstance(prior, CoarsePrior):
+            kept["of"] = {"levels": prior.levels, "latent_dim": prior.latent_dim}
+        self.keep(priors=self._kept() | {name: kept})
 
     def _kept(self) -> dict[str, dict[str, Any]]:
         """Settings and tensors by name, of this checkpoint alone."""

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from vae_lightning.latents.priors.base import Prior, PriorError
+from vae_lightning.latents.priors.base import NamedPrior, PriorError
 from vae_lightning.latents.priors.gaussian import FittedGaussian, draw_noise, standard_normal_log_prob
 from vae_lightning.system.progress import Track, untracked
 
@@ -125,7 +125,7 @@ class Couplings(nn.Module):
         return 0.5 * noise.square().sum(1).mean() - log_det.mean() + 0.5 * noise.shape[1] * math.log(2 * math.pi)
 
 
-class Flow(Prior):
+class Flow(NamedPrior):
     """Latents -> white latents (`whitening`) -> noise (`couplings`): before any step, the fitted Gaussian itself."""
 
     name: ClassVar[str] = "flow"

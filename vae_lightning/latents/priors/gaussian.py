@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from vae_lightning.latents.priors.base import Prior, PriorError
+from vae_lightning.latents.priors.base import NamedPrior, PriorError
 from vae_lightning.system.progress import Track, untracked
 
 SMALLEST_SHRINKAGE = 1e-6  # Ledoit and Wolf's is 0 for two images, whose covariance has rank 1
@@ -22,7 +22,7 @@ def draw_noise(num_samples: int, latent_dim: int, generator: torch.Generator) ->
     return torch.randn(num_samples, latent_dim, generator=generator, dtype=torch.float64)
 
 
-class StandardNormal(Prior):
+class StandardNormal(NamedPrior):
     """N(0, I), to which the KL term draws a VAE's posteriors. There is nothing to fit."""
 
     name: ClassVar[str] = "normal"
@@ -52,7 +52,7 @@ class StandardNormal(Prior):
         return cls(settings["latent_dim"])
 
 
-class FittedGaussian(Prior):
+class FittedGaussian(NamedPrior):
     """N(mean, C C^T) with the full covariance of the latents.
 
     Args:

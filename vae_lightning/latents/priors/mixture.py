@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vae_lightning.latents.priors.base import Prior, PriorError
+from vae_lightning.latents.priors.base import NamedPrior, PriorError
 from vae_lightning.latents.priors.gaussian import FittedGaussian, draw_noise
 from vae_lightning.system.progress import Track, untracked
 
@@ -23,7 +23,7 @@ ADDED_VARIANCE = 0.01  # to each component's, where the whole of the latents has
 SHARED_IMAGES_PER_LATENT = 4  # weight of the components' mean covariance in each: as of so many images per latent
 
 
-class GaussianMixture(Prior):
+class GaussianMixture(NamedPrior):
     """sum_k weights_k N(mean_k, C_k C_k^T) with full covariances; scikit-learn fits it and is not needed afterwards."""
 
     name: ClassVar[str] = "gmm"
