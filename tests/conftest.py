@@ -3,12 +3,14 @@
 import io
 import math
 import os
+import pickle
 import resource
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 # without bytecode files every process that tests start compiles PyTorch anew, which takes ten seconds or more
 sys.dont_write_bytecode = False
@@ -21,6 +23,7 @@ import pytest
 import torch
 from chromium import browser, chromium  # noqa: F401 (fixtures)
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from PIL import Image
 
 jaxtyping.install_import_hook(
@@ -34,6 +37,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests sta
 # commands are printed as in an activated environment, however the tests were started
 os.environ.pop("UV_RUN_RECURSION_DEPTH", None)
 os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), *os.get_exec_path()])
+
+_load = OmegaConf.load
+_parsed: dict[str, bytes] = {}  # by the text of a YAML file
+
+
+def _load_once(file: Any) -> Any:
+    """Half of the time of a composition is PyYAML's; the suite makes a thousand of the same files."""
+    if not isinstance(file, io.TextIOBase):
+        return _load(file)
+    text = file.read()
+    if text not in _parsed:
+        file.seek(0)
+        _parsed[text] = pickle.dumps(_load(file))
+    return pickle.loads(_parsed[text])
+
+
+OmegaConf.load = _load_once  # type: ignore[assignment,method-assign]
 
 ATTRIBUTE_NAMES = [f"Attribute_{number:02d}" for number in range(40)]
 

@@ -40,6 +40,7 @@ NARROW = {
     "linear": "model.hidden_dim=16",
     "residual": "model.widths=[8,16]",
     "patch": "model.widths=[8,8] model.decoder_widths=[8,8]",
+    "ladder": "model.latent_dim=null model.sides=[2,4] model.widths=[8,8] model.blocks=[1,1] model.latent_channels=[2,1]",
 }
 
 
@@ -51,17 +52,19 @@ def pairs(first: str, second: str) -> list[str]:
     return [f"{first}={one} {second}={other}" for one, other in product(choices(first), choices(second))]
 
 
-EVERY_TERM_ON_EVERY_MODEL = pairs("model", "reconstruction")
+EVERY_TERM_AND_EVERY_MODEL = [
+    *(f"model=conv reconstruction={term}" for term in choices("reconstruction")),
+    *(f"model={model} reconstruction=squared_error" for model in choices("model") if model != "conv"),
+    "model=ladder reconstruction=logistic",
+    "model=residual reconstruction=gaussian_per_pixel",
+]
 WITH_THE_REST = [
+    *(pair for pair in pairs("model", "reconstruction") if pair not in EVERY_TERM_AND_EVERY_MODEL),
     *pairs("reconstruction", "beta_schedule"),
     *pairs("kl", "beta_schedule"),
-    *pairs("kl", "model"),
-    *pairs("perceptual", "model"),
-    *pairs("optimizer", "model"),
     *pairs("lr_schedule", "optimizer"),
-    *(f"{pair} posterior=deterministic" for pair in pairs("model", "reconstruction")),
-    *(f"{pair} model.output_activation=tanh" for pair in pairs("model", "reconstruction")),
-    *(f"{pair} data.color=gray" for pair in pairs("perceptual", "reconstruction")),
+    *(f"{pair} posterior=deterministic" for pair in EVERY_TERM_AND_EVERY_MODEL),
+    *(f"{pair} model.output_activation=tanh" for pair in EVERY_TERM_AND_EVERY_MODEL),
     *(f"reconstruction={term} callbacks=[ema]" for term in choices("reconstruction")),
     *(
         f"beta_schedule={schedule} beta_schedule.unit=step"
@@ -69,6 +72,18 @@ WITH_THE_REST = [
         if schedule != "constant"
     ),
     "reconstruction=gaussian_shared reconstruction.variance=learned",
+]
+AT_NIGHT = [
+    *pairs("kl", "model"),
+    *pairs("perceptual", "model"),
+    *pairs("optimizer", "model"),
+    *(
+        f"{pair} {other}"
+        for pair in pairs("model", "reconstruction")
+        if pair not in EVERY_TERM_AND_EVERY_MODEL
+        for other in ("posterior=deterministic", "model.output_activation=tanh")
+    ),
+    *(f"{pair} data.color=gray" for pair in pairs("perceptual", "reconstruction")),
 ]
 
 
@@ -109,7 +124,11 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "combination",
-    [*EVERY_TERM_ON_EVERY_MODEL, *(pytest.param(pair, marks=pytest.mark.slow) for pair in WITH_THE_REST)],
+    [
+        *EVERY_TERM_AND_EVERY_MODEL,
+        *(pytest.param(pair, marks=pytest.mark.slow) for pair in WITH_THE_REST),
+        *(pytest.param(pair, marks=pytest.mark.nightly) for pair in AT_NIGHT),
+    ],
 )
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 def test_trains_or_is_refused_with_a_reason(combination: str, data_dir: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from processes import ROOT, SMALL, train, vae, wait_for
+from processes import ROOT, SMALL, fork_train, fork_vae, train, wait_for
 from typer.testing import CliRunner
 
 from vae_lightning.cli.app import app
@@ -59,12 +59,12 @@ def test_a_sweep_its_folders_and_the_verbs(
 ) -> None:
     root = tiny_celeba(60)
     shared = [*SMALL, "trainer.max_epochs=1", "hydra.sweep.dir=multirun/now"]
-    train("-m", "beta=1,10", *shared, cwd=tmp_path, CELEBA_ROOT=str(root))
+    fork_train("-m", "beta=1,10", *shared, cwd=tmp_path, CELEBA_ROOT=str(root))
     jobs = sorted(path.name for path in (tmp_path / "multirun" / "now").iterdir() if (path / "status.json").exists())
     assert jobs == ["beta=1", "beta=10"]
     for job in jobs:
         assert (tmp_path / "multirun" / "now" / job / "metrics.json").is_file()
-    sampled = vae("sample", "last", "--count", "3", cwd=tmp_path).stdout.strip()
+    sampled = fork_vae("sample", "last", "--count", "3", cwd=tmp_path).stdout.strip()
     assert (tmp_path / sampled).is_file()
     own = tmp_path / "me.png"
     own.write_bytes((root / "img_align_celeba" / "000001.jpg").read_bytes())
@@ -95,7 +95,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_training_goes_on_from(
     (run_dir,) = (tmp_path / "outputs").iterdir()
     assert (run_dir / "loss_curves.png").is_file()
     epochs_done = len((run_dir / "metrics.csv").read_text().splitlines())
-    train("ckpt_path=last", f"trainer.max_epochs={epochs_done + 2}", cwd=tmp_path)
+    fork_train("ckpt_path=last", f"trainer.max_epochs={epochs_done + 2}", cwd=tmp_path)
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == [run_dir.name]
     assert (run_dir / "metrics.json").is_file()
 
@@ -119,7 +119,7 @@ def test_damaged_data_ends_with_one_clear_message(
 ) -> None:
     root = tiny_celeba(60)
     damage(root)
-    errors = train(*SMALL, f"data.root={root}", "data=celeba", cwd=tmp_path, expect=1).stderr
+    errors = fork_train(*SMALL, f"data.root={root}", "data=celeba", cwd=tmp_path, expect=1).stderr
     for word in words:
         assert word in errors
     assert "Traceback" not in errors
@@ -130,7 +130,7 @@ def test_damaged_data_ends_with_one_clear_message(
 @pytest.mark.parametrize("preset", sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml")))
 def test_presets_can_be_read_before_they_run(preset: str, tmp_path: Path) -> None:
     """`--cfg job --resolve`: no reference is left to look up, and nothing is written."""
-    finished = train(f"experiment={preset}", "--cfg", "job", "--resolve", cwd=tmp_path)
+    finished = fork_train(f"experiment={preset}", "--cfg", "job", "--resolve", cwd=tmp_path)
     assert "${" not in finished.stdout
     assert re.search(r"^run_dir: outputs/", finished.stdout, flags=re.MULTILINE)
     assert list(tmp_path.iterdir()) == []

@@ -27,6 +27,7 @@ PICTURES = {
     "4_editing_faces": 9,
     "5_questions_about_vaes": 11,
 }
+RUN_AT_NIGHT = ("2_exploring_a_latent_space", "4_editing_faces", "5_questions_about_vaes")
 BETAS = ("0.01", "1", "10")
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 PLACES = r"(?<![\w./])/(home|Users|root|work|tmp|mnt|data|content)\b|[A-Z]:\\"  # of one machine; /path/to/ is none
@@ -101,8 +102,14 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.extra
-@pytest.mark.slow
-@each_notebook
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=pytest.mark.nightly if path.stem in RUN_AT_NIGHT else pytest.mark.slow)
+        for path in NOTEBOOKS
+    ],
+    ids=lambda path: path.stem,
+)
 def test_a_notebook_runs(path: Path, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process of its own, without a word on stderr; it shows pictures, none of them blank, and no nan."""
     nbclient = pytest.importorskip("nbclient")

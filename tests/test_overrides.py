@@ -1,11 +1,9 @@
 """What a person types has the effect that it says, or is refused in one line before anything is written."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from processes import ROOT, SMALL
+from processes import SMALL, fork_train
 from processes import train as train_process
 
 from vae_lightning.launch import train
@@ -202,8 +200,7 @@ def test_the_last_run_is_resumed_however_that_is_written(word: str, capsys: pyte
     ],
 )
 def test_a_refused_command_leaves_nothing(line: str, words: str, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), *line.split(), "trainer.accelerator=cpu"]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    ended = fork_train(*line.split(), "trainer.accelerator=cpu", cwd=tmp_path, expect=None)
     assert ended.returncode in (1, 2)
     assert words in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -215,13 +212,7 @@ def test_a_refused_command_leaves_nothing(line: str, words: str, tmp_path: Path)
 @pytest.mark.process
 def test_a_refused_search_leaves_nothing(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    ended = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), "-m", "hparams_search=rate_distortion", "model.norm=layer"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 2
+    ended = fork_train("-m", "hparams_search=rate_distortion", "model.norm=layer", cwd=tmp_path, expect=2)
     assert "allowed are none, batch, group" in ended.stderr
     assert not list(tmp_path.iterdir())
 
@@ -237,8 +228,8 @@ def test_a_refused_command_leaves_an_earlier_run_as_it_was(tmp_path: Path) -> No
         "hydra.yaml",
         "overrides.yaml",
     }
-    train_process(*run, "beta=3", cwd=tmp_path, expect=1)
-    train_process("hydra.run.dir=run", "ckpt_path=last", "model.norm=layer", cwd=tmp_path, expect=1)
-    train_process("hydra.run.dir=run", "ckpt_path=last", "data=celeba", "data.root=/nowhere", cwd=tmp_path, expect=1)
+    fork_train(*run, "beta=3", cwd=tmp_path, expect=1)
+    fork_train("hydra.run.dir=run", "ckpt_path=last", "model.norm=layer", cwd=tmp_path, expect=1)
+    fork_train("hydra.run.dir=run", "ckpt_path=last", "data=celeba", "data.root=/nowhere", cwd=tmp_path, expect=1)
     kept = {path: content for path, content in earlier.items() if path.name != "status.json"}
     assert {path: path.read_bytes() for path in kept} == kept

@@ -60,7 +60,7 @@ def build(*overrides: str) -> Any:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("classifier")
-    settings = ["experiment=attribute_classifier", "trainer.max_epochs=1"]
+    settings = ["experiment=attribute_classifier", "trainer.max_epochs=1", "data.train_size=16", "logger=[csv]"]
     return train_tiny(write_celeba(folder / "celeba", 60), folder / "data", folder / "run", *settings, fixed=FIXED)
 
 

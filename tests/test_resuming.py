@@ -204,8 +204,6 @@ def epochs_of(run: Path) -> int:
     ("settings", "step", "signum"),
     [  # an epoch has 6 batches
         (EXACT, 9, signal.SIGINT),
-        (EXACT, 5, signal.SIGINT),
-        (f"{EXACT} data.residence=device", 9, signal.SIGINT),
         ("trainer.max_epochs=3 trainer.max_steps=100", 9, signal.SIGTERM),
         (f"{STEPS}14", 8, None),
         (f"{STEPS}14 +trainer.val_check_interval=0.5", 5, signal.SIGTERM),
@@ -213,7 +211,9 @@ def epochs_of(run: Path) -> int:
         *(
             pytest.param(*case, marks=pytest.mark.nightly)
             for case in [
+                (EXACT, 5, signal.SIGINT),
                 (EXACT, 6, signal.SIGINT),
+                (f"{EXACT} data.residence=device", 9, signal.SIGINT),
                 (EXACT, 9, signal.SIGTERM),
                 ("trainer.max_epochs=3 trainer.max_steps=100", 8, None),
                 ("trainer.max_epochs=3 trainer.max_steps=100", 6, signal.SIGTERM),
@@ -248,7 +248,8 @@ def test_a_run_stopped_at_any_step_ends_as_undisturbed(
 @pytest.mark.parametrize(
     ("settings", "fixed"),
     [
-        (f"{' '.join(WARMUP)} model.norm=batch", WHOLE_RUN),
+        (f"{' '.join(WARMUP)} model.norm=batch", TINY_RUN),
+        pytest.param(f"{' '.join(WARMUP)} model.norm=batch", WHOLE_RUN, marks=pytest.mark.slow),
         pytest.param(
             "beta_schedule=cyclical beta_schedule.unit=step beta_schedule.duration=20 optimizer=adamw",
             TINY_RUN,
@@ -262,10 +263,10 @@ def test_a_run_stopped_at_any_step_ends_as_undisturbed(
     ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_run(settings: str, fixed: list[str], run_training: Train) -> None:
-    whole = run_training("whole", "trainer.max_epochs=4", *settings.split(), fixed=fixed)
-    run_training("parts", "trainer.max_epochs=2", *settings.split(), fixed=fixed)
+    whole = run_training("whole", "trainer.max_epochs=2", *settings.split(), fixed=fixed)
+    run_training("parts", "trainer.max_epochs=1", *settings.split(), fixed=fixed)
     torch.manual_seed(12345)  # nothing may depend on the global generator
-    parts = run_training("parts", "trainer.max_epochs=4", "ckpt_path=last", *settings.split(), fixed=fixed)
+    parts = run_training("parts", "trainer.max_epochs=2", "ckpt_path=last", *settings.split(), fixed=fixed)
     assert "state_dict" not in differing_parts(whole, parts)
     for one, other in zip(rows_of(whole), rows_of(parts), strict=True):
         # the interrupted run tested its best epoch at the end of its first half
