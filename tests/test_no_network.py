@@ -8,7 +8,7 @@ import processes
 import pytest
 from conftest import write_celeba
 
-from vae_lightning.launch.sweep import ray_engine
+from vae_lightning.launch.sweep import engines
 
 # Python runs this file at the start of each process that has its folder on PYTHONPATH, workers included
 WATCHER = """
@@ -111,5 +111,5 @@ def test_a_ray_that_starts_here_reports_to_nobody_unless_told_to(
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **settings: seen.append(os.environ["RAY_USAGE_STATS_ENABLED"]))
     monkeypatch.setattr(ray, "nodes", list)
-    ray_engine.start_ray({})
+    engines.start_ray({})
     assert seen == [after]

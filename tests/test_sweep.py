@@ -22,11 +22,9 @@ from vae_lightning.launch.folders import new_folder, no_empty_folder
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.launch.sweep import engines
 from vae_lightning.launch.sweep.composition import Composer
-from vae_lightning.launch.sweep.engine import Engine
-from vae_lightning.launch.sweep.engines import check_extras, choose_engine, slurm_engine
+from vae_lightning.launch.sweep.engines import Engine, check_extras, choose_engine, ray_engine, slurm_engine
 from vae_lightning.launch.sweep.plan import SweepPlan, plan_sweep
 from vae_lightning.launch.sweep.progress import read_progress
-from vae_lightning.launch.sweep.ray_engine import ray_engine
 from vae_lightning.runs.identity import identity_of, identity_of_settings, job_folder
 from vae_lightning.runs.status import read_plan
 from vae_lightning.system.extras import MissingExtraError
@@ -316,7 +314,7 @@ def test_ray_shares_out_what_there_is(
     given: tuple[float, int, int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("vae_lightning.launch.sweep.ray_engine.start_ray", lambda settings: nodes)
+    monkeypatch.setattr("vae_lightning.launch.sweep.engines.start_ray", lambda settings: nodes)
     settings = OmegaConf.create({"init": {"address": None}, "remote": {"num_gpus": share, "num_cpus": None}})
     engine = ray_engine(settings, OmegaConf.create({"accelerator": accelerator}), num_jobs)
     num_gpus, num_cpus, at_once = given
@@ -339,7 +337,7 @@ def test_ray_shares_out_what_there_is(
 def test_ray_refuses_what_would_wait_for_ever(
     node: dict[str, float], remote: dict[str, int], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vae_lightning.launch.sweep.ray_engine.start_ray", lambda settings: [node])
+    monkeypatch.setattr("vae_lightning.launch.sweep.engines.start_ray", lambda settings: [node])
     settings = OmegaConf.create({"init": {"address": None}, "remote": remote})
     with pytest.raises(ConfigError, match=message):
         ray_engine(settings, OmegaConf.create({"accelerator": "auto"}), 3)

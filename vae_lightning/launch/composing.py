@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -19,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vae_lightning.launch.configuration import LISTS, RootConfig, resolved
 from vae_lightning.launch.explanations import explain, group_choices, unknown_key
 from vae_lightning.launch.signatures import ConfigError, takes
+from vae_lightning.launch.words import read_line
 
 OF_A_SWEEP = ("hydra.sweep", "hydra.sweeper", "hydra.launcher", "hydra/launcher", "hydra/sweeper")
 KEY_OF_A_PART = re.compile(r"(?!hydra\.)\w+(\.\w+)+")
@@ -40,16 +40,15 @@ def compose_command_line(words: Sequence[str], typed: Sequence[str], conf_dir: P
     Raises:
         ConfigError: a word that cannot be used, or that would have no effect.
     """
-    line = get_args_parser().parse_args(list(words))
+    line, search_path = read_line(words)
     if not line.overrides or line.config_path:  # the path is of a subprocess, or of somebody's own project
         return list(words)
-    search_path = [f"hydra.searchpath=[file://{Path(line.config_dir).absolute()}]"] if line.config_dir else []
     with initialize_config_dir(str(conf_dir), version_base="1.3"):
         overrides = parse_words([*line.overrides, *search_path])
         own = [override for override in overrides if override.input_line in typed]
         check_alone(own, sweeps=sweeps)
         check_together(own)
-        config, added = compose_words(line.config_name or "config", _of_first_job(overrides).values())
+        config, added = compose_words(line.config_name, _of_first_job(overrides).values())
         added += _of_swept_groups(own)
         said = [replace(each, input_line=word) for word, each in _of_first_job(own).items()]
         check_effects(config, said, sweeps=sweeps)

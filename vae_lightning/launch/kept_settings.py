@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra import initialize_config_dir
-from hydra._internal.utils import get_args_parser
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -16,6 +15,7 @@ from vae_lightning.launch.inheritance import with_inherited
 from vae_lightning.launch.overrides import key_of, quoted_value
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.launch.stored_overrides import check_offered, read_stored
+from vae_lightning.launch.words import read_line
 from vae_lightning.runs.layout import CONFIG_YAML
 from vae_lightning.runs.settings import NOTHING, Difference, Keys, differences, named, read_settings
 
@@ -26,11 +26,10 @@ class Composer:
     """Composes configurations of overrides, in the folder of the run that is resumed."""
 
     def __init__(self, run_dir: Path, arguments: Sequence[str]) -> None:
-        line = get_args_parser().parse_args(list(arguments))
+        line, self._more = read_line(arguments)
         self.typed = [str(word) for word in line.overrides]
         self.run_dir = run_dir
-        self._name = line.config_name or "config"
-        self._more = [f"hydra.searchpath=[file://{Path(line.config_dir).absolute()}]"] if line.config_dir else []
+        self._name = line.config_name
 
     def __call__(self, overrides: Sequence[str]) -> Any:
         config, _ = compose_words(self._name, parse_words([*overrides, *self._more]))

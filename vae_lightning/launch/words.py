@@ -1,7 +1,9 @@
 """Refuses words of the command line that are no overrides, and says how to write them."""
 
 import re
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
 
@@ -10,6 +12,13 @@ from vae_lightning.system.names import did_you_mean
 
 EMPTY = re.compile(r"""\s*|'\s*'|"\s*\"""")
 KEY = re.compile(r"[a-z]\w*([./]\w+)*")
+
+
+def read_line(words: Sequence[str]) -> tuple[Namespace, list[str]]:
+    """What Hydra's own parser reads, and the override that makes it look for YAML files in `--config-dir` too."""
+    line = get_args_parser().parse_args(list(words))
+    line.config_name = line.config_name or "config"
+    return line, [f"hydra.searchpath=[file://{Path(line.config_dir).absolute()}]"] if line.config_dir else []
 
 
 def options_first(words: Sequence[str], known: Sequence[str]) -> list[str]:

@@ -14,7 +14,6 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -26,9 +25,9 @@ from vae_lightning.launch.configuration import optimized_metrics
 from vae_lightning.launch.parts_in_common import parts_in_common
 from vae_lightning.launch.signatures import ConfigError
 from vae_lightning.launch.sweep.composition import FOLDER, Composer
-from vae_lightning.launch.sweep.engine import Engine
-from vae_lightning.launch.sweep.engines import choose_engine, refuse_several_devices
+from vae_lightning.launch.sweep.engines import Engine, choose_engine, refuse_several_devices
 from vae_lightning.launch.sweep.progress import read_progress
+from vae_lightning.launch.words import read_line
 from vae_lightning.runs.identity import folders_by_identity, identity_of_settings, new_job_folder
 from vae_lightning.runs.layout import SWEEP_JSON
 from vae_lightning.runs.status import FORMAT, read_plan
@@ -86,19 +85,17 @@ def plan_sweep(arguments: Sequence[str], typed: Sequence[str], conf_dir: Path, c
 
 
 def _plan(arguments: Sequence[str], typed: Sequence[str], conf_dir: Path, check: Check) -> SweepPlan:
-    line = get_args_parser().parse_args(list(arguments))
-    search_path = [f"hydra.searchpath=[file://{Path(line.config_dir).absolute()}]"] if line.config_dir else []
+    line, search_path = read_line(arguments)
     with initialize_config_dir(str(conf_dir), version_base="1.3"):
-        config_name = line.config_name or "config"
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         parsed = parser.parse_overrides([*line.overrides, *search_path])
         fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
-        base = compose(config_name, fixed, return_hydra_config=True)
+        base = compose(line.config_name, fixed, return_hydra_config=True)
         own = _overrides_of_jobs(base, parsed, parser)
         engine = choose_engine(base, len(own) if own is not None else None)
         of_hydra = [word for word in fixed if word.lstrip("+~").startswith("hydra")]
         candidates = own if own is not None else [[word for word in fixed if word not in of_hydra]]
-        jobs = _check_all(Composer(config_name, of_hydra), candidates, base.hydra, check, engine)
+        jobs = _check_all(Composer(line.config_name, of_hydra), candidates, base.hydra, check, engine)
     if str(base.hydra.sweeper._target_).endswith("OptunaSweeper"):
         from vae_lightning.launch.sweep.search import with_trials_left
 

@@ -8,7 +8,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from vae_lightning.launch.signatures import ConfigError
-from vae_lightning.launch.sweep.engine import Engine
+from vae_lightning.launch.sweep.engines import Engine
 
 SEARCH_LOCK = ".search.lock"
 _held: dict[Path, FileLock] = {}  # until the process ends
