@@ -40,7 +40,8 @@ NARROW = {
     "linear": "model.hidden_dim=16",
     "residual": "model.widths=[8,16]",
     "patch": "model.widths=[8,8] model.decoder_widths=[8,8]",
-    "ladder": "model.latent_dim=null model.sides=[2,4] model.widths=[8,8] model.blocks=[1,1] model.latent_channels=[2,1]",
+    "ladder": "model.sides=[2,4] model.widths=[8,8] model.blocks=[1,1] model.latent_channels=[2,1] "
+    "model.latent_dim=null",
 }
 
 
@@ -112,6 +113,9 @@ PRESETS_THAT_REFUSE = {
 # So that a refusal that spreads is noticed
 REFUSED = [
     "kl=free_bits beta_schedule=capacity",
+    *(f"kl=per_level beta_schedule={schedule}" for schedule in choices("beta_schedule")),
+    *(f"kl=per_level model={model}" for model in choices("model") if model != "ladder"),
+    *(f"model=ladder reconstruction={term} posterior=deterministic" for term in choices("reconstruction")),
     *(f"model={model} reconstruction=bce model.output_activation=tanh" for model in choices("model")),
 ]
 
