@@ -15,6 +15,7 @@ from callbacks.continuation import Continuation, LastValidation, WholeCheckpoint
 from callbacks.dashboard import event_folders, log_hyperparameters, tensorboard_command
 from callbacks.ema import EMA
 from callbacks.evaluation import Evaluation
+from callbacks.gradient_outliers import GradientOutliers
 from callbacks.image_grids import (
     ImageGrid,
     InterpolationGrid,
@@ -44,6 +45,7 @@ __all__ = [
     "Evaluation",
     "Events",
     "EveryNEpochs",
+    "GradientOutliers",
     "ImageGrid",
     "InterpolationGrid",
     "KLPerLatent",

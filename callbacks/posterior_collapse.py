@@ -62,7 +62,13 @@ def _what_to_try(module: VAEModule) -> str:
     if isinstance(objective.beta_schedule, Constant):
         remedies.append("beta_schedule=warmup or cyclical")
     if not objective.kl.has_allowance and not objective.has_capacity:
-        remedies.append("kl=free_bits or beta_schedule=capacity")
-    if objective.reconstruction.sigma(module.model.pixel_range) is None:
+        free = (
+            "kl=free_bits" if module.model.is_flat else "kl=per_level with kl.free_nats=[…], a number for each level,"
+        )
+        remedies.append(f"{free} or beta_schedule=capacity")
+    if (
+        objective.reconstruction.sigma(module.model.pixel_range) is None
+        and not objective.reconstruction.has_probability
+    ):
         remedies.append("reconstruction=gaussian_shared, which weighs the pixels by their error")
     return f"Things to try: {'; '.join(remedies)}; a smaller optimizer.lr."

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 import lightning as L
 
@@ -11,16 +12,19 @@ from vae_lightning.training.vae_module import VAEModule
 log = logging.getLogger("vae_lightning")
 
 
-def select_callbacks(chosen: Mapping[str, L.Callback], module: RunModule) -> list[L.Callback]:
+def select_callbacks(
+    chosen: Mapping[str, L.Callback], module: RunModule, trainer_settings: Mapping[str, Any]
+) -> list[L.Callback]:
     """The callbacks that the module can have, in the order in which they have to be called.
 
     A callback's class may say, each of them as an attribute or method that it may leave out:
     `fits`, the class of module that it works with (any); `needs_prior`, whether it means nothing for a plain
-    autoencoder (False); `check_model(model)`, which raises ValueError for an autoencoder that does not suit it;
-    `is_called_last`, whether other callbacks have to come before it (False).
+    autoencoder (False); `check_model(model)` and `check_trainer(settings)`, which raise ValueError for an autoencoder
+    or settings of the trainer that do not suit it; `is_called_last`, whether other callbacks have to come before it
+    (False).
 
     Raises:
-        ValueError: a callback was asked for that does not fit this module.
+        ValueError: a callback was asked for that does not fit this module or trainer.
     """
     unfit = [name for name, callback in chosen.items() if not isinstance(module, getattr(callback, "fits", RunModule))]
     if unfit:
@@ -36,4 +40,7 @@ def select_callbacks(chosen: Mapping[str, L.Callback], module: RunModule) -> lis
         for callback in callbacks.values():
             if hasattr(callback, "check_model"):
                 callback.check_model(module.model)
+    for callback in callbacks.values():
+        if hasattr(callback, "check_trainer"):
+            callback.check_trainer(trainer_settings)
     return sorted(callbacks.values(), key=lambda callback: getattr(callback, "is_called_last", False))

@@ -3,10 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import lightning.pytorch.callbacks.timer
 import pytest
 import torch
+from lightning.pytorch.callbacks import Timer
 
+from vae_lightning.losses import Objective, SquaredError
+from vae_lightning.models import ConvVAE
 from vae_lightning.runs.layout import RunError
 from vae_lightning.training.lr_schedule import Constant, WarmupDecay
 from vae_lightning.training.vae_module import VAEModule
@@ -43,6 +48,12 @@ def rates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return seen
 
 
+@pytest.fixture
+def clock(rates: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock by which each training step takes a second, and nothing else takes any time."""
+    monkeypatch.setattr(lightning.pytorch.callbacks.timer, "time", Mock(monotonic=lambda: 1e6 + len(rates)))
+
+
 def decay(steps: range, num_steps: int) -> Any:
     return pytest.approx([0.01 * WarmupDecay(warmup=0.5).factor((step + 0.5) / num_steps) for step in steps])
 
@@ -61,6 +72,45 @@ def test_the_optimizer_follows_also_after_an_interruption(
     rates.clear()
     run_training("run", *QUICK, *DECAY, "trainer.max_epochs=4", "ckpt_path=last")
     assert rates == decay(range(18, 24), 24)
+
+
+TIMED = ["trainer.max_epochs=-1", "+trainer.max_time=00:00:00:12"]
+
+
+def by_time(seconds: range) -> Any:
+    schedule = WarmupDecay(warmup=0.5)
+    return pytest.approx([0.01 * schedule.factor(second / 12) for second in seconds], abs=1e-9)
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_run_with_a_time_limit_ends_its_decay_then(run_training: Callable[..., Path], rates: list[float]) -> None:
+    run_training("run", *QUICK, *DECAY, *TIMED)
+    assert rates == by_time(range(12))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("longer", [[], ["trainer.max_epochs=100"], ["trainer.max_epochs=null"]])
+def test_a_resumed_run_goes_on_with_the_time_that_it_has_left(
+    longer: list[str], run_training: Callable[..., Path], rates: list[float]
+) -> None:
+    run_training("run", *QUICK, *DECAY, "trainer.max_epochs=1", TIMED[1])
+    assert rates == decay(range(6), 6)  # the end of its epochs comes first
+    run_training("run", *QUICK, *DECAY, *TIMED, *longer, "ckpt_path=last")
+    assert rates[6:] == by_time(range(6, 12))
+
+
+def test_all_processes_go_by_one_clock() -> None:
+    module = VAEModule(
+        ConvVAE(image_size=32, latent_dim=2), Objective(SquaredError()), torch.optim.Adam, lr_schedule=WarmupDecay()
+    )
+    timer = Timer(duration={"seconds": 10})
+    timer.load_state_dict({"time_elapsed": {"train": 2.0}})
+    module._trainer = trainer = Mock(callbacks=[timer])
+    trainer.strategy.broadcast = lambda of_time: {0.2: 0.75}[of_time]  # what the first process says
+    module._num_steps = 100
+    assert module._part_done(step=3) == 0.75
+    assert module._part_done(step=80) == 0.805
 
 
 @pytest.mark.slow

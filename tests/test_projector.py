@@ -139,7 +139,7 @@ def compose_plain(*overrides: str) -> dict[str, Any]:
 def test_a_network_that_reads_faces_has_no_projector() -> None:
     plain = compose_plain("experiment=attribute_classifier", "+callbacks=projector")
     with pytest.raises(ValueError, match=r"callbacks=\[projector\]: not for an attribute classifier"):
-        train.make_callbacks(plain["callbacks"], build_module(plain))
+        train.make_callbacks(plain, build_module(plain))
 
 
 def layout_of(*run_dirs: Path) -> dict[str, list[str]]:

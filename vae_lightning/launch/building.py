@@ -144,7 +144,7 @@ def build_model(config: dict[str, Any]) -> "Autoencoder":
 
 
 def _do_not_fit(config: dict[str, Any], reason: str) -> str:
-    named = [name for name in ("latent_dim", "widths", "decoder_widths") if name in config]
+    named = [name for name in ("latent_dim", "latent_channels", "widths", "decoder_widths") if config.get(name)]
     sizes = ", ".join(f"model.{name}={config[name]}" for name in named)
     return f"{sizes}: the weights do not fit into memory ({reason})"
 

@@ -174,7 +174,7 @@ def check(config: Any, runs_here: bool) -> None:
         build_part(plain["data"])
         quieten_lightning()
         module = build_module(plain)
-        try_trainer(plain["trainer"], module, make_callbacks(plain["callbacks"], module), runs_here=runs_here)
+        try_trainer(plain["trainer"], module, make_callbacks(plain, module), runs_here=runs_here)
     except (ValueError, InstantiationException) as error:
         raise ConfigError(first_cause(error)) from error
 
@@ -190,7 +190,7 @@ def build(config: Any, plain: dict[str, Any]) -> "tuple[RunModule, FaceDataModul
     quieten_lightning()
     module = build_module(plain)
     datamodule = instantiate(plain["data"])
-    callbacks = [Continuation(), LastValidation(), *make_callbacks(plain["callbacks"], module)]
+    callbacks = [Continuation(), LastValidation(), *make_callbacks(plain, module)]
     if plain["trainer"].get("enable_progress_bar", True):
         callbacks.append(shown_progress())
     has_bar = isinstance(callbacks[-1], ProgressBar)  # else Lightning would add its own
@@ -200,11 +200,12 @@ def build(config: Any, plain: dict[str, Any]) -> "tuple[RunModule, FaceDataModul
     return module, datamodule, trainer
 
 
-def make_callbacks(nodes: dict[str, Any], module: "RunModule") -> "list[L.Callback]":
+def make_callbacks(plain: dict[str, Any], module: "RunModule") -> "list[L.Callback]":
     """The chosen callbacks in the order in which they must be called, without those of another kind of model."""
     from callbacks import select_callbacks
 
-    return select_callbacks({name: build_part(node) for name, node in chosen(nodes, "callbacks").items()}, module)
+    built = {name: build_part(node) for name, node in chosen(plain["callbacks"], "callbacks").items()}
+    return select_callbacks(built, module, plain["trainer"])
 
 
 def start(typed: list[str]) -> int:

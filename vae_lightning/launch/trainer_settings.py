@@ -115,6 +115,7 @@ def check_trainer(module: "RunModule", trainer: "L.Trainer", sync_batchnorm: boo
         ValueError: gradients cannot be clipped like this, these processes cannot share batch normalisation, or a
             schedule has no end.
     """
+    from lightning.pytorch.callbacks import Timer
     from torch.nn.modules.batchnorm import _BatchNorm
 
     from vae_lightning.training.lr_schedule import Constant as ConstantLR
@@ -127,10 +128,12 @@ def check_trainer(module: "RunModule", trainer: "L.Trainer", sync_batchnorm: boo
             f"trainer.gradient_clip_val={clip} with trainer.precision=16-mixed: a fused optimizer takes the scale off "
             "gradients too late to clip them. Set optimizer.fused=false, or take bf16-mixed"
         )
-    if not isinstance(module.lr_schedule, ConstantLR) and trainer.max_epochs == -1 and trainer.max_steps == -1:
+    is_timed = any(isinstance(each, Timer) for each in trainer.callbacks)  # type: ignore[attr-defined]
+    has_end = trainer.max_epochs != -1 or trainer.max_steps != -1 or is_timed
+    if not has_end and not isinstance(module.lr_schedule, ConstantLR):
         raise ValueError(
             "lr_schedule=decay ends with the run, and trainer.max_epochs=-1 never does: give it a number, or "
-            "trainer.max_steps, or take lr_schedule=constant"
+            "trainer.max_steps or max_time, or take lr_schedule=constant"
         )
     has_batch_norm = any(isinstance(part, _BatchNorm) for part in module.modules())
     if sync_batchnorm and has_batch_norm and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":

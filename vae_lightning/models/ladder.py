@@ -271,7 +271,7 @@ def _check(
     if latent_dim is not None:
         raise ValueError(
             f"model.latent_dim={latent_dim}: a ladder's number of latents follows from model.sides, model.blocks and "
-            "model.latent_channels; set model.latent_channels, one number for each side"
+            "model.latent_channels; set model.latent_dim=null, and model.latent_channels, one number for each side"
         )
     if posterior != "gaussian":
         raise ValueError(

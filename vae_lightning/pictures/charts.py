@@ -1,5 +1,6 @@
 """Numbers -> one chart as pixels. Pure: nothing is read, written or kept."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,10 @@ from matplotlib.transforms import Bbox
 # After Okabe and Ito, distinguishable for the colour-blind; dark enough for text on white (contrast above 4.5)
 COLORS = ("#0072b2", "#b34700", "#007a5a", "#a3427f", "#000000", "#806500", "#2f6d94")
 
+LEAST_NATS = 0.01  # shown on a logarithmic axis; a level with less is silent
+
 Chart = UInt8[np.ndarray, "_height _width 3"]
+Curve = Float[np.ndarray, "_points 2"]  # optimizer step, value
 
 
 def verbatim(text: str) -> str:
@@ -85,4 +89,27 @@ def draw_kl_per_latent(kl_nats_per_latent: Float[np.ndarray, " latent"], title: 
     )  # room for the tiny KL of thousands of inactive latents
     for axis in (bars, histogram):
         axis.grid(axis="y", alpha=0.3)
+    return figure_pixels(figure)
+
+
+def draw_kl_per_level(curves: Mapping[str, Mapping[str, Curve]], title: str) -> Chart:
+    """A colour for each level, coarse first: training as a line, validation as dots, over optimizer steps.
+
+    Args:
+        curves: nats, averaged over images, by the level's name and by split ("train", "val").
+        title: what stands behind the name of the chart.
+    """
+    figure = Figure(figsize=(9, 4.5), dpi=100, layout="constrained", facecolor="white")
+    axis = figure.subplots()
+    axis.set_yscale("log")
+    for number, (name, splits) in enumerate(curves.items()):
+        color = COLORS[number % len(COLORS)]
+        for split, style in (("train", "-"), ("val", "o")):
+            steps, nats = splits[split].T
+            axis.plot(steps, np.maximum(nats, LEAST_NATS), style, color=color, linewidth=1.2, markersize=5)
+        newest = splits["val"][-1, 1] if len(splits["val"]) else math.nan
+        axis.plot([], [], "o-", color=color, label=f"{name}: {newest:.4g} nats")
+    axis.set(title=f"KL by level, training (lines) and validation (dots) · {title}", xlabel="step", ylabel="nats")
+    axis.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", title="validation")
     return figure_pixels(figure)

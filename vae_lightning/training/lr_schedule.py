@@ -7,7 +7,7 @@ from vae_lightning.system.names import not_allowed
 
 
 class LRSchedule(ABC):
-    """A function of the part of the run that is done, in optimizer steps: a longer run stretches it."""
+    """A function of the part of the run that is done, in optimizer steps or time: a longer run stretches it."""
 
     @abstractmethod
     def factor(self, progress: float) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
@@ -78,8 +78,23 @@ class RunModule(L.LightningModule):
             return optimizer
         self._settings = [{**settings, "initial_lr": settings["lr"]} for settings in self._settings]
         self._num_steps = self.trainer.estimated_stepping_batches
-        scheduler = LambdaLR(optimizer, lambda step: self.lr_schedule.factor((step + 0.5) / self._num_steps))
+        scheduler = LambdaLR(optimizer, lambda step: self.lr_schedule.factor(self._part_done(step)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _part_done(self, step: int) -> float:
+        """The part of the run before `step`: of its steps, or of `trainer.max_time` where more of that is over.
+
+        Checkpoints hold the time, so that a resumed run goes on. The clock is that of the first process: with clocks
+        of their own, the weights of several would drift apart.
+        """
+        of_steps = (step + 0.5) / self._num_steps
+        timers = [each for each in self.trainer.callbacks if isinstance(each, Timer)]  # type: ignore[attr-defined]
+        if not timers:
+            return of_steps
+        elapsed, remaining = timers[0].time_elapsed(), timers[0].time_remaining()
+        assert remaining is not None  # Lightning makes a timer of max_time alone
+        of_time = elapsed / (elapsed + remaining) if remaining > 0 else 1.0
+        return max(of_steps, self.trainer.strategy.broadcast(of_time))
 
     def _keep_settings(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         """Takes moments and counts from a checkpoint, and the settings from this run."""
@@ -126,6 +141,8 @@ class RunModule(L.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clips in bf16-mixed with a fused optimizer too, which Lightning refuses for a reason of 16-mixed alone."""
+        if all(parameter.grad is None for parameter in self.parameters()):
+            return  # a callback skips this step; clipping by value fails without gradients
         if self.trainer.precision != "bf16-mixed" or not gradient_clip_val:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
