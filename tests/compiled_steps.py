@@ -29,7 +29,7 @@ def take_steps(module: VAEModule, backend: str | None, precision: str) -> list[f
     images = torch.randint(0, 256, (16, 32, 32, 3), dtype=torch.uint8, generator=generator).permute(0, 3, 1, 2)
     losses = []
     for step in range(NUM_STEPS):
-        noise = torch.randn(16, 6, generator=generator)
+        noise = torch.randn(16, module.model.latent_dim, generator=generator)
         weight = KLWeight(torch.tensor(step / NUM_STEPS), torch.tensor(float(step)))  # a warm-up
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
             loss: Tensor = evaluate(images, noise, weight).loss

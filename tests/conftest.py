@@ -150,6 +150,11 @@ WHOLE_RUN = [
 ]
 # pictures, TensorBoard's files and a test take more than half of the time of so short a run
 TINY_RUN = [*WHOLE_RUN, "callbacks=[checkpoint]", "logger=[csv]", "test=false"]
+# a ladder of 24 latents, its likelihood and its KL; sizes alone are not a preset's
+TINY_LADDER = [
+    *("model=ladder", "model.latent_dim=null", "model.sides=[2,4]", "model.widths=[8,8]", "model.blocks=[1,1]"),
+    *("model.latent_channels=[2,1]", "reconstruction=logistic", "kl=per_level"),
+]
 
 
 def key_of(override: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import TINY_LADDER
 
 from vae_lightning.runs.metrics_csv import read_metrics
 from vae_lightning.training.vae_module import VAEModule
@@ -44,12 +45,13 @@ def assert_alike(run_dir: Path, other: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("model", [[], TINY_LADDER], ids=["conv", "ladder"])
 def test_a_search_ends_in_the_run_with_the_size_that_it_found(
-    run_training: Train, caplog: pytest.LogCaptureFixture
+    model: list[str], run_training: Train, caplog: pytest.LogCaptureFixture
 ) -> None:
-    searched = run_training("searched", *SEARCH, "trainer.max_epochs=1")
+    searched = run_training("searched", *SEARCH, *model, "trainer.max_epochs=1")
     assert FOUND in caplog.text
-    assert_alike(searched, run_training("given", *QUICK, "data.batch_size=16", "trainer.max_epochs=1"))
+    assert_alike(searched, run_training("given", *QUICK, *model, "data.batch_size=16", "trainer.max_epochs=1"))
 
 
 @pytest.mark.slow

@@ -85,11 +85,18 @@ AT_NIGHT = [
         for other in ("posterior=deterministic", "model.output_activation=tanh")
     ),
     *(f"{pair} data.color=gray" for pair in pairs("perceptual", "reconstruction")),
+    *(f"model=ladder kl=per_level beta_schedule={schedule}" for schedule in choices("beta_schedule")),
+    *(f"model=ladder kl=per_level optimizer={optimizer}" for optimizer in choices("optimizer")),
+    *(f"model=ladder data.color=gray reconstruction={term}" for term in choices("reconstruction")),
+    *(f"model=ladder perceptual=vgg16 reconstruction={term}" for term in choices("reconstruction")),
 ]
 
 
 NOT_OF_VAES = ("attribute_classifier", "factor_regressor")
 VAE_PRESETS = [preset for preset in choices("experiment") if preset not in NOT_OF_VAES]
+LADDER_PRESETS = [preset for preset in VAE_PRESETS if preset.startswith("ladder")]
+FLAT_PRESETS = [preset for preset in VAE_PRESETS if preset not in LADDER_PRESETS]
+FLAT = [model for model in choices("model") if model != "ladder"]
 CHANGED_PRESETS = [
     *(
         f"experiment={preset} {group}={choice}"
@@ -100,6 +107,14 @@ CHANGED_PRESETS = [
     *(f"experiment={preset} callbacks=[checkpoint]" for preset in VAE_PRESETS),
     *(f"experiment={preset} posterior={posterior}" for preset in VAE_PRESETS for posterior in POSTERIORS),
 ]
+# what is a ladder's alone, and what no ladder has
+REFUSED_OF_LADDERS = {
+    **{f"experiment={preset} kl=per_level": "set model=ladder" for preset in FLAT_PRESETS},
+    **{f"experiment={preset} model={model}": "set model=ladder" for preset in LADDER_PRESETS for model in FLAT},
+    **{f"experiment={preset} model=ladder": "set model.latent_dim=null" for preset in FLAT_PRESETS},
+    **{f"experiment={preset} posterior=deterministic": "set posterior=gaussian" for preset in LADDER_PRESETS},
+    "experiment=linear_ae model=ladder": "~model.hidden_dim removes it",
+}
 PRESETS_THAT_REFUSE = {
     # linear_ae's 2,048 hidden units are another model's
     "experiment=linear_ae model=conv": "~model.hidden_dim removes it",
@@ -167,12 +182,15 @@ def test_trains_or_is_refused_with_a_reason(combination: str, data_dir: Path, tm
 )
 def test_presets_can_be_changed(combination: str, tmp_path: Path) -> None:
     """Every choice can be made in every preset; what cannot be says how it can."""
-    fixed = [f"run_dir='{tmp_path}'", "data.image_size=32", "model.latent_dim=5", "trainer.accelerator=cpu"]
+    words = combination.split()
+    latents = [] if "ladder" in combination else ["model.latent_dim=5"]
+    fixed = [f"run_dir='{tmp_path}'", "data.image_size=32", *latents, "trainer.accelerator=cpu"]
     with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
-        config = compose("config", [*fixed, *combination.split()])
-    if combination in PRESETS_THAT_REFUSE:
+        config = compose("config", [*fixed, *words])
+    refused = REFUSED_OF_LADDERS | PRESETS_THAT_REFUSE
+    if combination in refused:
         with pytest.raises((ValueError, InstantiationException)) as caught:
             train.build(config, to_plain(config))
-        assert PRESETS_THAT_REFUSE[combination] in first_cause(caught.value)
+        assert refused[combination] in first_cause(caught.value)
     else:
         assert train.build(config, to_plain(config))

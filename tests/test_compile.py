@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import TINY_LADDER
 from hydra import compose, initialize_config_dir
 from processes import run
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -26,6 +27,7 @@ STEPS = {
     "residual": ["model=residual", "model.widths=[8,16]", "kl=free_bits", "reconstruction=gaussian_per_pixel"],
     "batch_norm": ["model.norm=batch", "reconstruction=gaussian_shared", "beta_schedule=capacity"],
     "linear": ["model=linear", "posterior=deterministic", "reconstruction=bce"],
+    "ladder": [*TINY_LADDER, "kl.free_nats=[3,2]", "optimizer=adamax"],
     "perceptual": ["perceptual=vgg16", "reconstruction=absolute_error"],
 }
 
@@ -56,7 +58,7 @@ def test_a_step_neither_asks_the_device_for_numbers_nor_sends_it_any(overrides: 
     module = module_of(overrides).to("meta")
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     images = torch.empty(4, 32, 32, 3, dtype=torch.uint8, device="meta").permute(0, 3, 1, 2)
-    noise = torch.empty(4, 6, device="meta")
+    noise = torch.empty(4, module.model.latent_dim, device="meta")
 
     def step(number: int) -> torch.Tensor:
         weight = KLWeight(*(torch.full((), value, device="meta") for value in (1.0, 2.0)))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
-from test_combinations import NARROW
+from test_combinations import FLAT, NARROW
 
 from vae_lightning.launch import train
 from vae_lightning.launch.configuration import first_cause, to_plain
@@ -67,6 +67,8 @@ REFUSED_VAES = {
     ("kl=free_bits", "beta_schedule=capacity"): "kl=FreeBits",
     ("reconstruction=bce", "model.output_activation=tanh"): "set model.output_activation=sigmoid",
     ("model=patch", "trainer=ddp trainer.devices=2"): "trainer.sync_batchnorm=false",
+    **{("kl=per_level", f"model={model}"): "set model=ladder" for model in FLAT},
+    ("model=ladder", "posterior=deterministic"): "set posterior=gaussian",
 }
 
 

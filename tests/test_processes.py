@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import WHOLE_RUN, train_tiny
+from conftest import TINY_LADDER, WHOLE_RUN, key_of, train_tiny
 from hydra import compose, initialize_config_dir
 from processes import train
 
@@ -21,21 +21,29 @@ pytestmark = pytest.mark.process
     "objective",
     [
         ["reconstruction=gaussian_shared", "kl=free_bits", "+callbacks=[ema,evaluation]", "lr_schedule=decay"],
+        [
+            *(*TINY_LADDER, "kl.free_nats=[20,5]", "optimizer=adamax", "+callbacks=[ema,gradient_outliers,projector]"),
+            *("callbacks.gradient_outliers.spreads=0.5", "callbacks.gradient_outliers.warmup_steps=2"),
+            *("lr_schedule=decay", "+trainer.max_time=00:01:00:00", "trainer.gradient_clip_val=100"),
+        ],
         pytest.param(
             ["beta_schedule=capacity", "beta_schedule.unit=step", "beta_schedule.duration=8", "model.norm=group"],
             marks=pytest.mark.nightly,
         ),
     ],
-    ids=["gaussian_shared, free_bits, ema, evaluation, decay", "capacity"],
+    ids=["gaussian_shared, free_bits, ema, evaluation, decay", "ladder, outliers, max_time", "capacity"],
 )
 def test_two_processes_equal_one(objective: list[str], tiny_celeba: Callable[..., Path], tmp_path: Path) -> None:
     root = tiny_celeba(90)
     objective = [*objective, "trainer.max_epochs=2", "data.eval_batch_size=4"]
     train_tiny(root, tmp_path / "data", tmp_path / "one", *objective, "data.batch_size=16", fixed=WHOLE_RUN)
     two = ["trainer=ddp", "trainer.devices=2", "data.residence=device", "hydra.run.dir=two", f"data.root='{root}'"]
-    train(*WHOLE_RUN, *objective, *two, cwd=tmp_path)
+    given = {key_of(override) for override in objective}
+    common = [override for override in WHOLE_RUN if key_of(override) not in given]
+    train(*common, *objective, *two, cwd=tmp_path)
     rows, others = (read_metrics(tmp_path / name / "metrics.csv") for name in ("one", "two"))
     assert len(rows) == len(others)
+    assert "kl=per_level" not in objective or rows[-1]["train/skipped_steps"] > 0
     for row, other in zip(rows, others, strict=True):
         row.pop("train/images_per_second", None)
         other.pop("train/images_per_second", None)

@@ -101,6 +101,64 @@ def test_what_a_part_refuses_is_refused_alike_before_a_run_and_a_sweep(
             refuse()
 
 
+REFUSED_COMBINATIONS = [
+    ("model=ladder model.latent_dim=64", r"model\.latent_dim=64: .*set model\.latent_dim=null"),
+    ("model=ladder posterior=deterministic", r"posterior=deterministic: .*set posterior=gaussian"),
+    ("model=ladder model.widths=[8,8]", r"model\.widths=\[8, 8\]: give one whole number for each of model\.sides="),
+    ("model=ladder model.blocks=[1,1,0,1]", r"model\.blocks=\[1, 1, 0, 1\]: .*at least 1"),
+    ("model=ladder model.latent_channels=[4]", r"model\.latent_channels=\[4\]: give one whole number for each"),
+    ("model=ladder model.sides=[4,8,16,24]", r"model\.sides=\[4, 8, 16, 24\]: .*a multiple of the one before"),
+    ("model=ladder data.image_size=48", r"data\.image_size=48: must be a multiple of the finest map's side, 32"),
+    ("kl=per_level", "kl=per_level weighs .*set model=ladder, or kl=analytic"),
+    (
+        "model=ladder kl=per_level kl.weights=[1,2]",
+        r"kl\.weights=\[1, 2\]: 2 numbers for 4 levels; give one for each of 4x4, 8x8, 16x16, 32x32",
+    ),
+    ("model=ladder kl=per_level kl.free_nats=[9]", r"kl\.free_nats=\[9\]: 1 numbers? for 4 levels; give one for each"),
+    ("model=ladder kl=per_level kl.weights=[1,1,1,-1]", r"kl\.weights=\[1, 1, 1, -1\]: must be finite numbers, 0 or"),
+    (
+        "model=ladder kl=per_level kl.free_nats=[9,9,9,9] beta_schedule=capacity",
+        "kl=PerLevelKL and beta_schedule=capacity .*take kl=analytic or another beta_schedule",
+    ),
+    (
+        "reconstruction=logistic model.pixel_logvar=true",
+        r"model\.pixel_logvar=true: .*reconstruction=logistic sets both",
+    ),
+    ("reconstruction=logistic model.logistic_components=0", r"model\.logistic_components=0 .*reads at least 1"),
+    ("model.logistic_components=3", r"model\.logistic_components=3 .*set it to 0, or reconstruction=logistic"),
+    ("trainer.max_epochs=-1 lr_schedule=decay", r"trainer\.max_epochs=-1 never does: .*max_time"),
+]
+
+
+def combined(words: str) -> DictConfig:
+    places = ["run_dir=/nowhere", "data=faces", "data.data_dir=/nowhere", "trainer=cpu"]
+    with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
+        return compose("config", [*places, *words.split()])
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED_COMBINATIONS)
+def test_parts_that_do_not_fit_each_other_are_refused_in_one_line(words: str, message: str) -> None:
+    """Before a run and before a sweep, and before any data is read."""
+    config = combined(words)
+    for refuse in (lambda: train.train(config), lambda: train.check(config, runs_here=True)):
+        with pytest.raises(ConfigError, match=message) as refused:
+            refuse()
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "model=ladder reconstruction=squared_error",
+        "model=ladder kl=per_level kl.weights=[1,1,2,2] beta_schedule=capacity",
+        "reconstruction=logistic_mixture perceptual=vgg16",
+        "trainer.max_epochs=-1 +trainer.max_time=00:00:10:00 lr_schedule=decay",
+    ],
+)
+def test_parts_that_fit_each_other_are_not(words: str) -> None:
+    train.check(combined(words), runs_here=True)
+
+
 def test_what_another_machine_runs_is_not_held_against_this_one(
     small_config: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

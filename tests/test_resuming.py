@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import TINY_RUN, WHOLE_RUN
+from conftest import TINY_LADDER, TINY_RUN, WHOLE_RUN
 from omegaconf import OmegaConf
 from test_sweep import composed
 from written_sweeps import write_status
@@ -181,6 +181,9 @@ def differing_parts(whole: Path, parts: Path, name: str = "last") -> list[str]:
     one, other = (torch.load(run / "checkpoints" / f"{name}.ckpt") for run in (whole, parts))
     names = ["epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "loops"]
     names += ["current_model_state"] if "current_model_state" in one else []
+    for state in (one, other):
+        state["gradients"] = state["callbacks"].get("GradientOutliers")
+    names.append("gradients")
     return [name for name in names if not same_as(one[name], other[name])]
 
 
@@ -195,6 +198,13 @@ EXACT = (  # decay asks for the batches before it is known where they begin
 )
 
 
+LADDER = (  # every third step or so is skipped
+    f"{' '.join(TINY_LADDER)} kl.free_nats=[3,1] optimizer=adamax beta_schedule.unit=step lr_schedule=decay "
+    "+callbacks=[ema,gradient_outliers] callbacks.gradient_outliers.spreads=0.3 "
+    "callbacks.gradient_outliers.warmup_steps=3 trainer.gradient_clip_val=100 trainer.max_epochs=3"
+)
+
+
 def epochs_of(run: Path) -> int:
     return int(json.loads((run / "metrics.json").read_text())["epochs"])
 
@@ -204,6 +214,7 @@ def epochs_of(run: Path) -> int:
     ("settings", "step", "signum"),
     [  # an epoch has 6 batches
         (EXACT, 9, signal.SIGINT),
+        (LADDER, 9, signal.SIGTERM),
         ("trainer.max_epochs=3 trainer.max_steps=100", 9, signal.SIGTERM),
         (f"{STEPS}14", 8, None),
         (f"{STEPS}14 +trainer.val_check_interval=0.5", 5, signal.SIGTERM),
@@ -215,6 +226,7 @@ def epochs_of(run: Path) -> int:
                 (EXACT, 6, signal.SIGINT),
                 (f"{EXACT} data.residence=device", 9, signal.SIGINT),
                 (EXACT, 9, signal.SIGTERM),
+                (LADDER, 6, signal.SIGINT),
                 ("trainer.max_epochs=3 trainer.max_steps=100", 8, None),
                 ("trainer.max_epochs=3 trainer.max_steps=100", 6, signal.SIGTERM),
                 ("trainer.max_epochs=3 trainer.max_steps=18", 12, signal.SIGINT),
@@ -240,6 +252,7 @@ def test_a_run_stopped_at_any_step_ends_as_undisturbed(
     if (whole / "checkpoints" / "best.ckpt").is_file():
         assert differing_parts(whole, parts, "best") == []
     states = [torch.load(run / "checkpoints" / "last.ckpt")["callbacks"].get("Throughput") for run in (whole, parts)]
+    assert settings != LADDER or rows_of(whole)[-1]["train/skipped_steps"] > 0
     if settings.startswith(EXACT):
         assert states[0]["images_seen"] == states[1]["images_seen"]  # of both parts
         assert json.loads((parts / "metrics.json").read_text())["seconds"] > states[1]["seconds_spent"]

@@ -190,6 +190,42 @@ def test_jobs_that_cannot_work_are_all_named_before_anything_starts(
 
 
 @pytest.mark.parametrize(
+    ("swept", "folders"),
+    [
+        (["model=conv,ladder"], ["model=conv", "model=ladder"]),
+        (
+            ["model=ladder", "model.latent_channels=[16,8,8,4],[32,8,8,4]"],
+            ["model.latent_channels=[16,8,8,4]", "model.latent_channels=[32,8,8,4]"],
+        ),
+        (
+            ["model=ladder", "kl=per_level", "kl.weights=[1,1,1,1],[2,1,1,0.5]", "kl.free_nats=[9,0,0,0],null"],
+            [
+                f"kl.free_nats={nats},kl.weights={weights}"
+                for weights in ("[1,1,1,1]", "[2,1,1,0.5]")
+                for nats in ("[9,0,0,0]", "null")
+            ],
+        ),
+    ],
+)
+def test_lists_of_levels_are_swept(
+    swept: list[str], folders: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As typed in quotes in a shell, where brackets mean something of their own."""
+    monkeypatch.chdir(tmp_path)
+    assert [job.name for job in plan(*swept, "debug=smoke").jobs] == folders
+
+
+def test_a_sweep_names_the_models_that_a_choice_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"1 of 2 jobs cannot work.*\n *model=conv\n *kl=per_level .*set model=ladder"
+    ):
+        plan("model=conv,ladder", "kl=per_level", "debug=smoke")
+    with pytest.raises(ConfigError, match=r"1 of 2 .*\n.*\n *kl\.weights=\[1, 1\]: 2 numbers for 4 levels"):
+        plan("model=ladder", "kl=per_level", "kl.weights=[1,1,1,1],[1,1]", "debug=smoke")
+
+
+@pytest.mark.parametrize(
     "overrides",
     [
         ("beta=4",),
