@@ -113,6 +113,13 @@ REFUSED_OF_LADDERS = {
     **{f"experiment={preset} model={model}": "set model=ladder" for preset in LADDER_PRESETS for model in FLAT},
     **{f"experiment={preset} model=ladder": "set model.latent_dim=null" for preset in FLAT_PRESETS},
     **{f"experiment={preset} posterior=deterministic": "set posterior=gaussian" for preset in LADDER_PRESETS},
+    # their free nats are of kl=per_level, and keep the KL above 0 already
+    **{
+        f"experiment={preset} kl={term}": "~kl.free_nats"
+        for preset in LADDER_PRESETS
+        for term in ("analytic", "free_bits")
+    },
+    **{f"experiment={preset} beta_schedule=capacity": "or another beta_schedule" for preset in LADDER_PRESETS},
     "experiment=linear_ae model=ladder": "~model.hidden_dim removes it",
 }
 PRESETS_THAT_REFUSE = {

