@@ -110,16 +110,13 @@ CHANGED_PRESETS = [
 # what is a ladder's alone, and what no ladder has
 REFUSED_OF_LADDERS = {
     **{f"experiment={preset} kl=per_level": "set model=ladder" for preset in FLAT_PRESETS},
-    **{f"experiment={preset} model={model}": "set model=ladder" for preset in LADDER_PRESETS for model in FLAT},
     **{f"experiment={preset} model=ladder": "set model.latent_dim=null" for preset in FLAT_PRESETS},
     **{f"experiment={preset} posterior=deterministic": "set posterior=gaussian" for preset in LADDER_PRESETS},
-    # their free nats are of kl=per_level, and keep the KL above 0 already
-    **{
-        f"experiment={preset} kl={term}": "~kl.free_nats"
-        for preset in LADDER_PRESETS
-        for term in ("analytic", "free_bits")
-    },
-    **{f"experiment={preset} beta_schedule=capacity": "or another beta_schedule" for preset in LADDER_PRESETS},
+    **{f"experiment=ladder model={model}": "set model=ladder" for model in FLAT},
+    **{f"experiment=ladder_edit model={model}": "~model.sides" for model in FLAT},
+    # their weights and free nats are of kl=per_level, and free nats keep the KL above 0 already
+    **{f"experiment={preset} kl={term}": "~kl." for preset in LADDER_PRESETS for term in ("analytic", "free_bits")},
+    "experiment=ladder beta_schedule=capacity": "or another beta_schedule",
     "experiment=linear_ae model=ladder": "~model.hidden_dim removes it",
 }
 PRESETS_THAT_REFUSE = {

@@ -68,6 +68,9 @@ REFUSED_VAES = {
     ("reconstruction=bce", "model.output_activation=tanh"): "set model.output_activation=sigmoid",
     ("model=patch", "trainer=ddp trainer.devices=2"): "trainer.sync_batchnorm=false",
     **{("kl=per_level", f"model={model}"): "set model=ladder" for model in FLAT},
+    **{("+callbacks=levels", f"model={model}"): "model=ladder" for model in FLAT},
+    ("kl=per_level", "posterior=deterministic"): "set model=ladder",  # of the default model
+    ("+callbacks=levels", "posterior=deterministic"): "model=ladder",
     ("model=ladder", "posterior=deterministic"): "set posterior=gaussian",
 }
 
