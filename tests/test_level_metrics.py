@@ -247,6 +247,7 @@ def test_the_latents_of_a_ladder_are_measured_level_by_level() -> None:
     assert sum(row["active_units"] for row in rows) == values["active_units"].value
     assert all(row["kl_nats low"] < row["kl_nats"] < row["kl_nats high"] for row in rows)
     assert sorted(row["latent"] for row in measured.tables["kl_per_latent"]) == list(range(8))
+    assert {row["place"] for row in measured.tables["kl_per_latent"]} >= {"2x2 map 0 (0, 0)", "2x2 map 1 (1, 1)"}
     assert f"the KL is {sum(row['kl_nats'] for row in rows):.3g} nats" in measured.remarks[0]
     assert "2x2 (8 of 24 latents)" in measured.protocol["kl_per_latent"]
     assert {name: picture.std() > 10 for name, picture in measured.pictures.items()} == {

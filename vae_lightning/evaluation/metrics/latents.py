@@ -1,8 +1,9 @@
 """The latents: how many are active, what their KL consists of, and whether they fill the prior."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from vae_lightning.evaluation.kl_by_level import draw_levels, drawn_kl
 from vae_lightning.evaluation.metric import Metric
 from vae_lightning.models.distributions import ACTIVE_VARIANCE, Deterministic, DiagonalGaussian, HierarchicalGaussian
+from vae_lightning.models.levels import latent_name
 from vae_lightning.pictures.charts import COLORS, Chart, draw_kl_per_latent, figure_pixels
 from vae_lightning.runs.subject import Subject
 from vae_lightning.scores.resampling import bootstrap_interval, image_weights, shuffle_people, spread_interval
@@ -90,26 +92,37 @@ def _of_levels(subject: Subject, active: Value, variance: Float[Tensor, " latent
     remarks = [collapse_verdict(float(drawn.per_latent.sum()), int(active.value or 0), len(variance))]
     if asleep and len(asleep) < len(levels):
         remarks.append(f"Levels that tell nothing of an image (KL below 1 nat, no active latent): {', '.join(asleep)}.")
-    coarse = slice(0, subject.num_coarse)
+    coarse, place = slice(0, subject.num_coarse), partial(latent_name, levels)
+    of_coarse = _rows_of_latents(drawn.per_latent[coarse], variance[coarse], place)
     return Result(
         [active, *(Value.missing(name, NO_PRODUCT) for name in OF_THE_KL)],
         {
             "active_units": "of the path of means: each level at its mean given the means above",
             "kl": "given one draw of the levels above, for each image",
-            "kl_per_latent": f"the coarse levels' latents alone{subject.which_latents}",
+            "kl_per_latent": f"latents{subject.which_latents}",
         },
         remarks,
-        {"kl_by_level": rows, "kl_per_latent": _rows_of_latents(drawn.per_latent[coarse], variance[coarse])},
+        {"kl_by_level": rows, "kl_per_latent": of_coarse},
         {
             "kl_by_level": draw_levels(drawn.per_latent, levels, f"{subject.split} split"),
-            "aggregate_posterior": draw_aggregate(drawn.coarse_latents, drawn.per_latent[coarse]),
+            "aggregate_posterior": draw_aggregate(drawn.coarse_latents, drawn.per_latent[coarse], place),
         },
     )
 
 
-def _rows_of_latents(kl_per_latent: Float[Tensor, " latent"], variance: Float[Tensor, " latent"]) -> list[Row]:
+def _rows_of_latents(
+    kl_per_latent: Float[Tensor, " latent"],
+    variance: Float[Tensor, " latent"],
+    place: Callable[[int], str] | None = None,
+) -> list[Row]:
+    """One row for each latent, largest KL first; `place` names it on the maps of a hierarchical model."""
     return [
-        {"latent": number, "kl_nats": float(kl_per_latent[number]), "variance_of_mean": float(variance[number])}
+        {
+            "latent": number,
+            **({} if place is None else {"place": place(number)}),
+            "kl_nats": float(kl_per_latent[number]),
+            "variance_of_mean": float(variance[number]),
+        }
         for number in kl_per_latent.argsort(descending=True).tolist()
     ]
 
@@ -214,7 +227,8 @@ def _bound_remark(values: Sequence[Value]) -> list[str]:
 
 def collapse_verdict(kl_nats: float, num_active: int, num_latents: int) -> str:
     """The verdict, by the rule of the guard in training: KL below 1 nat and no active unit."""
-    found = f"{num_active} of {num_latents} latents are active, the KL is {kl_nats:.3g} nats"
+    nats = f"{kl_nats:.3g}" if kl_nats < 1_000 else f"{kl_nats:,.0f}"
+    found = f"{num_active} of {num_latents} latents are active, the KL is {nats} nats"
     if kl_nats < COLLAPSED_NATS and num_active == 0:
         return f"Posterior collapse: {found}. Every image has the same latents; sampled faces show nothing of the data."
     if num_active < num_latents:
@@ -222,7 +236,11 @@ def collapse_verdict(kl_nats: float, num_active: int, num_latents: int) -> str:
     return f"No collapse: {found}."
 
 
-def draw_aggregate(latents: Float[Tensor, "images latent"], kl_per_latent: Float[Tensor, " latent"]) -> Chart:
+def draw_aggregate(
+    latents: Float[Tensor, "images latent"],
+    kl_per_latent: Float[Tensor, " latent"],
+    name_of: Callable[[int], str] = "z[{}]".format,
+) -> Chart:
     """Histograms of the most active latents over the prior's density, and the spread of all of them."""
     shown = kl_per_latent.argsort(descending=True)[:SHOWN_LATENTS].tolist()
     figure = Figure(figsize=(11, 4.6), dpi=100, layout="constrained", facecolor="white")
@@ -233,7 +251,7 @@ def draw_aggregate(latents: Float[Tensor, "images latent"], kl_per_latent: Float
         drawn = latents[:, number].numpy()
         axis.hist(drawn, bins=np.linspace(-4, 4, 41).tolist(), density=True, color=COLORS[0], alpha=0.5)
         axis.plot(grid, density, color=COLORS[1])
-        axis.set(title=f"z[{number}]", xlim=(-4, 4), yticks=[])
+        axis.set(title=name_of(number), xlim=(-4, 4), yticks=[])
     for axis in axes[len(shown) : SHOWN_LATENTS]:
         axis.set_axis_off()
     order = kl_per_latent.argsort(descending=True)
