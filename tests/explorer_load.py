@@ -92,7 +92,9 @@ class Visitor:
         """A photograph or else a sample, with the first latent shifted."""
         face = ["Photograph" if photograph else "Sample", 1, photograph, seed, 1]
         sliders = [0] * 6 + [shift] + [0] * 7
-        pictures = await self.event("all_shown" if whole else "edit_shown", 0, *face, [], "means", [], *sliders)
+        pictures = await self.event(
+            "all_shown" if whole else "edit_shown", 0, *face, [], "means", [], "keep", 0, *sliders
+        )
         return pictures[-1]
 
 
@@ -191,7 +193,7 @@ async def visit(client: AsyncClient, functions: dict[str, int], number: int) -> 
         await visitor.event("samples_shown", 0, 16, 1, number, "normal")
         photograph, sample = ["Photograph", 1, token, 0, 1], ["Sample", 1, "", number, 1]
         await visitor.event("between_shown", 0, 30, "spherical", *photograph, *sample)
-        await visitor.event("edit_shown", 0, *sample, [], "means", [], *[10**30] * 14)  # refused in words
+        await visitor.event("edit_shown", 0, *sample, [], "means", [], "keep", 0, *[10**30] * 14)  # refused in words
     return 18
 
 

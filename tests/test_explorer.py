@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import write_images
-from explored_runs import code_in, pictures_in, write_explored_sweep
+from conftest import write_celeba, write_images
+from explored_runs import code_in, pictures_in, write_explored_run, write_explored_sweep
 from PIL import Image
-from tiny_runs import write_run
+from tiny_runs import LADDER, write_run
 from typer.testing import CliRunner
 
 from vae_lightning.cli.app import app
@@ -28,6 +28,7 @@ from vae_lightning.explorer.listening import FIRST_PORT, is_for_this_machine, op
 from vae_lightning.explorer.opening import open_workbench
 from vae_lightning.explorer.photographs import MOST_BYTES, MOST_SCANS, Photographs, open_photograph
 from vae_lightning.explorer.pictures import (
+    edit_words,
     shown_between,
     shown_edit,
     shown_end,
@@ -38,6 +39,8 @@ from vae_lightning.explorer.pictures import (
 )
 from vae_lightning.explorer.positions import as_seed, as_temperature, number_in, words_of
 from vae_lightning.explorer.workbench import Workbench
+from vae_lightning.latents.finer import FINER
+from vae_lightning.models.levels import latent_name
 from vae_lightning.runs.load import load_run
 
 ATTRIBUTE = "Attribute_03"
@@ -98,6 +101,52 @@ def test_the_code_of_samples_and_of_a_way_gives_their_pixels(bench: Workbench, p
     assert np.array_equal(pixels, np.concatenate([np.asarray(face) for face in faces], axis=1))
     for path in ("linear", "spherical"):
         picture, code = shown_between(bench, 0, photograph, SAMPLE, 30, path)
+        run_code(code)
+        assert np.array_equal(np.asarray(Image.open("between.png")), pictures_in(picture)[0])
+
+
+@pytest.fixture(scope="module")
+def ladder(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+    """A hierarchical model, with a level that no slider moves."""
+    folder = tmp_path_factory.mktemp("ladder")
+    settings = {**LADDER, "reconstruction": "Logistic"}
+    run = write_explored_run(folder / "run", write_celeba(folder / "celeba", 60), folder / "data", **settings)
+    return open_workbench(str(run), "best", "cpu", fits=True)
+
+
+@pytest.mark.parametrize("finer", FINER)
+def test_a_ladders_coarse_levels_move_and_its_finer_ones_are_kept_or_drawn(
+    finer: str, ladder: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    edit = Edit(ranks={0: 2.0}, attributes={ATTRIBUTE: 1.5}, finer=finer, seed=3)
+    picture, code = shown_edit(ladder, 0, TEST, edit)
+    run_code(code)
+    assert np.array_equal(np.asarray(Image.open("face.png")), pictures_in(picture)[0])
+    before, run = ladder.latents(0, TEST), ladder.runs[0]
+    after = moved(before, run, edit)
+    assert (before != after)[:, :96].any()
+    assert run.most_active(1)[0] < 96
+    assert {"keep": before[:, 96:], "mean": torch.zeros(1, 1024)}.get(finer, after[:, 96:]).equal(after[:, 96:])
+    assert after[:, 96:].equal(before[:, 96:]) == (finer == "keep")
+    words = ", ".join(edit_words(ladder, 0, edit))
+    assert words.startswith(latent_name(run.levels, run.most_active(1)[0]))
+    assert ("finer levels (32x32)" in words) == (finer != "keep")
+
+
+def test_samples_of_a_ladder_have_a_temperature_for_each_level(
+    ladder: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for temperatures, name in (((1.0, 0.5, 0.1), "1_0.5_0.1"), ((0.7, 0.7, 0.7), "0.7")):
+        first, *finer = temperatures
+        picture, code = shown_samples(ladder, 0, 3, first, 7, "normal", *finer)
+        run_code(code)
+        assert np.array_equal(np.asarray(Image.open(f"samples_seed=7_temperature={name}.png")), pictures_in(picture)[0])
+    with pytest.raises(ValueError, match="temperature"):
+        shown_samples(ladder, 0, 3, 1.0, 7, "normal", 0.5, -1)
+    for path in ("linear", "spherical"):
+        picture, code = shown_between(ladder, 0, TEST, SAMPLE, 30, path)
         run_code(code)
         assert np.array_equal(np.asarray(Image.open("between.png")), pictures_in(picture)[0])
 

@@ -113,8 +113,8 @@ def test_no_file_of_this_machine_comes_through_any_route(app: Any, folder: Path)
 def test_a_page_that_others_see_says_no_path_in_any_answer(app: Any, folder: Path) -> None:
     sample = ["Sample", 1, "", 3, 0.5]
     events = {
-        "edit_shown": [0, *sample, [], "means", [], *[0] * 14],
-        "all_shown": [0, "Photograph", 1, "guessed me.png", 0, 1, [], "means", [], *[0] * 14],
+        "edit_shown": [0, *sample, [], "means", [], "keep", 0, *[0] * 14],
+        "all_shown": [0, "Photograph", 1, "guessed me.png", 0, 1, [], "means", [], "keep", 0, *[0] * 14],
         "runs_shown": [*sample, 1, 0, None, 0],
         "samples_shown": [0, 4, 1, 0, "normal"],
     }
@@ -211,7 +211,7 @@ def test_no_value_of_any_control_makes_more_than_a_line_on_the_page(
     app: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     photograph, sample, test = ["Photograph", 1, "a me.png", 1, 1], ["Sample", 1, "", 1, 1], ["Test face", 1, "", 1, 1]
-    edit = [[], "means", [], *[0] * 14]
+    edit = [[], "means", [], "keep", 0, *[0] * 14]
     good: dict[str, list[Any]] = {
         "edit_shown": [0, *photograph, *edit],
         "runs_shown": [*sample, 1, 0, "Attribute_03", 0],

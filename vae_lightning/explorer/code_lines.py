@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from vae_lightning.explorer.edits import PATH_STEPS, UNIT, Edit
 from vae_lightning.explorer.faces import Face, Source
 from vae_lightning.explorer.workbench import TEST_FACES, OpenedRun, default_prior
+from vae_lightning.latents.temperature import Temperature
 
-OURS = ("latents_between", "load_run", "to_pil")  # names that the lines may need of vae_lightning
+OURS = ("latents_between", "load_run", "to_pil", "with_finer")  # names that the lines may need of vae_lightning
 OTHERS = {"Image.open": "from PIL import Image", "make_grid": "from torchvision.utils import make_grid"}
 
 
@@ -45,7 +46,11 @@ def latents_of(run: OpenedRun, face: Face) -> str:
 def editing(run: OpenedRun, edit: Edit) -> list[str]:
     """Lines that change `latents`."""
     shifts, measured = edit.shifts(run), run.statistics is not None
-    lines = ["std = vae.latent_statistics().std"] if shifts and measured else []
+    lines = []
+    if edit.finer != "keep":
+        drawn = f", {edit.seed}" if edit.finer == "redraw" else ""
+        lines.append(f"latents = with_finer(latents, {run.num_coarse}, {edit.finer!r}{drawn})")
+    lines += ["std = vae.latent_statistics().std"] if shifts and measured else []
     for latent, shift in shifts.items():
         lines.append(f"latents[:, {latent}] += {shift!r}" + (f" * std[{latent}]" if measured else ""))
     strengths = {attribute: strength for attribute, strength in edit.attributes.items() if strength}
@@ -65,17 +70,18 @@ def edited_face(run: OpenedRun, face: Face, edit: Edit, file_name: str) -> list[
 
 
 def face_between(run: OpenedRun, first: Face, second: Face, percent: int, path: str, file_name: str) -> list[str]:
+    levels = "" if run.vae.model.is_flat else ", vae.model.latent_levels"
     return [
         opening(run),
         f"first = {latents_of(run, first)}",
         f"second = {latents_of(run, second)}",
-        f"latents = latents_between(first, second, {PATH_STEPS}, {path!r})[:, {percent}]",
+        f"latents = latents_between(first, second, {PATH_STEPS}, {path!r}{levels})[:, {percent}]",
         *saving(file_name),
     ]
 
 
 def samples(
-    run: OpenedRun, count: int, temperature: float, seed: int, prior: str, columns: int, file_name: str
+    run: OpenedRun, count: int, temperature: Temperature, seed: int, prior: str, columns: int, file_name: str
 ) -> list[str]:
     return [
         opening(run),

@@ -7,7 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vae_lightning.explorer.workbench import OpenedRun
+from vae_lightning.latents.finer import with_finer
 from vae_lightning.latents.paths import latents_between
+from vae_lightning.models.levels import LatentLevel
 
 REACH = 3.0  # of a slider to both sides, in standard deviations
 PATH_STEPS = 101  # between two faces, both counted: percent
@@ -24,6 +26,8 @@ class Edit:
         attributes: name -> strength.
         method: one of `directions.METHODS`.
         orthogonal_to: attributes that are kept as they are.
+        finer: what becomes of a hierarchical model's finer levels, which no slider moves: one of `finer.FINER`.
+        seed: of the draw of those that are redrawn.
     """
 
     latents: Mapping[int, float] = field(default_factory=dict)
@@ -31,6 +35,8 @@ class Edit:
     attributes: Mapping[str, float] = field(default_factory=dict)
     method: str = "means"
     orthogonal_to: Sequence[str] = ()
+    finer: str = "keep"
+    seed: int = 0
 
     def others(self, attribute: str) -> list[str]:
         """The attributes to which the direction of this one is made orthogonal."""
@@ -46,10 +52,10 @@ class Edit:
 def moved(latents: Float[Tensor, "1 latent"], run: OpenedRun, edit: Edit) -> Float[Tensor, "1 latent"]:
     """
     Raises:
-        ValueError: no such attribute or method, or nothing is left of its direction.
+        ValueError: no such attribute or method, nothing is left of its direction, or there are no finer levels.
         RunError: an attribute is to move, and the run has no directions.
     """
-    latents = latents.clone()
+    latents = with_finer(latents, run.num_coarse, edit.finer, edit.seed).clone()
     for latent, shift in edit.shifts(run).items():
         latents[:, latent] += shift if run.statistics is None else shift * run.statistics.std[latent]
     for attribute, strength in edit.attributes.items():
@@ -61,10 +67,14 @@ def moved(latents: Float[Tensor, "1 latent"], run: OpenedRun, edit: Edit) -> Flo
 
 
 def between(
-    first: Float[Tensor, "1 latent"], second: Float[Tensor, "1 latent"], percent: int, path: str
+    first: Float[Tensor, "1 latent"],
+    second: Float[Tensor, "1 latent"],
+    percent: int,
+    path: str,
+    levels: Sequence[LatentLevel] = (),
 ) -> Float[Tensor, "1 latent"]:
     """
     Raises:
         ValueError: no such path, or opposite latents on a spherical one.
     """
-    return latents_between(first, second, PATH_STEPS, path)[:, percent]
+    return latents_between(first, second, PATH_STEPS, path, levels)[:, percent]

@@ -11,6 +11,7 @@ from vae_lightning.explorer.tabs.samples import samples_tab
 from vae_lightning.explorer.tabs.several_runs import several_runs_tab
 from vae_lightning.explorer.tabs.two_faces import two_faces_tab
 from vae_lightning.explorer.workbench import OpenedRun, Workbench
+from vae_lightning.models.levels import level_words
 
 STYLE = Path(__file__).with_name("page.css")
 PRIVACY = "Photographs stay on this machine: in memory, until others take their place; nothing is written to disk."
@@ -61,7 +62,7 @@ def describe_run(run: OpenedRun) -> str:
     strength = f", β = {beta:g}" if model.has_prior and isinstance(beta, int | float) else ""
     size = f"{model.image_size}×{model.image_size}"
     return (
-        f"{type(model).__name__}{kind}, {model.latent_dim} latents{strength}, "
+        f"{type(model).__name__}{kind}, {level_words(model.latent_levels)}{strength}, "
         f"trained on {data_sources()[source].title} at {size} pixels"
     )
 

@@ -8,8 +8,11 @@ from vae_lightning.explorer import code_lines, markup
 from vae_lightning.explorer.edits import Edit, between, moved
 from vae_lightning.explorer.faces import Face, Source
 from vae_lightning.explorer.positions import as_seed, as_temperature, number_in, whole_in, word_of
-from vae_lightning.explorer.workbench import Workbench
+from vae_lightning.explorer.workbench import OpenedRun, Workbench
+from vae_lightning.latents.finer import finer_words
 from vae_lightning.latents.paths import PATHS
+from vae_lightning.latents.temperature import Temperature, temperature_in_words
+from vae_lightning.models.levels import latent_name
 from vae_lightning.models.pixels import to_pil
 
 MOST_SAMPLES = 64
@@ -18,9 +21,11 @@ PIXELS_PER_ROW = 512  # so many columns of large faces that a sheet is no wider
 
 
 def shown_samples(
-    workbench: Workbench, number: int, count: object, temperature: object, seed: object, prior: object
+    workbench: Workbench, number: int, count: object, temperature: object, seed: object, prior: object, *finer: object
 ) -> tuple[str, str]:
     """A sheet of samples, and its code.
+
+    The temperature is that of the coarsest level, `finer` are those of the others; the run reads as many as it has.
 
     Raises:
         ValueError: a number out of range, or no such prior.
@@ -29,15 +34,28 @@ def shown_samples(
 
     run = workbench.runs[number]
     many = whole_in(count, "how many", 1, MOST_SAMPLES)
-    heat, start = as_temperature(temperature), as_seed(seed)
+    heat, start = temperature_by_level(run, [temperature, *finer]), as_seed(seed)
+    warmth = temperature_in_words(heat, run.levels)
     kind = word_of(prior, f"priors of {run.label}", run.priors)
     columns = columns_for(many, run.vae.model.image_size)
     faces = run.vae.sample(many, heat, start, kind)
     picture = to_pil(make_grid(faces, nrow=columns, padding=0)[None])[0]
-    name = f"samples_seed={start}_temperature={heat:g}.png"
-    words = f"{many} samples of the prior {kind}, temperature {heat:g}, seed {start}"
+    name = f"samples_seed={start}_temperature={temperature_in_words(heat, run.levels, '_')}.png"
+    words = f"{many} samples of the prior {kind}, temperature {warmth}, seed {start}"
     lines = code_lines.samples(run, many, heat, start, kind, columns, name)
     return markup.figure(picture, words, words, name, "sheet"), code_block(lines, "samples.py")
+
+
+def temperature_by_level(run: OpenedRun, temperatures: Sequence[object]) -> Temperature:
+    """One number where all levels have the same, else by level.
+
+    Raises:
+        ValueError: a value that is no temperature.
+    """
+    values = [as_temperature(each) for each in temperatures[: len(run.levels)]]
+    if len(set(values)) == 1:
+        return values[0]
+    return {level.name: value for level, value in zip(run.levels, values, strict=True)}
 
 
 def columns_for(count: int, image_size: int) -> int:
@@ -89,8 +107,11 @@ def edited(workbench: Workbench, number: int, face: Face, edit: Edit) -> Image.I
 
 
 def edit_words(workbench: Workbench, number: int, edit: Edit) -> list[str]:
-    words = [f"latent {latent} {shift:+g}" for latent, shift in edit.shifts(workbench.runs[number]).items()]
-    return words + [f"{name} {strength:+g}" for name, strength in edit.attributes.items() if strength]
+    run = workbench.runs[number]
+    words = [f"{latent_name(run.levels, latent)} {shift:+g}" for latent, shift in edit.shifts(run).items()]
+    words += [f"{name} {strength:+g}" for name, strength in edit.attributes.items() if strength]
+    finer = "" if edit.finer == "keep" else finer_words(run.levels, run.num_coarse, edit.finer, edit.seed)
+    return words + ([finer.removeprefix(", ")] if finer else [])
 
 
 def shown_between(
@@ -103,7 +124,7 @@ def shown_between(
     """
     run = workbench.runs[number]
     step, way = round(number_in(percent, "way in %", 0, 100)), word_of(path, "path", PATHS)
-    latents = between(workbench.latents(number, first), workbench.latents(number, second), step, way)
+    latents = between(workbench.latents(number, first), workbench.latents(number, second), step, way, run.levels)
     picture = run.vae.decode(latents, as_pil=True)[0]
     words = f"{step} % of the {way} way"
     alternative = f"{words} from {first.words} to {second.words}"

@@ -13,6 +13,7 @@ from vae_lightning.explorer.faces import Face, Source
 from vae_lightning.explorer.photographs import Photographs
 from vae_lightning.latents.directions import Directions
 from vae_lightning.latents.statistics import LatentStatistics
+from vae_lightning.models.levels import LatentLevel, coarse_levels, num_coarse_latents
 from vae_lightning.runs.layout import run_folder
 from vae_lightning.runs.run import Run
 from vae_lightning.system.terminal import command
@@ -53,9 +54,27 @@ class OpenedRun:
         return [] if self.directions is None else self.directions.fitted_names
 
     def most_active(self, count: int) -> list[int]:
-        """Latents to be moved, first those that say most about a face; without statistics the first ones."""
-        count = min(count, self.vae.model.latent_dim)
-        return list(range(count)) if self.statistics is None else self.statistics.most_active(count)
+        """Latents to be moved, of the coarse levels, first those that say most about a face.
+
+        Without statistics the first ones.
+        """
+        if self.statistics is None:
+            return list(range(min(count, self.num_coarse)))
+        return self.statistics.most_active(count, self.num_coarse)
+
+    @property
+    def levels(self) -> list[LatentLevel]:
+        return self.vae.model.latent_levels
+
+    @property
+    def num_coarse(self) -> int:
+        """Latents of the coarse levels, which come first: all of a flat model."""
+        return num_coarse_latents(self.levels)
+
+    @property
+    def finer_levels(self) -> str:
+        """Names of the levels that no slider moves; empty for a flat model."""
+        return ", ".join(level.name for level in self.levels[len(coarse_levels(self.levels)) :])
 
     @property
     def num_test_faces(self) -> int:

@@ -15,6 +15,7 @@ from vae_lightning.export.contents import CARD, DEMO, SAMPLES, described, write_
 from vae_lightning.export.demo import write_demo
 from vae_lightning.export.model_card import model_card
 from vae_lightning.export.onnx_files import DECODER, ENCODER, PACKAGES, OnnxFile, write_onnx
+from vae_lightning.latents.temperature import Temperature, falling_temperatures, temperature_in_words
 from vae_lightning.models.pixels import to_uint8
 from vae_lightning.pictures.grids import labelled_grid, write_picture
 from vae_lightning.runs.checkpoints import read_checkpoint
@@ -111,12 +112,17 @@ def _describe(
 
 def write_samples(vae: Run, carried: Carried, file: Path) -> None:
     """Unselected samples of the model, no image of the data; nothing where there is no prior to sample from."""
-    wanted = [("normal", 1.0), ("normal", 0.7)] if vae.model.has_prior else []
+    levels = vae.model.latent_levels
+    wanted: list[tuple[str, Temperature]] = [("normal", 1.0), ("normal", 0.7)] if vae.model.has_prior else []
+    wanted += [("normal", temperature) for temperature in falling_temperatures(levels)]
     wanted += [(name, 1.0) for name in ("gmm", "gaussian") if name in carried.priors][:1]
     if not wanted:
         return
     rows = [vae.sample(SAMPLE_COLUMNS, temperature, SAMPLE_SEED, prior) for prior, temperature in wanted]
-    labels = [f"{'' if prior == 'normal' else prior + ', '}τ = {temperature:g}" for prior, temperature in wanted]
+    labels = [
+        f"{'' if prior == 'normal' else prior + ', '}τ = {temperature_in_words(temperature, levels)}"
+        for prior, temperature in wanted
+    ]
     write_picture(file, labelled_grid(to_uint8(torch.stack(rows), (0.0, 1.0)), labels))
 
 

@@ -130,8 +130,8 @@ def _what_compares(table: Table) -> list[str]:
         return []
     return [
         "The runs differ in their pixel term or in their images, so their ELBOs in nats do not compare: they are "
-        "ranked by bits_per_dim, which is of one likelihood for all. Between images of different size or colour it is "
-        "only a hint: those are different tasks."
+        "ranked by bits_per_dim, which is of the 256 levels of pixels. Between images of different size or colour it "
+        "is only a hint: those are different tasks."
     ]
 
 

@@ -7,10 +7,11 @@ import gradio as gr
 from vae_lightning.explorer import controls
 from vae_lightning.explorer.edits import REACH, Edit
 from vae_lightning.explorer.pictures import shown_edit, shown_original
-from vae_lightning.explorer.positions import number_in, word_of, words_of
+from vae_lightning.explorer.positions import as_seed, number_in, word_of, words_of
 from vae_lightning.explorer.workbench import OpenedRun, Workbench
 from vae_lightning.latents.directions import METHODS
-from vae_lightning.latents.statistics import LatentStatistics
+from vae_lightning.latents.finer import FINER
+from vae_lightning.models.levels import latent_name
 
 NUM_LATENTS = 8  # sliders
 NUM_ATTRIBUTES = 6  # at most
@@ -35,7 +36,8 @@ def one_face_tab(workbench: Workbench) -> None:
             names, strengths, method, others = attribute_controls(attributes, chosen)
             gr.Markdown(latents_heading(workbench))
             latents = [gr.Slider(-REACH, REACH, 0, step=STEP, **each) for each in latent_sliders(workbench.runs[0])]
-    edit_inputs = [names, method, others, *strengths, *latents]
+            finer, seed = finer_controls(workbench)
+    edit_inputs = [names, method, others, finer, seed, *strengths, *latents]
 
     def edit_shown(run: object, *values: Any) -> tuple[str, ...]:
         face, number = controls.face_of(*values[: controls.NUM_FACE_VALUES]), controls.chosen_run(workbench, run)
@@ -53,17 +55,18 @@ def one_face_tab(workbench: Workbench) -> None:
     inputs = [run, *chooser.inputs, *edit_inputs]
     show_all, show_edit = controls.answering(workbench, all_shown, 3), controls.answering(workbench, edit_shown, 2)
     everything, changed = [originals, picture, code, problem], [picture, code, problem]
-    controls.fill(everything, show_all(0, *chooser.values, [], METHODS[0], []))
+    controls.fill(everything, show_all(0, *chooser.values, [], METHODS[0], [], FINER[0], 0))
     gr.on(chooser.triggers, show_all, inputs, everything, **controls.QUIET)
     sliders = [*strengths, *latents]
-    gr.on([control.change for control in (*sliders, method, others)], show_edit, inputs, changed, **controls.QUIET)
+    edits = (*sliders, method, others, finer, seed)
+    gr.on([control.change for control in edits], show_edit, inputs, changed, **controls.QUIET)
     reset.click(lambda: [0] * len(sliders), None, sliders, **controls.QUIET)  # whose changes show the face
     rename = controls.answering(workbench, lambda names: strength_updates(attributes, names), NUM_ATTRIBUTES)
     names.input(rename, names, [*strengths, problem], **controls.QUIET).then(
         show_edit, inputs, changed, **controls.QUIET
     )
-    relabel = controls.answering(workbench, lambda run: latent_updates(workbench, run), NUM_LATENTS)
-    relabelled = run.input(relabel, run, [*latents, problem], **controls.QUIET)
+    relabel = controls.answering(workbench, lambda run: run_updates(workbench, run), NUM_LATENTS + 2)
+    relabelled = run.input(relabel, run, [*latents, finer, seed, problem], **controls.QUIET)
     relabelled.then(show_all, inputs, everything, **controls.QUIET)
 
 
@@ -85,8 +88,28 @@ def attribute_controls(attributes: list[str], chosen: list[str]) -> tuple[gr.Dro
     return names, strengths, method, others
 
 
+def finer_controls(workbench: Workbench) -> tuple[gr.Radio, gr.Number]:
+    """What becomes of the levels that no slider moves; hidden where the run has none."""
+    finer, seed = finer_updates(workbench.runs[0])
+    return gr.Radio(list(FINER), **finer), gr.Number(**seed, label="Seed of redrawn levels", precision=0)
+
+
+def finer_updates(run: OpenedRun) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Values and visibility of the controls of finer levels."""
+    label = f"Finer levels ({run.finer_levels}), which no slider moves"
+    is_there = bool(run.finer_levels)
+    return {"value": FINER[0], "label": label, "visible": is_there}, {"value": 0, "visible": is_there}
+
+
 def edit_of(
-    workbench: Workbench, number: int, names: object, method: object, others: object, *positions: object
+    workbench: Workbench,
+    number: int,
+    names: object,
+    method: object,
+    others: object,
+    finer: object,
+    seed: object,
+    *positions: object,
 ) -> Edit:
     """What the sliders say: first those of attributes, then those of latents.
 
@@ -101,6 +124,8 @@ def edit_of(
         attributes=dict(zip(words_of(names, "attributes", attributes, NUM_ATTRIBUTES), strengths, strict=False)),
         method=word_of(method, "directions", METHODS),
         orthogonal_to=words_of(others, "orthogonal to", attributes, len(attributes)),
+        finer=word_of(finer, "finer levels", FINER),
+        seed=as_seed(seed),
     )
 
 
@@ -116,27 +141,33 @@ def first_attributes(attributes: list[str]) -> list[str]:
 
 def latents_heading(workbench: Workbench) -> str:
     measured = all(run.statistics is not None for run in workbench.runs)
-    return "**Most active latents**, shifted in standard deviations (std) of faces" if measured else "**Latents**"
+    which = "" if all(run.vae.model.is_flat for run in workbench.runs) else " of the coarse levels"
+    return (
+        f"**Most active latents**{which}, shifted in standard deviations (std) of faces" if measured else "**Latents**"
+    )
 
 
 def latent_sliders(run: OpenedRun) -> list[dict[str, Any]]:
     """Label and visibility of each slider."""
     order = run.most_active(NUM_LATENTS)
-    labels = [latent_label(run.statistics, latent) for latent in order]
+    labels = [latent_label(run, latent) for latent in order]
     absent = NUM_LATENTS - len(labels)
     return [{"label": label, "visible": True} for label in labels] + [{"label": "", "visible": False}] * absent
 
 
-def latent_label(statistics: LatentStatistics | None, latent: int) -> str:
+def latent_label(run: OpenedRun, latent: int) -> str:
+    name, statistics = latent_name(run.levels, latent).capitalize(), run.statistics
     if statistics is None:
-        return f"Latent {latent}"
+        return name
     nats = "" if statistics.kl_nats is None else f", {float(statistics.kl_nats[latent]):.2g} nats"
-    return f"Latent {latent} (std{nats})"
+    return f"{name} (std{nats})"
 
 
-def latent_updates(workbench: Workbench, number: object) -> list[Any]:
-    sliders = latent_sliders(workbench.runs[controls.chosen_run(workbench, number)])
-    return [gr.update(value=0, **slider) for slider in sliders]
+def run_updates(workbench: Workbench, number: object) -> list[Any]:
+    """Of the sliders of latents, and of the controls of finer levels."""
+    run = workbench.runs[controls.chosen_run(workbench, number)]
+    sliders = [gr.update(value=0, **slider) for slider in latent_sliders(run)]
+    return [*sliders, *(gr.update(**control) for control in finer_updates(run))]
 
 
 def strength_updates(attributes: list[str], names: object) -> list[Any]:
