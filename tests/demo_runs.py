@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import torch
-from tiny_runs import run_of
+from tiny_runs import LADDER, awake, run_of
 from torch import Tensor
 
 from vae_lightning.latents.directions import Directions
-from vae_lightning.latents.priors import FittedGaussian, GaussianMixture
+from vae_lightning.latents.priors import CoarsePrior, FittedGaussian, GaussianMixture
 from vae_lightning.latents.statistics import LatentStatistics
-from vae_lightning.models import Autoencoder, ConvVAE
+from vae_lightning.models import Autoencoder, ConvVAE, LadderVAE
 from vae_lightning.runs.fitted import direction_file, prior_file, statistics_file
 from vae_lightning.runs.run import Run
 
@@ -34,6 +34,22 @@ def bare_run(folder: Path, posterior: str = "gaussian") -> Run:
     file.write_bytes(b"weights")  # only their digest is asked for
     data = {"source": "folder", "root": str(folder / "gone")}
     return run_of(model, {"config": {"beta": 4.0, "data": data}, "data": {**data, "content": {}}}, file)
+
+
+def ladder_run(folder: Path) -> Run:
+    """Three levels, of which the last is a finer one; a Gaussian is fitted to the first."""
+    settings = {name: value for name, value in LADDER.items() if name != "_target_"}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = awake(LadderVAE(image_size=32, **settings))
+    coarse = model.latent_levels[0].size
+    file = folder / "best.ckpt"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"weights")
+    fitted = FittedGaussian(random_numbers(coarse), torch.eye(coarse, dtype=torch.float64) / 2)
+    prior_file(file).write("gaussian", CoarsePrior(fitted, ["4x4"], model.latent_dim))
+    data = {"source": "folder", "root": str(folder / "gone")}
+    return run_of(model, {"config": {"beta": 1.0, "data": data}, "data": {**data, "content": {}}}, file)
 
 
 def fitted_run(folder: Path) -> Run:

@@ -17,9 +17,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from demo_runs import LATENTS, bare_run, directions, fitted_run, gaussian, mixture, picture_movement, statistics
+from demo_runs import (
+    LATENTS,
+    bare_run,
+    directions,
+    fitted_run,
+    gaussian,
+    ladder_run,
+    mixture,
+    picture_movement,
+    statistics,
+)
 
 from vae_lightning.export import browser_runtime as fetching
+from vae_lightning.export import demo_contents as building
 from vae_lightning.export.browser_runtime import RUNTIME_FILES, browser_runtime, cache_folder
 from vae_lightning.export.demo import SOURCES, write_demo
 from vae_lightning.export.demo_contents import demo_contents
@@ -38,9 +49,10 @@ def runtime(tmp_path: Path) -> Path:
 
 def unpacked(text: str) -> torch.Tensor:
     """The lower triangle that demo.json packs, as a matrix."""
-    triangle = torch.zeros(LATENTS, LATENTS, dtype=torch.float64)
     values = np.frombuffer(base64.b64decode(text), "<f4").astype(np.float64)
-    rows, columns = np.tril_indices(LATENTS)
+    side = int((2 * len(values)) ** 0.5)
+    triangle = torch.zeros(side, side, dtype=torch.float64)
+    rows, columns = np.tril_indices(side)
     triangle[rows, columns] = torch.from_numpy(values)
     return triangle
 
@@ -91,6 +103,27 @@ def test_priors_keep_their_densities(tmp_path: Path) -> None:
         assert part["mean"] == pytest.approx(expected.mean.tolist(), rel=1e-5)
         assert torch.allclose(unpacked(part["cholesky"]), expected.cholesky, atol=1e-6)
     assert priors["normal"] == [{"weight": 1.0, "mean": [0.0] * LATENTS, "spread": [1.0] * LATENTS}]
+
+
+def test_of_a_ladder_the_page_has_the_coarse_levels_and_counts_the_finer_latents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = ladder_run(tmp_path)
+    contents = demo_contents(run)
+    latents = contents["latents"]
+    assert latents["finer"] == {"count": 1024, "levels": "32x32"}
+    assert (latents["names"][1], len(latents["names"])) == ("4x4 map 0 (0, 1)", 96)
+    assert (sorted(latents["order"]), len(latents["mean"])) == (list(range(96)), 96)
+    priors = {prior["name"]: prior["components"][0] for prior in contents["priors"]}
+    assert list(priors) == ["gaussian", "normal"]
+    halves = torch.cat([torch.full((32,), 0.5), torch.ones(64)])  # fitted to 4x4 alone
+    assert torch.equal(unpacked(priors["gaussian"]["cholesky"]), halves.diag().double())
+    assert priors["gaussian"]["mean"][32:] == [0.0] * 64
+    assert priors["normal"]["spread"] == [1.0] * 96
+    assert "1,120 latents in 3 levels" in contents["description"]
+    monkeypatch.setattr(building, "LARGEST_PRIOR", 1_000)
+    assert [prior["name"] for prior in demo_contents(run)["priors"]] == ["normal"]
+    assert "leaves out the fitted Gaussian" in caplog.text
 
 
 def test_without_data_the_latents_that_move_the_picture_come_first(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from chromium import PAGE_SECONDS, needs_browser
-from demo_runs import LATENTS, directions, fitted_run, mixture
+from demo_runs import LATENTS, directions, fitted_run, ladder_run, mixture
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -51,14 +52,20 @@ def folder(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_demo(run, place / DECODER, place / "demo", runtime)
 
 
-@pytest.fixture(scope="module")
-def address(folder: Path) -> Iterator[str]:
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(SilentHandler, directory=folder)) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    with serving(folder) as address:
+        yield address
 
 
 @pytest.fixture
@@ -190,6 +197,40 @@ def test_samples_have_the_priors_moments(open_page: Callable[..., Chrome]) -> No
     errors = 5 * reference.std(0) / SAMPLES**0.5
     assert ((samples.mean(0) - reference.mean(0)).abs() < errors).all()
     assert torch.allclose(samples.T.cov(), reference.T.cov(), atol=0.1 * float(reference.var(0).max()))
+
+
+def test_finer_latents_follow_the_sample_at_their_own_temperature(open_page: Callable[..., Chrome]) -> None:
+    coarse, *finer = open_page().execute_async_script(
+        """const [done] = arguments;
+        const { sampleLatents } = await import('./sampling.js');
+        const prior = { components: [{ weight: 1, mean: [5], spread: [0] }] };
+        done(sampleLatents(prior, 3, 1, { count: 4000, temperature: 0.5 }));"""
+    )
+    assert coarse == 5
+    assert len(finer) == SAMPLES
+    assert abs(np.mean(finer)) < 0.04
+    assert np.std(finer) == pytest.approx(0.5, rel=0.05)
+
+
+@pytest.mark.slow
+def test_a_ladders_page_has_a_temperature_for_its_finer_levels(browser: Chrome, folder: Path, tmp_path: Path) -> None:
+    run = ladder_run(tmp_path / "run")
+    write_onnx(run.model, tmp_path / DECODER)
+    page = write_demo(run, tmp_path / DECODER, tmp_path / "demo", folder)
+    with serving(page) as address:
+        browser.get(address + "#seed=5&finer=0.6&prior=normal")
+        wait_for_pictures(browser, 1)
+        before = latents(browser)
+        assert np.std(before[96:]) == pytest.approx(0.6, rel=0.1)
+        assert_shows(picture(browser), decoded(run, before))
+        assert browser.find_element(By.CSS_SELECTOR, "#latents label").text.split(" ")[0] in ("4x4", "8x8")
+        slider = browser.find_element(By.ID, "finer-input")
+        assert "32x32" in slider.accessible_name
+        slider.send_keys(Keys.HOME)
+        after = wait_for_new_picture(browser, before)
+        assert after == [*before[:96], *[0] * 1024]
+        WebDriverWait(browser, PAGE_SECONDS).until(lambda _: browser.current_url.endswith("finer=0"))
+        browser.save_screenshot(str(tmp_path / "ladder.png"))
 
 
 def test_attributes_are_found_by_name(open_page: Callable[..., Chrome]) -> None:

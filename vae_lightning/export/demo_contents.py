@@ -1,23 +1,27 @@
 """The content of demo.json: where a model's latents lie, its priors, its directions, and texts for the page."""
 
 import base64
+import logging
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from rich.console import Console
 from torch import Tensor
 
 from vae_lightning.data import DataError
 from vae_lightning.data.sources.resolution import data_sources
-from vae_lightning.latents.priors import FittedGaussian, GaussianMixture, Prior
+from vae_lightning.latents.priors import CoarsePrior, FittedGaussian, GaussianMixture, Prior
 from vae_lightning.latents.statistics import LatentStatistics
+from vae_lightning.models.levels import coarse_levels, latent_name, level_words, num_coarse_latents
 from vae_lightning.runs.layout import RunError, run_folder
 from vae_lightning.runs.run import Run
 from vae_lightning.system.progress import progress
 from vae_lightning.system.terminal import command
 
+log = logging.getLogger("vae_lightning")
 FORMAT = 1
 FIRST_ATTRIBUTES = (
     *("Smiling", "Male", "Young", "Eyeglasses"),
@@ -29,6 +33,7 @@ PRIOR_TITLES = {  # the first that a model has is what the page begins with
     "normal": "standard normal",
 }
 LATENTS_AT_ONCE = 16  # that are moved, each to both sides
+LARGEST_PRIOR = 8_000_000  # bytes on the page; of 768 latents a fitted Gaussian takes 1.6 MB, a mixture ten times that
 DIGITS = 6
 
 
@@ -45,7 +50,7 @@ def demo_contents(vae: Run) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "title": f"Faces from a {type(model).__name__}",
-        "description": f"{kind}, {model.latent_dim} latents, {model.image_size}×{model.image_size} pixels"
+        "description": f"{kind}, {level_words(model.latent_levels)}, {model.image_size}×{model.image_size} pixels"
         + ("" if beta is None else f", β = {beta:g}"),
         "data_note": f"Trained on {source.title}. {source.note}",
         "image_size": model.image_size,
@@ -66,11 +71,16 @@ def _statistics(vae: Run) -> LatentStatistics | None:
 
 
 def _latents(vae: Run, statistics: LatentStatistics | None) -> dict[str, Any]:
-    """Their means, the units of their sliders, and their order on the page with its reason."""
-    num_latents = vae.model.latent_dim
+    """Their means, the units and names of their sliders, and their order on the page with its reason.
+
+    Of a hierarchical model these are the latents of its coarse levels; `finer` says how many follow, which the page
+    draws from N(0, I).
+    """
+    levels = vae.model.latent_levels
+    count = num_coarse_latents(levels)
     if statistics is not None:
-        mean, spread = statistics.mean, statistics.std
-        order = statistics.most_active(num_latents)
+        mean, spread = statistics.mean[:count], statistics.std[:count]
+        order = statistics.most_active(count, count)
         reason = "KL to the prior" if statistics.kl_nats is not None else "spread over held-out faces"
     else:
         mean, spread = _spread_of_prior(vae)
@@ -81,6 +91,11 @@ def _latents(vae: Run, statistics: LatentStatistics | None) -> dict[str, Any]:
     return {
         "mean": _plain(mean),
         "unit": _plain(unit),
+        "names": [latent_name(levels, number).capitalize() for number in range(count)],
+        "finer": {
+            "count": vae.model.latent_dim - count,
+            "levels": ", ".join(level.name for level in levels[len(coarse_levels(levels)) :]),
+        },
         "order": order,
         "ordered_by": reason,
         "unit_note": "In standard deviations from the mean, of the prior or of real faces, whichever is wider."
@@ -92,7 +107,8 @@ def _latents(vae: Run, statistics: LatentStatistics | None) -> dict[str, Any]:
 def _spread_of_prior(vae: Run) -> tuple[Float[Tensor, " latent"], Float[Tensor, " latent"]]:
     """Mean and standard deviation of the model's own prior, or of the Gaussian that was fitted to its latents."""
     if vae.model.has_prior:
-        return torch.zeros(vae.model.latent_dim), torch.ones(vae.model.latent_dim)
+        count = num_coarse_latents(vae.model.latent_levels)
+        return torch.zeros(count), torch.ones(count)
     prior = _fitted_prior(vae, "gaussian")
     if not isinstance(prior, FittedGaussian):
         raise ValueError(
@@ -105,12 +121,13 @@ def _spread_of_prior(vae: Run) -> tuple[Float[Tensor, " latent"], Float[Tensor, 
 
 def _movement(vae: Run, mean: Float[Tensor, " latent"], spread: Float[Tensor, " latent"]) -> Float[Tensor, " latent"]:
     """How far the mean picture changes from one standard deviation below to one above; mean over pixels, in [0, 1]."""
-    moved = []
+    moved, finer = [], (0, vae.model.latent_dim - len(mean))
     with progress() as observer:
         parts = range(0, len(mean), LATENTS_AT_ONCE)
         for start in observer.track(parts, "Moving each latent", len(parts)):
             steps = torch.diag(spread)[start : start + LATENTS_AT_ONCE]
-            moved.append((vae.decode(mean + steps) - vae.decode(mean - steps)).abs().mean((1, 2, 3)).cpu())
+            above, below = (vae.decode(F.pad(mean + sign * steps, finer)) for sign in (1, -1))
+            moved.append((above - below).abs().mean((1, 2, 3)).cpu())
     return torch.cat(moved)
 
 
@@ -123,10 +140,11 @@ def _attributes(vae: Run) -> list[dict[str, Any]]:
     names = directions.fitted_names
     first = [name for name in FIRST_ATTRIBUTES if name in names]
     found = [directions.direction(name) for name in [*first, *(name for name in names if name not in first)]]
+    count = num_coarse_latents(vae.model.latent_levels)
     return [
         {
             "name": one.attribute,
-            "vector": _plain(one.vector),
+            "vector": _plain(one.vector[:count]),
             "spread": _rounded(one.spread),
         }
         for one in found
@@ -135,13 +153,21 @@ def _attributes(vae: Run) -> list[dict[str, Any]]:
 
 def _priors(vae: Run, statistics: LatentStatistics | None) -> list[dict[str, Any]]:
     """As mixtures of Gaussians, which is what the page samples from; the flow is not offered there."""
-    found = [(name, _fitted_prior(vae, name)) for name in PRIOR_TITLES]
-    priors = [
-        {"name": name, "title": PRIOR_TITLES[name], "components": _components(prior)} for name, prior in found if prior
-    ]
+    found = {name: prior for name in PRIOR_TITLES if (prior := _fitted_prior(vae, name)) is not None}
+    count = num_coarse_latents(vae.model.latent_levels)
+    priors = []
+    for name, prior in found.items():
+        components = _components(prior.fitted if isinstance(prior, CoarsePrior) else prior, count)
+        size = sum(len(component.get("cholesky", "")) for component in components)
+        if size > LARGEST_PRIOR:
+            log.warning(
+                f"--demo: the page leaves out the {PRIOR_TITLES[name]}, which would add {size / 1e6:.0f} MB to it"
+            )
+            continue
+        priors.append({"name": name, "title": PRIOR_TITLES[name], "components": components})
     if priors or statistics is None:
         return priors
-    component = {"weight": 1.0, "mean": _plain(statistics.mean), "spread": _plain(statistics.std)}
+    component = {"weight": 1.0, "mean": _plain(statistics.mean[:count]), "spread": _plain(statistics.std[:count])}
     return [{"name": "independent", "title": "spread of each latent (no fitted prior)", "components": [component]}]
 
 
@@ -152,16 +178,22 @@ def _fitted_prior(vae: Run, name: str) -> Prior | None:
         return None
 
 
-def _components(prior: Prior) -> list[dict[str, Any]]:
+def _components(prior: Prior, count: int) -> list[dict[str, Any]]:
+    """Of the first `count` latents, those of the coarse levels; a prior of fewer levels is completed."""
     if isinstance(prior, GaussianMixture):
         weighted = list(zip(prior.weights.tolist(), prior.components, strict=True))
     elif isinstance(prior, FittedGaussian):
         weighted = [(1.0, prior)]
     else:
-        zeros, ones = [0.0] * prior.latent_dim, [1.0] * prior.latent_dim
-        return [{"weight": 1.0, "mean": zeros, "spread": ones}]
+        return [{"weight": 1.0, "mean": [0.0] * count, "spread": [1.0] * count}]
+    more = count - prior.latent_dim
+    others = torch.eye(more, dtype=torch.float64)
     return [
-        {"weight": weight, "mean": _plain(one.mean), "cholesky": _packed_triangle(one.cholesky)}
+        {
+            "weight": weight,
+            "mean": _plain(F.pad(one.mean, (0, more))),
+            "cholesky": _packed_triangle(torch.block_diag(one.cholesky, others)),
+        }
         for weight, one in weighted
     ]
 

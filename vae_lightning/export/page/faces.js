@@ -1,6 +1,7 @@
 // What is shown, and how it is written into a link. A face is a random one with changes:
-//   {prior, seed, temperature, latents: {number: value}, attributes: {name: strength}}
-// and a view is {face, a, b, between}: the face of the sliders, the two that were kept, and null or the place
+//   {prior, seed, temperature, finer, latents: {number: value}, attributes: {name: strength}}
+// where `finer`, the temperature of the finer levels, is there for a hierarchical model alone;
+// a view is {face, a, b, between}: the face of the sliders, the two that were kept, and null or the place
 // from 0 (A) to 1 (B) that is shown instead.
 
 import { LARGEST_SEED, sampleLatents } from "./sampling.js";
@@ -8,15 +9,18 @@ import { LARGEST_SEED, sampleLatents } from "./sampling.js";
 export const LATENT_RANGE = 3; // in units of demo.latents.unit, around the mean
 export const STRENGTH_RANGE = 3; // in standard deviations of faces along the direction
 export const LARGEST_TEMPERATURE = 1.5;
+const FINER_TEMPERATURE = 0.3; // at 1 the finer levels draw texture over the face, at 0 none at all
 
 export function newFace(demo, seed) {
-  return { prior: demo.priors[0].name, seed, temperature: 0.8, latents: {}, attributes: {} };
+  const finer = demo.latents.finer.count ? { finer: FINER_TEMPERATURE } : {};
+  return { prior: demo.priors[0].name, seed, temperature: 0.8, ...finer, latents: {}, attributes: {} };
 }
 
 /** The random latents with those of the sliders in their place, before attributes. */
 export function unmovedLatents(demo, face) {
   const prior = demo.priors.find(({ name }) => name === face.prior);
-  const latents = Float32Array.from(sampleLatents(prior, face.seed, face.temperature));
+  const finer = { count: demo.latents.finer.count, temperature: face.finer };
+  const latents = Float32Array.from(sampleLatents(prior, face.seed, face.temperature, finer));
   for (const [latent, value] of Object.entries(face.latents)) {
     latents[latent] = demo.latents.mean[latent] + value * demo.latents.unit[latent];
   }
@@ -39,8 +43,8 @@ export function latentsOfView(demo, { face, a, b, between }) {
   return latentsOfFace(demo, a).map((start, latent) => (1 - between) * start + between * end[latent]);
 }
 
-function faceToText({ prior, seed, temperature, latents, attributes }) {
-  const parameters = new URLSearchParams({ prior, seed, temperature });
+function faceToText({ latents, attributes, ...settings }) {
+  const parameters = new URLSearchParams(settings);
   for (const [latent, value] of Object.entries(latents)) parameters.set(`latent.${latent}`, value);
   for (const [name, strength] of Object.entries(attributes)) {
     if (strength) parameters.set(`attribute.${name}`, strength);
@@ -90,6 +94,7 @@ function take(demo, face, name, text) {
   const [kind, which] = name.split(/\.(.*)/);
   if (name === "seed" && Number.isInteger(value) && value >= 0 && value <= LARGEST_SEED) face.seed = value;
   else if (name === "temperature" && value >= 0 && value <= LARGEST_TEMPERATURE) face.temperature = value;
+  else if (name === "finer" && "finer" in face && value >= 0 && value <= LARGEST_TEMPERATURE) face.finer = value;
   else if (kind === "latent" && /^\d+$/.test(which) && which < demo.latents.mean.length && within(value, LATENT_RANGE))
     face.latents[Number(which)] = value;
   else if (kind === "attribute" && demo.attributes.some((one) => one.name === which) && within(value, STRENGTH_RANGE))

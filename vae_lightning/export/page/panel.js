@@ -14,6 +14,7 @@ export class Panel {
   #latents = new Map(); // number -> slider
   #attributes = new Map(); // name -> slider
   #temperature;
+  #finer;
   #between;
   #allAttributes = false;
 
@@ -33,6 +34,7 @@ export class Panel {
     at("seed").value = face.seed;
     at("prior").value = face.prior;
     this.#temperature.set(face.temperature);
+    this.#finer.set(face.finer ?? 0);
     this.#between.input.disabled = !(a && b);
     this.#between.set(between ?? 0);
     for (const [name, slider] of this.#attributes) {
@@ -63,7 +65,13 @@ export class Panel {
     this.#temperature = makeSlider({
       id: "temperature-input", label: "Temperature", min: 0, max: LARGEST_TEMPERATURE, onInput,
     });
-    at("temperature").append(this.#temperature.container);
+    const { count, levels } = this.#demo.latents.finer;
+    this.#finer = makeSlider({
+      id: "finer-input", label: `Temperature of the finer levels (${levels})`, min: 0, max: LARGEST_TEMPERATURE,
+      onInput: (finer) => this.#actions.change({ finer }),
+    });
+    this.#finer.container.hidden = at("finer-note").hidden = count === 0;
+    at("temperature").append(this.#temperature.container, this.#finer.container);
     at("prior").append(...this.#demo.priors.map(({ name, title }) => new Option(title, name)));
     at("prior").onchange = ({ target }) => this.#actions.change({ prior: target.value });
   }
@@ -127,7 +135,7 @@ export class Panel {
     if (this.#latents.has(latent)) return;
     const onInput = (value) => this.#actions.change({ latents: { ...this.#view.face.latents, [latent]: value } });
     const slider = makeSlider({
-      id: `latent-${latent}`, label: `Latent ${latent}`, min: -LATENT_RANGE, max: LATENT_RANGE, onInput,
+      id: `latent-${latent}`, label: this.#demo.latents.names[latent], min: -LATENT_RANGE, max: LATENT_RANGE, onInput,
     });
     this.#latents.set(latent, slider);
     at("latents").append(slider.container);

@@ -29,10 +29,15 @@ export function normalNumbers(count, uniform) {
 /**
  * One sample. Temperature scales the spread around the component's centre, as in Python.
  * A component has a `mean` and either a `spread` for each latent or `cholesky`, the lower triangle row by row.
+ * `finer` is {count, temperature}: so many latents of N(0, I) follow, those of a hierarchical model's finer levels.
  */
-export function sampleLatents(prior, seed, temperature) {
+export function sampleLatents(prior, seed, temperature, finer = { count: 0, temperature: 0 }) {
   const uniform = uniformNumbers(seed);
-  const component = choose(prior.components, uniform());
+  const coarse = sampleComponent(choose(prior.components, uniform()), uniform, temperature);
+  return [...coarse, ...normalNumbers(finer.count, uniform).map((number) => finer.temperature * number)];
+}
+
+function sampleComponent(component, uniform, temperature) {
   const noise = normalNumbers(component.mean.length, uniform).map((number) => temperature * number);
   if (component.spread) return component.mean.map((mean, row) => mean + component.spread[row] * noise[row]);
   let entry = 0;
