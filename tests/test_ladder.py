@@ -311,7 +311,7 @@ def test_every_parameter_has_a_gradient(settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"latent_dim": 128}, r"model\.latent_dim=128: .* set model\.latent_channels"),
+        ({"latent_dim": 128}, r"model\.latent_dim=128: .* set model\.latent_dim=null, and model\.latent_channels"),
         ({"posterior": "deterministic"}, r"posterior=deterministic: .* posterior=gaussian, or model=conv"),
         ({"sides": (4, 2)}, r"model\.sides=\[4, 2\]: .* coarse first"),
         ({"sides": (2, 3)}, r"model\.sides=\[2, 3\]: .* a multiple of the one before"),
