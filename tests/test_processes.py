@@ -43,7 +43,6 @@ def test_two_processes_equal_one(objective: list[str], tiny_celeba: Callable[...
     train(*common, *objective, *two, cwd=tmp_path)
     rows, others = (read_metrics(tmp_path / name / "metrics.csv") for name in ("one", "two"))
     assert len(rows) == len(others)
-    assert "kl=per_level" not in objective or rows[-1]["train/skipped_steps"] > 0
     for row, other in zip(rows, others, strict=True):
         row.pop("train/images_per_second", None)
         other.pop("train/images_per_second", None)
