@@ -242,6 +242,18 @@ def test_a_detached_prediction_has_the_same_numbers_without_gradients() -> None:
     assert not detached.mean.requires_grad
 
 
+@pytest.mark.parametrize("components", [1, 3])
+def test_maps_that_have_run_away_cost_much_and_not_infinitely(components: int) -> None:
+    """A decoder that explodes on one image would end the training of all the others."""
+    maps = torch.full((1, num_logistic_maps(3, components), 2, 2), 1e4, requires_grad=True)
+    images = to_pixel_range(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), (0.0, 1.0))
+    nats = LogisticPrediction.from_maps(maps, 3, components, (0.0, 1.0)).nll(images)
+    nats.sum().backward()
+    assert nats.isfinite().all()
+    assert maps.grad is not None
+    assert maps.grad.isfinite().all()
+
+
 @pytest.mark.parametrize(("channels", "components", "maps"), [(1, 1, 2), (1, 5, 15), (3, 1, 9), (3, 10, 100)])
 def test_maps_by_hand(channels: int, components: int, maps: int) -> None:
     """RGB: three locations, three scales, three pairs; PixelCNN++ has 100 for its mixtures of 10."""

@@ -33,7 +33,7 @@ Latents = Float[Tensor, "batch latent"]
 Chooser = Callable[["LatentGroup", Maps], Maps]
 MOST_BLOCKS = 100  # per level
 FIRST_POSTERIOR = 0.02  # standard deviation of the weights that give it; from 0, levels wake some hundred steps later
-LOG_SIGMA_LIMIT = 5.0  # of the priors
+LOG_SIGMA_LIMIT = 2.0  # of the priors: with wider ones, a rare image makes the maps below explode
 LOGVAR_LIMIT = 6.0  # of the posteriors, in units of the priors; without it, a large step can make the KL infinite
 
 
@@ -61,9 +61,9 @@ class LadderVAE(Autoencoder):
         self,
         image_size: int = 64,
         sides: Sequence[int] = (4, 8, 16, 32),
-        widths: Sequence[int] = (128, 96, 64, 48),
-        blocks: Sequence[int] = (1, 1, 1, 1),
-        latent_channels: Sequence[int] = (16, 8, 8, 4),
+        widths: Sequence[int] = (96, 64, 48, 32),
+        blocks: Sequence[int] = (2, 2, 2, 1),
+        latent_channels: Sequence[int] = (16, 4, 8, 4),
         latent_dim: int | None = None,
         posterior: str = "gaussian",
         **others: Any,

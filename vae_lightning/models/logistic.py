@@ -14,6 +14,7 @@ from vae_lightning.models.distributions import PixelPrediction
 from vae_lightning.models.pixels import NUM_LEVELS, PixelRange, to_unit_range
 
 SMALLEST_LOG_SCALE = -7.0  # of pixels in [-1, 1]: the paper's; nearly all mass in one level
+LARGEST_LOG_SCALE = 7.0  # all levels are equally likely long before; far above, the mass of a level would be 0
 INITIAL_LOG_SCALE = -2.0  # where the decoder's output is 0: about 17 levels
 HALF_BIN = 1 / (NUM_LEVELS - 1)  # of pixels in [-1, 1]
 SMALLEST_UNIFORM = 2.0**-24  # the resolution of float32's random numbers: keeps logarithms of 0 away
@@ -53,6 +54,7 @@ class LogisticPrediction(PixelPrediction):
             [channels, channels, channels * (channels - 1) // 2], dim=2
         )
         log_scales = SMALLEST_LOG_SCALE + F.softplus(scales + INITIAL_LOG_SCALE - SMALLEST_LOG_SCALE)
+        log_scales = log_scales.clamp_max(LARGEST_LOG_SCALE)
         low, high = pixel_range
         mean = (log_weights.exp()[:, :, None] * locations).sum(1).clamp(-1, 1)
         mean = (mean + 1) * (0.5 * (high - low)) + low
