@@ -204,7 +204,7 @@ def test_a_model_with_levels_and_a_likelihood_of_ones_own_are_trained_evaluated_
     found: dict[str, Any] = json.loads(in_copy(copy, "-c", AFTERWARDS, "hierarchical").splitlines()[-1])
     assert found["model"] == "vae_lightning.models.two_levels.TwoLevelVAE"
     assert found["same"]
-    assert "the probability of each pixel's level under a Laplace distribution" in found["card"]
+    assert "the negative log-probability of each pixel's level under a Laplace distribution" in found["card"]
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ def test_the_card_of_a_ladder_has_its_levels_and_an_exact_likelihood(tmp_path: P
     card = card_of(write_run(tmp_path / "run", "Logistic", **LADDER), tmp_path / "exported")
     assert "| latents | 1,120 latents in 3 levels, Gaussian given the levels above" in card
     assert "4x4 32, 8x8 64, 32x32 1,024 |" in card
-    assert "the probability of each pixel's level under logistic distributions" in card
+    assert "the negative log-probability of each pixel's level under logistic distributions" in card
     assert "bits_per_dim is exact" in card
     assert "Reconstructions are sharp" in card
     flat = card_of(write_run(tmp_path / "flat"), tmp_path / "flat exported")

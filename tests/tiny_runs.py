@@ -34,7 +34,7 @@ MODEL = {
     "widths": [8, 8],
 }
 # three levels: the first two are the coarse ones, the last has 1,024 latents of its own
-LADDER = {
+LADDER: dict[str, Any] = {
     "_target_": "vae_lightning.models.LadderVAE",
     "latent_dim": None,
     "sides": [4, 8, 32],

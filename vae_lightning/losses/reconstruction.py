@@ -154,7 +154,7 @@ class GaussianPerPixel(ReconstructionLoss):
 class GaussianDiscretised(GaussianPerPixel):
     """-log of the Gaussian's mass in each pixel's bin: a probability of the 256 levels, never negative."""
 
-    words = "the probability of each pixel's level under a Gaussian that the decoder gives pixel by pixel"
+    words = "the negative log-probability of each pixel's level under a Gaussian of the decoder"
     has_probability = True
 
     def forward(self, prediction: PixelPrediction, images: Images) -> Float[Tensor, " batch"]:
@@ -176,7 +176,7 @@ class Logistic(ReconstructionLoss):
     Source: Salimans et al. 2017, section 2.1 and 2.2, arXiv:1701.05517.
     """
 
-    words = "the probability of each pixel's level under logistic distributions that the decoder gives pixel by pixel"
+    words = "the negative log-probability of each pixel's level under logistic distributions of the decoder"
     uses_logistic = True
     has_probability = True
 

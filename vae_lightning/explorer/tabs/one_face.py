@@ -35,8 +35,8 @@ def one_face_tab(workbench: Workbench) -> None:
             reset = gr.Button("Reset all sliders")
             names, strengths, method, others = attribute_controls(attributes, chosen)
             gr.Markdown(latents_heading(workbench))
-            latents = [gr.Slider(-REACH, REACH, 0, step=STEP, **each) for each in latent_sliders(workbench.runs[0])]
             finer, seed = finer_controls(workbench)
+            latents = [gr.Slider(-REACH, REACH, 0, step=STEP, **each) for each in latent_sliders(workbench.runs[0])]
     edit_inputs = [names, method, others, finer, seed, *strengths, *latents]
 
     def edit_shown(run: object, *values: Any) -> tuple[str, ...]:
