@@ -19,15 +19,20 @@ pytestmark = pytest.mark.slow  # test_directions, test_guidance and test_identit
 
 FIXED = [override for override in TINY_RUN if "latent_dim" not in override]
 TWO_PICTURES = ["--min-pictures", "2", "--split", "train"]  # of some people
+LADDER = [
+    *("model=ladder", "reconstruction=logistic", "kl=per_level", "model.sides=[2,4]", "model.blocks=[1,1]"),
+    *("model.widths=[8,8]", "model.latent_channels=[2,1]"),
+]
 SMALL = ["trainer.max_epochs=1", "callbacks=[checkpoint]", "logger=[csv]", "test=false"]
 
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A VAE in `vae`, two classifiers in `guide` and `judge`, a photograph."""
+    """A VAE in `vae`, a ladder in `ladder`, two classifiers in `guide` and `judge`, a photograph."""
     folder = tmp_path_factory.mktemp("workshop")
     root = write_celeba(folder / "celeba", 400)
     train_tiny(root, folder / "data", folder / "vae", *SMALL)
+    train_tiny(root, folder / "data", folder / "ladder", *SMALL, *LADDER, fixed=FIXED)
     for seed, name in enumerate(("guide", "judge")):
         settings = ["experiment=attribute_classifier", *SMALL, "data.train_size=8", f"seed={seed}"]
         train_tiny(root, folder / "data", folder / name, *settings, fixed=FIXED)
@@ -143,6 +148,32 @@ def test_interpolation_moves_and_stands_still(workshop: Path) -> None:
     assert read_settings(workshop / "way")["loop"] is True
 
 
+def test_edits_of_a_ladder_move_the_levels_that_directions_were_fitted_to(workshop: Path) -> None:
+    run, networks = workshop / "ladder", ["--judge", workshop / "judge", "--classifier", workshop / "guide"]
+    output = vae("edit", "directions", run, "--levels", "2x2")
+    assert "Directions move latents of the levels 2x2 (8 of 24 latents)." in output
+    vae("edit", "attribute", run, "Attribute_03", "--finer", "redraw", "--seed", 2, "-n", 2, "--strengths", "-1,1")
+    content = json.loads((run / "edits" / "Attribute_03_means" / "edit.json").read_text())
+    assert content["settings"]["levels"] == ["2x2"]
+    assert (content["settings"]["finer"], content["settings"]["seed"]) == ("redraw", 2)
+    assert len(content["direction"]["vector"]) == 8
+    output = vae(
+        "edit", "score", run, "Attribute_03", *networks, "--strengths", "1", "--images", 20, "--split", "train"
+    )
+    assert "Edits move latents of the levels 2x2 (8 of 24 latents), finer levels (4x4) kept." in output.replace(
+        "\n", " "
+    )
+    vae("edit", "amplify", run, "--dimensions", "20,3", "--steps", 2, "-n", 1, "--finer", "mean", "--levels", "2x2")
+    assert read_settings(run / "edits" / "amplify_20_3")["levels"] == ["2x2"]
+    guide = ["--classifier", workshop / "guide", "--steps", 2, "-n", 2]
+    vae("edit", "guide", run, "Attribute_03", *guide)
+    assert read_settings(run / "edits" / "guide_Attribute_03_yes")["levels"] == ["2x2", "4x4"]
+    vae("edit", "transfer", run, *TWO_PICTURES, "--num-anchors", 1, "-n", 2, "--levels", "2x2", "--finer", "redraw")
+    assert (run / "edits" / "transfer_pca_2" / "identity_transfer.png").is_file()
+    vae("interpolate", run, "-n", 2, "--frames", 2, "--path", "spherical", "--out", workshop / "ladders_way")
+    vae("traverse", run, "--top", 2, "--steps", 2)
+
+
 def test_an_edit_of_before_is_kept(workshop: Path) -> None:
     command = ["edit", "attribute", workshop / "vae", "Attribute_05", "--strengths", "0", "-n"]
     for count in (1, 2):
@@ -163,7 +194,7 @@ def test_an_edit_of_before_is_kept(workshop: Path) -> None:
         (["guide", "{vae}", "Attribute_03", "--classifier", "{guide}", "--steps", "0"], "--steps 0: at least 1 step"),
         (
             ["transfer", "{vae}", "--components", "6", "--min-pictures", "2", "--split", "train"],
-            "--components 6: this model has 6 latents",
+            "--components 6: of 6 latents",
         ),
         (["attribute", "{vae}", "Atribute_03"], "did you mean Attribute_0"),
         (["attribute", "{vae}", "Attribute_03", "--strengths", "1,x"], "--strengths 1,x: numbers by comma"),
@@ -179,9 +210,13 @@ def test_an_edit_of_before_is_kept(workshop: Path) -> None:
         (["guide", "{vae}", "Attribute_03", "--classifier", "{vae}"], "holds an autoencoder"),
         (["score", "{vae}", "Attribute_03", "--judge", "{guide}", "--classifier", "{guide}"], "must not have guided"),
         (["transfer", "{vae}", "--anchors", "7", "--min-pictures", "2"], "7"),
+        (["attribute", "{vae}", "Attribute_03", "--finer", "redraw"], "--finer redraw: all 6 latents"),
+        (["amplify", "{vae}", "--levels", "4x4"], "--levels 4x4: this model has a single level"),
+        (["directions", "{ladder}", "--levels", "4x4"], "--levels 4x4: allowed are"),
+        (["attribute", "{ladder}", "Attribute_03", "--finer", "drop"], "keep, redraw, mean"),
     ],
 )
 def test_what_cannot_be_edited_is_refused_in_words(arguments: list[str], message: str, workshop: Path) -> None:
-    places = {name: str(workshop / name) for name in ("vae", "guide", "judge")}
+    places = {name: str(workshop / name) for name in ("vae", "guide", "judge", "ladder")}
     output = refused("edit", *(argument.format(**places) for argument in arguments))
     assert message in output.replace("\n", " ")

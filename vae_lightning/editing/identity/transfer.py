@@ -118,8 +118,8 @@ def components_to_take(asked: int | None, latent_dim: int) -> int:
         return max(1, latent_dim // SHARE_BY_DEFAULT)
     if not 0 < asked < latent_dim:
         raise ValueError(
-            f"components={asked}: this model has {latent_dim} latents; 0 would change nothing and {latent_dim} would "
-            f"make every face the anchor's, so 1 to {latent_dim - 1} are allowed"
+            f"components={asked}: of {latent_dim} latents, 0 would change nothing and {latent_dim} would make every "
+            f"face the anchor's, so 1 to {latent_dim - 1} are allowed"
         )
     return asked
 
