@@ -231,7 +231,13 @@ def test_fitted_priors_lie_beside_the_checkpoint_and_sample(trained: Path, tmp_p
 @pytest.mark.slow
 def test_a_ladder_is_evaluated_in_its_coarse_levels(trained: Path, tmp_path: Path) -> None:
     ladder = ["model=ladder", "model.sides=[2,4]", "model.widths=[8,8]", "model.blocks=[1,1]", "kl=per_level"]
-    settings = ["model.latent_channels=[2,1]", "reconstruction=logistic", "trainer.max_epochs=1", "test=false"]
+    settings = [
+        "model.latent_dim=null",
+        "model.latent_channels=[2,1]",
+        "reconstruction=logistic",
+        "trainer.max_epochs=1",
+        "test=false",
+    ]
     places = trained.parent / "celeba", trained.parent / "data", tmp_path / "run"
     run = train_tiny(*places, *ladder, *settings)
     names = ("likelihood", "iwae", "latents", "probes", "samplers", "reconstructions", "pictures")
