@@ -140,7 +140,7 @@ def test_levels_are_drawn_anew_from_the_finest_on() -> None:
 def test_a_flat_model_has_no_levels_to_show(model: ConvVAE) -> None:
     module = VAEModule(model, Objective(SquaredError()), torch.optim.Adam)
     with pytest.raises(ValueError, match=r"`levels` .*model=ladder.* single level"):
-        select_callbacks({"levels": LevelsGrid("run")}, module)
+        select_callbacks({"levels": LevelsGrid("run")}, module, {})
 
 
 @pytest.mark.parametrize(

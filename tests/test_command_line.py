@@ -21,7 +21,7 @@ def test_help_names_groups_and_examples(tmp_path: Path) -> None:
     for words in (
         "-m beta=1,4,10",
         "model: conv",
-        "reconstruction: absolute_error, bce, gaussian_per_pixel, gaussian_shared, squared_error",
+        "reconstruction: absolute_error, bce, gaussian_discretised, gaussian_per_pixel, gaussian_shared, logistic, ",
         "latent_dim: 128",
     ):
         assert words in text

@@ -169,7 +169,7 @@ def test_pictures_and_tables_lie_in_the_run_folder_also_where_their_yaml_files_d
         ),
         (["logger.csv=off"], r"logger\.csv=off: .*allowed are csv, tensorboard; logger=\[\] for none"),
         (["~data"], "data: allowed are auto, celeba"),
-        (["~optimizer"], "optimizer: allowed are adam, adamw"),
+        (["~optimizer"], "optimizer: allowed are adam, adamax, adamw"),
         (["~data.image_size"], r"model\.image_size: Interpolation key 'data\.image_size' not found"),
         (["model._target_=vae_lightning.models.ConvVEA"], r"did you mean vae_lightning\.models\.ConvVAE\?"),
         (["model._target_=vae_lightning.modells.ConvVAE"], "there is no module vae_lightning.modells"),

@@ -56,8 +56,8 @@ REFUSED_AS_TYPED = [
     ("=4", "is it set?"),
     ("--config-dir= beta=1", "is it set?"),
     ("-m data.root=/a,", "is it set?"),
-    ("model=null", "allowed are conv, linear, patch, residual"),
-    ("optimizer=null", "allowed are adam, adamw"),
+    ("model=null", "allowed are conv, ladder, linear, patch, residual"),
+    ("optimizer=null", "allowed are adam, adamax, adamw"),
     ("logger=null", "write logger=[] for none; allowed are csv, tensorboard"),
     ("callbacks=null", "write callbacks=[] for none; allowed are batch_size_finder"),
     ("~callbacks", "callbacks=[] for none"),
@@ -100,7 +100,7 @@ REFUSED_WHEN_COMPOSED = [
     ("model.latent=64", "ConvVAE takes no such argument (did you mean latent_dim?); it takes image_size"),
     ("callbacks.ema.decay=0.9", "add ema to callbacks=[…]"),
     ("beta=1 seed=2 beta=4", "beta=1 has no effect"),
-    ("model=convv", "model=convv (did you mean conv?): allowed are conv, linear"),
+    ("model=convv", "model=convv (did you mean conv?): allowed are conv, ladder, linear"),
 ]
 MORE_OF_THEM = [
     ("trainer.gpus=1", "did you mean trainer.devices?"),

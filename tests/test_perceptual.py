@@ -72,7 +72,7 @@ def test_weight_counts_in_the_loss_and_not_in_the_nats() -> None:
     images, made = pair()
     posterior = DiagonalGaussian(torch.zeros(2, 3), torch.zeros(2, 3))
     with_term = Objective(SquaredError(), perceptual=VGG16Perceptual(weight=0.5))
-    terms = with_term(images, PixelPrediction(made), posterior, KLWeight(1.0))
+    terms = with_term(images, PixelPrediction(made), posterior.kl_per_latent(), KLWeight(1.0))
     assert terms.perceptual is not None
     torch.testing.assert_close(terms.loss, terms.reconstruction_nats.mean() + 0.5 * terms.perceptual.mean())
 

@@ -266,7 +266,7 @@ def test_weights_that_do_not_fit_into_memory_are_refused_without_allocating_them
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"1 of 2 .*\n.*\n.*latent_dim=100000000, .*do not fit into memory \(.* GiB"):
+    with pytest.raises(ConfigError, match=r"1 of 2 .*\n.*\n.*latent_dim=100000000: .*do not fit into memory \(.* GiB"):
         plan("model.latent_dim=16,100000000", "debug=smoke")
 
 
