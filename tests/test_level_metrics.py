@@ -10,6 +10,7 @@ from stand_ins import by_name, noise_images, subject_of, tiny_ladder
 from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
+from vae_lightning.data.sources.source import Split
 from vae_lightning.evaluation.kl_by_level import drawn_kl
 from vae_lightning.evaluation.metrics.iwae import (
     ImportanceWeighted,
@@ -125,6 +126,12 @@ def model_input(subject: Subject) -> Tensor:
     return subject.model_input(subject.pixels("test", subject.rows("test")))
 
 
+def drawn(subject: Subject, noise: Tensor, split: Split | None = None) -> PosteriorDraw:
+    parts = [draw for _, draw in subject.draws(noise, split)]
+    names = ("latents", "kl_per_latent", "log_ratio")
+    return PosteriorDraw(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+
 def standard_error(values: np.ndarray) -> float:
     return float(values.std() / math.sqrt(len(values)))
 
@@ -151,7 +158,7 @@ def test_the_elbo_is_what_the_wider_posterior_costs_below_the_exact_likelihood()
     assert abs((found["kl_nats"] - kl).mean()) < 4 * standard_error(found["kl_nats"] - kl)
     # a rate by one sample of z has the same mean, and so has the sum of the levels
     rate = by_name(Samplers(("normal",)).measure(subject))["normal_rate_nats"]
-    draw = subject.draw(subject.noise(400, "samplers"))
+    draw = drawn(subject, subject.noise(400, "samplers"))
     assert rate.value == pytest.approx(float(draw.log_ratio.double().mean()), rel=1e-6)
     assert abs(rate.value - kl.mean()) < 4 * standard_error(draw.log_ratio.numpy() - kl)
     by_level = drawn_kl(subject).per_level.sum(1).numpy()
@@ -191,7 +198,7 @@ def test_one_importance_sample_is_the_elbo_of_the_same_noise(name: str, monkeypa
     monkeypatch.setattr(subject, "noise", lambda *_: noise)
     likelihood = PixelLikelihood(subject)
     log_weights = importance_weights(subject, 400, log_weight_of(subject, likelihood), 1)[:, 0]
-    found, draw = per_image(subject, likelihood), subject.draw(noise)
+    found, draw = per_image(subject, likelihood), drawn(subject, noise)
     by_chance = found["kl_nats"] - draw.log_ratio.double().numpy()  # of this draw; 0 on average
     np.testing.assert_allclose(log_weights, found["discretised_elbo_nats"] + by_chance, rtol=1e-5, atol=1e-3)
     assert abs(by_chance.mean()) < 4 * standard_error(by_chance)
@@ -238,7 +245,7 @@ def test_the_latents_of_a_ladder_are_measured_level_by_level() -> None:
     variance = subject.posterior().mean.double().var(0, correction=0)
     assert values["active_units"].value == int((variance > 0.01).sum()) > 0
     assert all(values[name].value is None and "product over latents" in values[name].note for name in OF_THE_KL)
-    draw = subject.draw(subject.noise(60, "KL by level"))
+    draw = drawn(subject, subject.noise(60, "KL by level"))
     rows = measured.tables["kl_by_level"]
     assert [(row["level"], row["latents"]) for row in rows] == [("2x2", 8), ("4x4", 16)]
     assert [row["kl_nats"] for row in rows] == [
@@ -271,7 +278,7 @@ def test_priors_are_fitted_to_the_levels_asked_for() -> None:
     assert isinstance(prior, CoarsePrior)
     assert (prior.levels, prior.latent_dim) == (("2x2",), 24)
     generator = torch.Generator().manual_seed(0)
-    latents = subject.draw(torch.randn(90, 24, generator=generator), "train").latents
+    latents = drawn(subject, torch.randn(90, 24, generator=generator), "train").latents
     assert torch.equal(subject.fitting_latents(), latents[:, :8])
     alone = FittedGaussian.fit(latents[:, :8])
     finer = MultivariateNormal(torch.zeros(16).double(), torch.eye(16).double())

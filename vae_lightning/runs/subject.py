@@ -152,19 +152,13 @@ class Subject:
                 posterior = self.model.encode(self.model_input(self.pixels(split, rows[part])))
             yield posterior
 
-    @torch.inference_mode()
-    def draw(
-        self, noise: Float[Tensor, "rows latent"], split: Split | None = None, at_most: int | None = None
-    ) -> PosteriorDraw:
-        """A draw from q(z|x) for each of `rows(split, at_most)`, on the CPU."""
-        parts = [draw for _, draw in self.draws(noise, split, at_most)]
-        names = ("latents", "kl_per_latent", "log_ratio")
-        return PosteriorDraw(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
-
     def draws(
         self, noise: Float[Tensor, "rows latent"], split: Split | None = None, at_most: int | None = None
     ) -> Iterator[tuple[slice, PosteriorDraw]]:
-        """The same in parts: a hierarchical model's latents of thousands of images would fill the memory."""
+        """A draw from q(z|x) for each of `rows(split, at_most)`, on the CPU.
+
+        In parts, because a hierarchical model's latents of thousands of images would fill the memory.
+        """
         split = split or self.split
         if self.model.is_flat:
             every = slice(0, len(noise))
