@@ -43,6 +43,8 @@ def test_every_yaml_composes_and_instantiates(group: str, choice: str, tmp_path:
     folder = ["data.root=/somewhere"] if choice == "folder" else []
     if choice in ("recognition_scores", "resnet18"):  # not of VAEs
         folder = ["experiment=attribute_classifier"]
+    if choice in ("levels", "per_level"):  # of hierarchical models
+        folder = ["model=ladder"]
     try:
         check_extras([f"{group}={choice}"])
     except MissingExtraError as error:
