@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,12 +21,13 @@ IMPORTED_LATE = (  # by a training or a verb; a fork that finds them here need n
     *("callbacks", "vae_lightning.launch.job", "vae_lightning.launch.sweep", "vae_lightning.report"),
     *("vae_lightning.training.vae_module", "vae_lightning.training.resuming", "vae_lightning.runs.load"),
 )
+LONGEST = 300  # seconds
 SMALL = ["data.image_size=32", "data.batch_size=8", "model.latent_dim=6", "trainer.accelerator=cpu"]
 
 
 def run(*arguments: str, cwd: Path, expect: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
     finished = subprocess.run(
-        arguments, cwd=cwd, capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
+        arguments, cwd=cwd, capture_output=True, text=True, timeout=LONGEST, env={**os.environ, **environment}
     )
     assert finished.returncode == expect, finished.stderr[-3000:]
     return finished
@@ -60,7 +62,13 @@ def _fork(
             os.dup2(output.fileno(), 1)
             os.dup2(errors.fileno(), 2)
             _become(arguments, run_program, cwd, environment)
-        _, status = os.waitpid(child, 0)
+        status, deadline = None, time.monotonic() + LONGEST
+        while status is None:
+            finished_child, found = os.waitpid(child, os.WNOHANG)
+            status = found if finished_child else None
+            if status is None and time.monotonic() > deadline:
+                os.kill(child, signal.SIGKILL)  # it has inherited a lock that some thread held
+            time.sleep(0.01)
         said = []
         for file in (output, errors):
             file.seek(0)
