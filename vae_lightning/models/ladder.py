@@ -278,6 +278,12 @@ def _check(
             f"posterior={posterior}: without noise, the finest level of a ladder would copy the image; set "
             "posterior=gaussian, or model=conv for a plain autoencoder"
         )
+    grows = all(0 < small < large and large % small == 0 for small, large in pairwise(sides))
+    if len(sides) < 2 or not grows:
+        raise ValueError(
+            f"model.sides={list(sides)}: give the sides of two maps or more, coarse first, each a multiple of the one "
+            "before; model=conv has latents on one level"
+        )
     lists = {"widths": widths, "blocks": blocks, "latent_channels": latent_channels}
     for name, values in lists.items():
         most = MOST_BLOCKS if name == "blocks" else None
@@ -286,12 +292,6 @@ def _check(
                 f"model.{name}={list(values)}: give one whole number for each of model.sides={list(sides)}, at least 1"
                 + (f" and at most {most}" if most else "")
             )
-    grows = all(0 < small < large and large % small == 0 for small, large in pairwise(sides))
-    if len(sides) < 2 or not grows:
-        raise ValueError(
-            f"model.sides={list(sides)}: give the sides of two maps or more, coarse first, each a multiple of the one "
-            "before; model=conv has latents on one level"
-        )
     if image_size % sides[-1]:
         raise ValueError(
             f"data.image_size={image_size}: must be a multiple of the finest map's side, {sides[-1]}; change it or "

@@ -148,7 +148,7 @@ def _sharpness(found: dict[str, Float[np.ndarray, " images"]]) -> Value:
     if not of_originals > 0:
         return Value.missing("reconstruction_sharpness", "the originals are flat, or have fewer than 3 pixels a side")
     ratio = found["sharpness"] / of_originals
-    note = "variance of the Laplacian, over that of the originals: 1 is as sharp, less is blurred"
+    note = "variance of the Laplacian, over that of the originals: 1 is as sharp, less is blurred, more is noisy"
     return Value("reconstruction_sharpness", float(ratio.mean()), note, bootstrap_interval(ratio))
 
 
